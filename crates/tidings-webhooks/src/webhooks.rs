@@ -308,14 +308,15 @@ impl Webhooks {
     }
 
     /// Sends events of a range of time to an endpoint that did not get them: failed and cancelled
-    /// deliveries, and events that were accepted while the endpoint was disabled. It replaces an earlier
+    /// deliveries, and events that were accepted while the endpoint was disabled. Events from before it was created,
+    /// and tests, are never sent; which of the others it gets is decided by its present filter. It replaces an earlier
     /// replay. Returns whether there is such an endpoint and it is enabled.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidSetting`] for the rate, [`Error::Store`].
     pub async fn replay(&self, id: EndpointId, replay: replay::Replay) -> Result<bool, Error> {
-        let replay = replay.checked(id, self.inner.clock.wall.now())?;
+        let replay = self.checked_replay(id, replay).await?;
         let now = self.inner.clock.now();
         let has_begun = self.inner.store.start_replay(replay, now).await?;
         if has_begun {

@@ -249,7 +249,7 @@ pub(super) async fn replay(
     if let Some(per_second) = per_second {
         replay = replay.per_second(per_second);
     }
-    let replay = storage::Change::Operate(app.webhooks.prepare_replay(id, replay)?);
+    let replay = storage::Change::Operate(app.webhooks.prepare_replay(id, replay).await?);
     match request.make(replay, |_| Ok(String::new())).await? {
         Made::Response(_empty) => Ok(StatusCode::ACCEPTED),
         _ => Err(ApiError::endpoint_disabled()),

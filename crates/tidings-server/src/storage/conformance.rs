@@ -314,9 +314,16 @@ pub(super) async fn an_operation_is_done_once_with_its_response(handles: Handles
     };
     assert_eq!(retried.id, delivery.id);
     let since = Timestamp::now() - Duration::from_secs(60);
-    let replay = || webhooks.prepare_replay(endpoint.id, Replay::since(since));
-    let replay = || Change::Operate(replay().unwrap());
-    let replayed = change(first, &replay(), self::keep(other_route("replay"), "")).await;
+    let replay = async || {
+        let replay = webhooks.prepare_replay(endpoint.id, Replay::since(since));
+        Change::Operate(replay.await.unwrap())
+    };
+    let replayed = change(
+        first,
+        &replay().await,
+        self::keep(other_route("replay"), ""),
+    )
+    .await;
     assert_eq!(replayed, Changed::Made(None));
 
     let rotate = async || {
@@ -337,7 +344,7 @@ pub(super) async fn an_operation_is_done_once_with_its_response(handles: Handles
         .disable_endpoint(endpoint.id, "a test")
         .await
         .unwrap();
-    for refused in [retry, replay()] {
+    for refused in [retry, replay().await] {
         let changed = change(second, &refused, keep("refused")).await;
         assert_eq!(changed, Changed::Refused);
     }

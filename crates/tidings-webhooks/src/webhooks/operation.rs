@@ -115,11 +115,24 @@ impl Webhooks {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidSetting`] for the range and the rate.
-    pub fn prepare_replay(&self, id: EndpointId, replay: Replay) -> Result<Operation, Error> {
-        let replay = replay.checked(id, self.inner.clock.wall.now())?;
+    /// [`Error::InvalidSetting`] for the range and the rate, [`Error::Store`].
+    pub async fn prepare_replay(&self, id: EndpointId, replay: Replay) -> Result<Operation, Error> {
+        let replay = self.checked_replay(id, replay).await?;
         let now = self.inner.clock.now();
         Ok(self.operation(Kind::Replay { replay, now }))
+    }
+
+    /// The replay from the creation of the endpoint on, if there is such an endpoint.
+    pub(super) async fn checked_replay(
+        &self,
+        id: EndpointId,
+        replay: Replay,
+    ) -> Result<NewReplay, Error> {
+        let mut replay = replay.checked(id, self.inner.clock.wall.now())?;
+        if let Some(stored) = self.inner.store.endpoint(id).await? {
+            replay.since = replay.since.max(stored.created_at);
+        }
+        Ok(replay)
     }
 
     /// Prepares what [`retry`](Self::retry) does.

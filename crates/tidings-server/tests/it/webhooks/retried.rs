@@ -135,3 +135,41 @@ async fn what_an_endpoint_missed_is_replayed_once_it_is_enabled_again() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_replay_sends_nothing_from_before_the_endpoint_was_created_and_no_tests_of_others() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut first = Webhooks::start().await;
+    let everything = json!({ "url": first.url(), "event_types": ["*", "tidings.test"] });
+    let created = create(&server, "/v1/endpoints", everything).await;
+    let since = server.notify("anna", json!("before")).await["timestamp"].clone();
+    first.next().await;
+    let test = format!("/v1/endpoints/{}/test", created["id"].as_str().unwrap());
+    let tested = server.post(&test, &Value::Null).await;
+    assert_eq!(tested.status(), 202);
+    first.next().await;
+
+    let mut second = Webhooks::start().await;
+    let off =
+        json!({ "url": second.url(), "event_types": ["*", "tidings.test"], "enabled": false });
+    let endpoint = create(&server, "/v1/endpoints", off).await;
+    let path = format!("/v1/endpoints/{}", endpoint["id"].as_str().unwrap());
+    let tested = server.post(&test, &Value::Null).await;
+    assert_eq!(tested.status(), 202);
+    first.next().await;
+    server.notify("anna", json!("missed")).await;
+    first.next().await;
+    server.patch(&path, &json!({ "enabled": true })).await;
+    let replay = json!({ "since": since, "per_second": 100 });
+    let accepted = server.post(&format!("{path}/replay"), &replay).await;
+    assert_eq!(accepted.status(), 202);
+    assert_eq!(second.next().await.json()["data"], "missed");
+    // What comes next is not from the replay.
+    soon("the end of the replay", async {
+        while !server.get(&path).await["health"]["replay"].is_null() {}
+    })
+    .await;
+    server.notify("anna", json!("after")).await;
+    assert_eq!(second.next().await.json()["data"], "after");
+}
