@@ -54,6 +54,7 @@ impl Serve {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hang_up = signal(SignalKind::hangup())?;
+        report_files_that_are_too_large()?;
         let mut reload = Reload::new(std::env::args_os().collect())?;
         fit_into_file_limit(&mut config);
         let server = Server::start(config.clone()).await?;
@@ -97,6 +98,14 @@ impl Serve {
 /// A signal that comes this soon after the first is the same request: a terminal and a supervisor, or the
 /// group of processes and one of them, get it each.
 const SAME_REQUEST: Duration = Duration::from_millis(500);
+
+/// Makes the write fail by which a file would grow over the limit of its size (`ulimit -f`): otherwise the operating
+/// system ends the process.
+fn report_files_that_are_too_large() -> std::io::Result<()> {
+    let too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    // The handler stays when this is dropped.
+    signal(too_large).map(drop)
+}
 
 /// Raises the limit of open files to what the limits of streams and workers need. If the system does
 /// not allow it, lowers the limits and warns.

@@ -128,6 +128,44 @@ fn hanging(command: &Command) -> Command {
     hanging
 }
 
+/// The command with a limit for the size of its files.
+fn with_small_files(command: &Command, bytes: usize) -> Command {
+    let command = command.as_std();
+    let mut limited = Command::new("prlimit");
+    limited
+        .arg(format!("--fsize={bytes}"))
+        .arg("--")
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    limited
+}
+
+#[tokio::test]
+async fn a_file_that_reaches_its_limit_is_reported_and_ends_no_server() {
+    let home = Home::new();
+    let server = Server::of(with_small_files(&home.command(), 4 << 20)).await;
+    let mut accepted = 0;
+    let refused = loop {
+        let body = json!({ "user_id": "anna", "payload": "x".repeat(20_000) });
+        let response = server.post("/v1/notifications", &body).await;
+        if response.status() != StatusCode::CREATED {
+            break response;
+        }
+        accepted += 1;
+        assert!(accepted < 1000, "the file has no end");
+    };
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(unread(&server).await, accepted);
+    drop(server);
+    let server = home.start().await;
+    assert_eq!(unread(&server).await, accepted);
+    server.notify("anna", json!("room")).await;
+}
+
 #[tokio::test]
 async fn a_disk_that_hangs_does_not_hang_the_stop() {
     let home = Home::with(&["--shutdown-timeout", "1s"]);
