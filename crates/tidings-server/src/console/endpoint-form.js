@@ -30,7 +30,7 @@ export function fieldsOf(endpoint) {
 const listOf = (text) => text.split(",").map((item) => item.trim()).filter((item) => item !== "");
 
 /** A number, or the text as it is, so that the server says what is wrong with it. */
-const numberOf = (text) => (/^\d+$/.test(text) ? Number(text) : text);
+export const numberOf = (text) => (/^\d+$/.test(text) ? Number(text) : text);
 
 /** What was typed, as the body of a request. An empty field is the default. */
 export function settingsOf(elements) {

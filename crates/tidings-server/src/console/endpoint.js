@@ -3,12 +3,21 @@
 import { call, endpointsOf, listDeliveries } from "./api.js";
 import { ask, confirm, field, line, showSecret } from "./dialog.js";
 import { button, confirmDone, make } from "./dom.js";
-import { fieldsOf, settingsOf } from "./endpoint-form.js";
+import { fieldsOf, numberOf, settingsOf } from "./endpoint-form.js";
 import { rateText, stateChip, stateOf } from "./endpoints.js";
 import { count, counted, fullTime, time } from "./format.js";
 import { lastError, rowsOf } from "./deliveries.js";
 import { poll, problemIn } from "./poll.js";
 import { session } from "./session.js";
+
+/** Hours as milliseconds. An empty field is no number: with an overlap of zero the old secret would end at once. */
+function millisOf({ name, value }) {
+  const hours = value.trim().replace(",", ".");
+  if (!/^\d+(\.\d+)?$/.test(hours)) {
+    throw Object.assign(new Error("Expected a number of hours, such as 24 or 0.5"), { field: name });
+  }
+  return Math.round(Number(hours) * 3_600_000);
+}
 
 const PAUSE_MS = 2000;
 /** The last error is sought among so many deliveries, the newest. */
@@ -54,7 +63,7 @@ export function open(root, id, query) {
       field("Overlap in hours", line("overlap_ms", { value: "24", inputmode: "numeric" })),
     ];
     const submit = async ({ overlap_ms: hours }) => {
-      ({ secret } = await call("POST", `${path}/secret/rotate`, { overlap_ms: Math.round(Number(hours.value) * 3_600_000) }));
+      ({ secret } = await call("POST", `${path}/secret/rotate`, { overlap_ms: millisOf(hours) }));
     };
     if (await ask("Rotate the secret", fields, "Rotate", submit)) {
       await showSecret("The new secret", "The receiver verifies requests with it. The server does not show it again.", secret);
@@ -70,7 +79,7 @@ export function open(root, id, query) {
       field("At most a second", line("per_second", { value: "10", inputmode: "numeric" })),
     ];
     const submit = async ({ since, until, per_second: rate }) => {
-      const body = { since: since.value === "" ? "" : new Date(since.value).toISOString(), per_second: Number(rate.value) };
+      const body = { since: since.value === "" ? "" : new Date(since.value).toISOString(), per_second: numberOf(rate.value) };
       if (until.value !== "") body.until = new Date(until.value).toISOString();
       await call("POST", `${path}/replay`, body);
     };

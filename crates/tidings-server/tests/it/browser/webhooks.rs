@@ -123,7 +123,21 @@ async fn a_person_sees_why_a_delivery_failed_and_follows_a_replay() {
     browser.open(&server, &format!("/#/endpoints/{id}")).await;
     browser.until_shown("status 503").await;
     receiver.reply_with(204);
+    // Neither an empty field nor a word is a number.
+    browser.click("#rotate").await;
+    for wrong in ["", "soon"] {
+        browser.type_into("dialog [name=overlap_ms]", wrong).await;
+        browser.submit().await;
+        browser.until_shown("Expected a number of hours").await;
+    }
+    browser.type_into("dialog [name=overlap_ms]", "0,5").await;
+    browser.submit().await;
+    browser.until_shown("The new secret").await;
+    browser.click("dialog[open] .actions .primary").await;
     browser.click("#replay-button").await;
+    browser.type_into("dialog [name=per_second]", "many").await;
+    browser.submit().await;
+    browser.until_shown("per_second: ").await;
     browser.type_into("dialog [name=per_second]", "1").await;
     browser.submit().await;
     browser
