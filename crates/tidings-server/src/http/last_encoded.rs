@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use tidings_notify::Event;
 
-/// A larger event is encoded for each stream: so much may each thread keep.
-const MAX_PAYLOAD_BYTES: usize = 64 * 1024;
-
 /// The event that a thread has encoded last, in the form that it had.
 ///
 /// The streams of a user are woken one after the other, for the same event. So a thread encodes it for the first of
-/// them, and the others send the same bytes.
+/// them, and the others send the same bytes: a large event is in memory once for each thread, however many of its
+/// readers are slow.
 #[derive(Debug)]
 pub(super) struct LastEncoded<F, T>(RefCell<Option<Kept<F, T>>>);
 
@@ -42,13 +40,11 @@ impl<F: PartialEq, T: Clone> LastEncoded<F, T> {
             return Ok(last.encoded.clone());
         }
         let encoded = encode()?;
-        if event.payload.as_str().len() <= MAX_PAYLOAD_BYTES {
-            self.0.replace(Some(Kept {
-                event: Arc::clone(event),
-                form,
-                encoded: encoded.clone(),
-            }));
-        }
+        self.0.replace(Some(Kept {
+            event: Arc::clone(event),
+            form,
+            encoded: encoded.clone(),
+        }));
         Ok(encoded)
     }
 }
@@ -64,14 +60,10 @@ mod tests {
     use super::*;
 
     fn event(seq: u64) -> Arc<Event> {
-        event_of_size(seq, 1)
-    }
-
-    fn event_of_size(seq: u64, bytes: usize) -> Arc<Event> {
         let draft = Draft::new(
             UserId::new("anna").unwrap(),
             EventType::new("test").unwrap(),
-            Payload::parse(&"1".repeat(bytes)).unwrap(),
+            Payload::parse("1").unwrap(),
         );
         let id = EventId::new(Epoch::from_u64(1), seq);
         Arc::new(Event::from_draft(draft, id))
@@ -107,19 +99,6 @@ mod tests {
         assert!(!encode(&event));
         Arc::make_mut(&mut event).read_at = Some(Timestamp::UNIX_EPOCH);
         assert!(encode(&event));
-    }
-
-    #[test]
-    fn a_large_event_is_not_kept() {
-        for (bytes, expected) in [(MAX_PAYLOAD_BYTES, 1), (MAX_PAYLOAD_BYTES + 1, 2)] {
-            let (last, event) = (LastEncoded::new(), event_of_size(1, bytes));
-            let count = Cell::new(0);
-            for _ in 0..2 {
-                let counted = || Ok::<_, Infallible>(count.replace(count.get() + 1));
-                last.get_or_encode(&event, (), counted).unwrap();
-            }
-            assert_eq!(count.get(), expected);
-        }
     }
 
     #[test]
