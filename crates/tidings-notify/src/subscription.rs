@@ -202,6 +202,20 @@ impl Subscription {
         self.gaps
     }
 
+    /// Whether the stream reads the store, or is about to.
+    pub fn is_reading(&self) -> bool {
+        matches!(self.stored, Stored::Reading { .. } | Stored::Failed { .. })
+    }
+
+    /// Whether the stream has given everything that is known here: it waits for something new.
+    pub fn is_caught_up(&self) -> bool {
+        let has_nothing = matches!(&self.stored, Stored::Page(events) if events.is_empty());
+        has_nothing
+            && self.gap.is_none()
+            && self.backlog_end.is_none()
+            && matches!(self.channel.view().after(self.cursor), AfterCursor::Nothing)
+    }
+
     /// Waits for the next item.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use crate::bins::Bins;
 use crate::config::Config;
 use crate::farewell::Farewell;
 use crate::health::Readiness;
-use crate::http::Room;
+use crate::http::{EventLoops, Room};
 use crate::limits::Limits;
 use crate::openings::Openings;
 use crate::outage::Outage;
@@ -41,6 +41,8 @@ pub(crate) struct App {
     pub(crate) limits: Arc<Limits>,
     /// For streams that are opened.
     pub(crate) openings: Openings,
+    /// Where streams wait.
+    pub(crate) event_loops: EventLoops,
     pub(crate) bins: Bins,
     /// For the bodies of requests.
     pub(crate) bodies: Room,

@@ -4,6 +4,7 @@ mod addresses;
 mod forwarded;
 mod handover;
 mod head_timer;
+mod idle_socket;
 mod progress;
 mod reuse;
 mod slots;
@@ -35,12 +36,13 @@ use self::addresses::{Addresses, NoPlace, Place};
 use self::handover::Handover;
 pub(crate) use self::handover::Leaving;
 use self::head_timer::HeadTimer;
+pub(crate) use self::idle_socket::IdleSocket;
 use self::progress::Progress;
 use self::slots::Slots;
-pub(crate) use self::stream_socket::StreamSocket;
+pub(crate) use self::stream_socket::{Framing, StreamSocket};
 pub(crate) use self::transport::Transport;
 use self::unread::Unread;
-use crate::app::{App, SharedApp};
+use crate::app::SharedApp;
 use crate::http;
 use crate::settings::network::Network;
 use crate::telemetry::OpenConnection;
@@ -91,21 +93,20 @@ struct Inner {
 
 impl ClientConnection {
     /// A body that begins with `opening`. When that is written, the connection leaves the HTTP library, and `rest`
-    /// writes what follows. It ends by itself when connections are cut off. `version` is that of the request.
-    pub(crate) fn leave_with<F>(
+    /// gets it. `version` is that of the request.
+    pub(crate) fn leave_with(
         &self,
         version: Version,
         opening: Bytes,
-        rest: impl FnOnce(StreamSocket) -> F + Send + 'static,
-    ) -> Leaving
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let is_chunked = version != Version::HTTP_10;
-        // In a task of its own, because that of the connection has the size of the library's state.
-        let rest = Box::new(move |app: &App, transport, unread| {
-            let socket = StreamSocket::new(transport, is_chunked, unread);
-            app.tasks.spawn(rest(socket));
+        rest: impl FnOnce(StreamSocket<Transport>) + Send + 'static,
+    ) -> Leaving {
+        let framing = if version == Version::HTTP_10 {
+            Framing::Plain
+        } else {
+            Framing::Chunked
+        };
+        let rest = Box::new(move |transport, unread| {
+            rest(StreamSocket::new(transport, framing, unread));
         });
         Leaving::new(opening, Weak::clone(&self.inner.handover), rest)
     }
@@ -217,7 +218,6 @@ async fn serve(
     let stopping = app.stopping.clone();
     let progress = Arc::new(Progress::default());
     let handover = Arc::new(Handover::default());
-    let stream = Arc::new(stream);
     let connection = ClientConnection {
         inner: Arc::new(Inner {
             progress: Arc::clone(&progress),
@@ -258,11 +258,7 @@ async fn serve(
             Ok::<_, Infallible>(response)
         }
     });
-    let transport = Transport::new(
-        Arc::clone(&stream),
-        Arc::clone(&progress),
-        Arc::clone(&handover),
-    );
+    let transport = Transport::new(stream, Arc::clone(&progress), Arc::clone(&handover));
     let mut http = http1::Builder::new()
         .timer(HeadTimer::new(progress, keep_alive))
         // Counts from the opening of the connection, so a silent one is closed too. Between requests
@@ -280,7 +276,7 @@ async fn serve(
             biased;
             rest = handover.taken_over() => {
                 if let Some(parts) = http.into_parts() {
-                    rest(&app, parts.io.into_inner(), unread);
+                    rest(parts.io.into_inner(), unread);
                 }
                 return;
             }
@@ -307,8 +303,13 @@ async fn serve(
             "a connection ended"
         );
     }
-    // A stop does not wait for it.
-    stopping.run_until_cancelled(unread.discard(&stream)).await;
+    // Not of a connection that was upgraded.
+    if let Some(parts) = http.into_parts() {
+        let transport = parts.io.into_inner();
+        let discard = unread.discard(transport.socket());
+        // A stop does not wait for it.
+        stopping.run_until_cancelled(discard).await;
+    }
 }
 
 /// A trusted proxy, whose requests are counted by the clients that it names.

@@ -48,6 +48,9 @@ pub enum StartError {
     /// Who is online cannot be kept.
     #[error("cannot start presence")]
     Presence(#[from] PresenceError),
+    /// The operating system gives no way to watch the sockets of streams, such as for lack of file descriptors.
+    #[error("cannot watch the sockets of streams")]
+    EventLoops(#[source] std::io::Error),
     /// The sending of webhooks cannot be started.
     #[error("cannot start sending webhooks")]
     Webhooks(#[from] tidings_webhooks::Error),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -15,17 +16,29 @@ const PACE: f64 = 1000.0;
 
 /// The groups of the streams. The token of a group is cancelled when it is time to leave.
 #[derive(Debug)]
-pub(crate) struct Farewell([CancellationToken; GROUPS as usize]);
+pub(crate) struct Farewell {
+    groups: [CancellationToken; GROUPS as usize],
+    /// Changes when a group is to leave.
+    said: watch::Sender<()>,
+}
 
 impl Farewell {
     /// When connections are cut off, it is time for all groups.
     pub(crate) fn new(cutting_off: &CancellationToken) -> Self {
-        Self(std::array::from_fn(|_| cutting_off.child_token()))
+        Self {
+            groups: std::array::from_fn(|_| cutting_off.child_token()),
+            said: watch::Sender::new(()),
+        }
+    }
+
+    /// Changes when it is time to leave for another group.
+    pub(crate) fn said(&self) -> watch::Receiver<()> {
+        self.said.subscribe()
     }
 
     /// A group for another stream.
     pub(crate) fn group(&self) -> CancellationToken {
-        self.0[fastrand::usize(..self.0.len())].clone()
+        self.groups[fastrand::usize(..self.groups.len())].clone()
     }
 
     /// Cancels one group after another, for so many streams in all, within the time limit.
@@ -36,8 +49,9 @@ impl Farewell {
         )]
         let seconds = streams as f64 / PACE;
         let pause = Duration::from_secs_f64(seconds).min(limit) / GROUPS;
-        for group in &self.0 {
+        for group in &self.groups {
             group.cancel();
+            self.said.send_replace(());
             // A timer is never shorter than a millisecond.
             if pause >= Duration::from_millis(1) {
                 sleep(pause).await;
@@ -56,7 +70,7 @@ mod tests {
     async fn asked(streams: usize, limit: Duration, after: Duration) -> usize {
         let farewell = Farewell::new(&CancellationToken::new());
         let groups: Vec<_> = (0..6400)
-            .map(|n| farewell.0[n % farewell.0.len()].clone())
+            .map(|n| farewell.groups[n % farewell.groups.len()].clone())
             .collect();
         let _out_of_time = tokio::time::timeout(after, farewell.say(streams, limit)).await;
         groups.iter().filter(|group| group.is_cancelled()).count() / 64
@@ -75,7 +89,7 @@ mod tests {
         let farewell = Farewell::new(&cutting_off);
         assert!(!farewell.group().is_cancelled());
         cutting_off.cancel();
-        assert!(farewell.0.iter().all(CancellationToken::is_cancelled));
+        assert!(farewell.groups.iter().all(CancellationToken::is_cancelled));
     }
 
     #[tokio::test(start_paused = true)]

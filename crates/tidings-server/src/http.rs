@@ -13,6 +13,7 @@ mod deliveries;
 mod endpoints;
 mod entries;
 mod error;
+mod event_loop;
 mod expected;
 mod extract;
 mod feed;
@@ -37,6 +38,7 @@ mod request_id;
 mod routes;
 #[cfg(test)]
 mod running;
+mod socket;
 mod sse;
 mod unversioned;
 mod upgrade;
@@ -52,6 +54,7 @@ use axum::response::{IntoResponse, Response};
 
 pub(crate) use self::body::Room;
 use self::error::ApiError;
+pub(crate) use self::event_loop::{EventLoops, LoopTasks};
 use self::extract::check_host;
 use self::origin::{Origins, check_origin, preflight_response};
 use self::rate_limit::refused_connection;

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::error::StartError;
 use crate::farewell::Farewell;
 use crate::health::Readiness;
-use crate::http::Room;
+use crate::http::{EventLoops, LoopTasks, Room};
 use crate::limits::Limits;
 use crate::openings::Openings;
 use crate::outage::Outage;
@@ -51,6 +51,7 @@ pub struct Server {
     _resealing: AbortOnDropHandle<()>,
     /// Keeps the keys of callers up to date.
     _access: AbortOnDropHandle<()>,
+    _loop_tasks: LoopTasks,
     /// Compares the setting of this instance with those of the others, if there can be some.
     _same_redis: Option<AbortOnDropHandle<()>>,
     /// Ends the connections when the server is dropped.
@@ -139,10 +140,14 @@ impl Server {
             accepts: Accepts::new(),
         });
         let (limits, cutting_off) = (Arc::new(Limits::new(&config)), CancellationToken::new());
+        let farewell = Farewell::new(&cutting_off);
+        let (event_loops, loop_tasks) =
+            EventLoops::start(&farewell.said(), &cutting_off).map_err(StartError::EventLoops)?;
         let app = Arc::new(App {
             permits: Permits::new(Arc::clone(&limits)),
             limits,
             openings: Openings::default(),
+            event_loops,
             bins: Bins::default(),
             bodies: Room::default(),
             config,
@@ -157,7 +162,7 @@ impl Server {
             readiness: Readiness::default(),
             outage: Outage::default(),
             stopping: CancellationToken::new(),
-            farewell: Farewell::new(&cutting_off),
+            farewell,
             cutting_off,
             tasks,
         });
@@ -185,6 +190,7 @@ impl Server {
             _retention: AbortOnDropHandle::new(retention),
             _resealing: AbortOnDropHandle::new(resealing),
             _access: AbortOnDropHandle::new(access),
+            _loop_tasks: loop_tasks,
             _same_redis: same_redis.map(AbortOnDropHandle::new),
         })
     }

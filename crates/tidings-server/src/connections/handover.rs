@@ -16,10 +16,9 @@ use tokio::sync::Notify;
 
 use super::transport::Transport;
 use super::unread::Unread;
-use crate::app::App;
 
-/// Starts the task that writes the rest of a response to its connection.
-type Rest = Box<dyn FnOnce(&App, Transport, Unread) + Send>;
+/// Takes over the connection of a response.
+type Rest = Box<dyn FnOnce(Transport, Unread) + Send>;
 
 /// Where a response waits until everything before it is written.
 #[derive(Default)]

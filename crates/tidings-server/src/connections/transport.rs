@@ -1,5 +1,6 @@
 //! A socket that records its progress.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::pin::Pin;
@@ -11,35 +12,50 @@ use tokio::net::TcpStream;
 
 use super::{Handover, Progress};
 
-/// A socket that records in its [`Progress`] what has been written to it. It is shared, so that handlers can
-/// see when the client closes it.
+/// A socket that records in its [`Progress`] what has been written to it.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    socket: Arc<TcpStream>,
+    socket: TcpStream,
     progress: Arc<Progress>,
     /// Not of a connection that has left the HTTP library.
     handover: Option<Arc<Handover>>,
+    /// Bytes that were read.
+    received: u64,
 }
 
 impl Transport {
-    pub(super) fn new(
-        socket: Arc<TcpStream>,
-        progress: Arc<Progress>,
-        handover: Arc<Handover>,
-    ) -> Self {
+    pub(super) fn new(socket: TcpStream, progress: Arc<Progress>, handover: Arc<Handover>) -> Self {
         Self {
             socket,
             progress,
             handover: Some(handover),
+            received: 0,
         }
     }
 
-    /// The same for a connection that has left the HTTP library.
-    pub(crate) fn left(self) -> Self {
+    /// Of a connection that has left the HTTP library.
+    pub(super) fn left(socket: TcpStream, progress: Arc<Progress>) -> Self {
         Self {
+            socket,
+            progress,
             handover: None,
-            ..self
+            received: 0,
         }
+    }
+
+    /// The same after the connection has left the HTTP library.
+    pub(crate) fn leave(self) -> Self {
+        Self::left(self.socket, self.progress)
+    }
+
+    /// How many bytes were read since the connection left.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The socket, which the runtime no longer watches.
+    pub(super) fn into_std(self) -> io::Result<std::net::TcpStream> {
+        self.socket.into_std()
     }
 
     pub(super) fn socket(&self) -> &TcpStream {
@@ -48,15 +64,25 @@ impl Transport {
 
     /// Ends the server's half of the connection.
     pub(super) fn shutdown(&self) -> io::Result<()> {
-        socket2::SockRef::from(&*self.socket).shutdown(Shutdown::Write)
+        socket2::SockRef::from(&self.socket).shutdown(Shutdown::Write)
+    }
+
+    /// Writes all bytes.
+    ///
+    /// A dropped call may have written half of them.
+    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let write = poll_fn(|context| self.poll_write_some(context, bytes));
+            bytes = match write.await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => &bytes[written..],
+            };
+        }
+        Ok(())
     }
 
     /// Writes when the socket takes bytes. Returns how many it has taken.
-    pub(super) fn poll_write_some(
-        &self,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_some(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_with(context, |socket| socket.try_write(bytes))
     }
 
@@ -83,7 +109,7 @@ impl Transport {
 
 impl AsyncRead for Transport {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -91,7 +117,8 @@ impl AsyncRead for Transport {
             ready!(self.socket.poll_read_ready(context))?;
             match self.socket.try_read_buf(buffer) {
                 Ok(0) => return Poll::Ready(Ok(())),
-                Ok(_) => {
+                Ok(count) => {
+                    self.received += count as u64;
                     self.progress.receive();
                     return Poll::Ready(Ok(()));
                 }

@@ -1,15 +1,18 @@
 //! What a stream sends next, over either transport.
 
 use std::future::poll_fn;
+use std::pin::pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tidings_notify::presence::Registration;
 use tidings_notify::wire::{Bye, MAX_BATCH, MAX_BATCH_BYTES};
 use tidings_notify::{EventId, Item, Subscription};
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::event_loop::Leave;
 use crate::access::{Due, Validity};
 use crate::permits::Permit;
 
@@ -19,7 +22,7 @@ use crate::permits::Permit;
 pub(crate) struct Feed {
     subscription: Subscription,
     ping_interval: Duration,
-    ping: std::pin::Pin<Box<Sleep>>,
+    ping_at: Instant,
     stopping: CancellationToken,
     /// How long the client's permission lasts.
     validity: Validity,
@@ -68,7 +71,7 @@ impl Feed {
         Self {
             subscription,
             ping_interval,
-            ping: Box::pin(tokio::time::sleep(ping_interval)),
+            ping_at: Instant::now() + ping_interval,
             stopping,
             validity,
             is_last: false,
@@ -86,43 +89,76 @@ impl Feed {
     /// Pings from now on at another pace, and at once.
     pub(crate) fn ping_every(&mut self, interval: Duration) {
         self.ping_interval = interval;
-        self.ping.as_mut().reset(Instant::now());
+        self.ping_at = Instant::now();
+    }
+
+    /// When the next ping is due if nothing else is sent.
+    pub(crate) fn ping_at(&self) -> Instant {
+        self.ping_at
     }
 
     /// Waits for the next thing to send.
     ///
-    /// Once the server stops, a reader is given what is there, one batch of it, and then the end. Its
-    /// cursor is what makes that safe: it resumes after that batch.
-    ///
     /// Cancel safe: a dropped call takes nothing from the stream.
     pub(crate) async fn step(&mut self) -> Step {
+        let stopping = self.stopping.clone();
+        let (mut stopped, mut ping) = (pin!(stopping.cancelled()), pin!(sleep_until(self.ping_at)));
+        poll_fn(|context| {
+            // The feed sees by itself whether one of them is due.
+            let _woken =
+                stopped.as_mut().poll(context).is_ready() || ping.as_mut().poll(context).is_ready();
+            self.poll_step(context)
+        })
+        .await
+    }
+
+    /// The next thing to send. The task of the last poll is woken when there is something, but for the ping, and for
+    /// the stop of the server: then the caller has to poll.
+    ///
+    /// Once the server stops, a reader is given what is there, one batch of it, and then the end. Its
+    /// cursor is what makes that safe: it resumes after that batch.
+    pub(crate) fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         if self.is_last {
-            return Step::End(Bye::stopping());
+            return Poll::Ready(Step::End(Bye::stopping()));
         }
-        let step = tokio::select! {
-            // Nothing is sent after the end of a permission. Events that are already there are sent before the
-            // `bye` of a stop.
-            biased;
-            due = poll_fn(|context| self.validity.poll_due(context)) => match due {
+        // Nothing is sent after the end of a permission. Events that are already there are sent before the `bye` of
+        // a stop.
+        let step = if let Poll::Ready(due) = self.validity.poll_due(context) {
+            match due {
                 Due::Warning(at) => Step::Expiring(at),
-                Due::Expired => return Step::End(Bye::expired()),
-                Due::Revoked => return Step::End(Bye::revoked()),
-            },
-            items = poll_fn(|context| self.subscription.poll_next_batch(context, MAX_BATCH, MAX_BATCH_BYTES)) => match items {
+                Due::Expired => return Poll::Ready(Step::End(Bye::expired())),
+                Due::Revoked => return Poll::Ready(Step::End(Bye::revoked())),
+            }
+        } else if let Poll::Ready(items) =
+            self.subscription
+                .poll_next_batch(context, MAX_BATCH, MAX_BATCH_BYTES)
+        {
+            match items {
                 Ok(items) => Step::Items(items),
                 Err(_closed) => Step::End(Bye::stopping()),
-            },
-            () = self.stopping.cancelled() => Step::End(Bye::stopping()),
-            () = &mut self.ping => Step::Ping,
+            }
+        } else if self.stopping.is_cancelled() {
+            Step::End(Bye::stopping())
+        } else if self.ping_at <= Instant::now() {
+            Step::Ping
+        } else {
+            return Poll::Pending;
         };
-        self.ping
-            .as_mut()
-            .reset(Instant::now() + self.ping_interval);
+        self.ping_at = Instant::now() + self.ping_interval;
         self.is_last = self.stopping.is_cancelled();
         if let Step::Items(items) = &step {
             self.has_unconfirmed |= items.iter().any(|item| matches!(item, Item::Event(_)));
         }
-        step
+        Poll::Ready(step)
+    }
+
+    /// Ready if the stream, which has nothing to send now, reads the database.
+    pub(crate) fn poll_leave(&self) -> Poll<Leave> {
+        if self.subscription.is_reading() {
+            Poll::Ready(Leave::Reads)
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Records that everything that was taken has been written to the socket.

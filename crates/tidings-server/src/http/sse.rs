@@ -1,8 +1,9 @@
 //! `GET /v1/users/{user}/events`: a user's stream as Server-Sent Events.
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,24 +13,27 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tidings_notify::wire::{Bye, Control, EventNaming, Expiring, Hello, SseWriter};
 use tidings_notify::{Item, UserId};
+use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::cursor;
 use super::error::ApiError;
+use super::event_loop::{Leave, Outcome, STEPS_AT_ONCE, Waiting};
 use super::extract::{InPath, Parameters};
 use super::feed::{Confirmation, Feed, Step};
 use super::last_encoded::LastEncoded;
 use super::request_id::RequestId;
 use crate::access::Caller;
 use crate::app::SharedApp;
-use crate::connections::{ClientConnection, StreamSocket};
+use crate::connections::{ClientConnection, Framing, IdleSocket, StreamSocket, Transport};
 
 /// Time between pings when the client has closed its sending half: if it has closed the whole
 /// connection, writing is what shows it.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 thread_local! {
-    /// An event by its naming, and by whether it is a chunk.
-    static LAST_PART: LastEncoded<(EventNaming, bool), Bytes> = const { LastEncoded::new() };
+    /// An event by its naming and framing.
+    static LAST_PART: LastEncoded<(EventNaming, Framing), Bytes> = const { LastEncoded::new() };
 }
 
 pub(crate) async fn events(
@@ -68,26 +72,16 @@ pub(crate) async fn events(
     );
     let of_stream = connection.clone();
     let rest = move |socket| {
-        let mut stream = EventStream {
+        let stream = EventStream {
             feed,
             naming,
-            socket,
             connection: of_stream,
+            token: app.tasks.token(),
             app,
+            id,
         };
-        async move {
-            let Err(error) = stream.run().await else {
-                return;
-            };
-            let _span = id.stream_span().entered();
-            let user = stream.feed.subscription().user();
-            let cause = &error as &dyn std::error::Error;
-            if let StreamError::Encode(_) = error {
-                tracing::error!(error = cause, %user, "closed a stream");
-            } else {
-                tracing::debug!(error = cause, %user, "a stream ended");
-            }
-        }
+        // Before it waits, it has to catch up.
+        tokio::spawn(stream.go_on(socket, Leave::Reads));
     };
     let body = connection.leave_with(version, opening.into_string().into(), rest);
     let mut response = response(Body::new(body));
@@ -134,78 +128,186 @@ enum StreamError {
 struct EventStream {
     feed: Feed,
     naming: EventNaming,
-    socket: StreamSocket,
     connection: ClientConnection,
+    /// A stop waits for it.
+    #[expect(dead_code, reason = "it counts while it is there")]
+    token: TaskTrackerToken,
     app: SharedApp,
+    id: RequestId,
+}
+
+/// A stream that waits in an event loop.
+struct IdleStream {
+    stream: EventStream,
+    socket: StreamSocket<IdleSocket>,
+}
+
+impl Waiting for IdleStream {
+    fn socket(&self) -> &TcpStream {
+        self.socket.idle().socket()
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>, has_received: bool) -> Poll<Leave> {
+        let Self { stream, socket } = self;
+        if has_received && socket.idle().client_has_ended() {
+            return Poll::Ready(Leave::Received(Bytes::new()));
+        }
+        for _ in 0..STEPS_AT_ONCE {
+            let Poll::Ready(step) = stream.feed.poll_step(context) else {
+                return stream.feed.poll_leave();
+            };
+            let part = match stream.part(&step, socket.framing()) {
+                Ok(part) if !matches!(step, Step::End(_)) => part,
+                // The end is waited for, and an error is reported there.
+                _ => return Poll::Ready(Leave::Step(step)),
+            };
+            drop(step);
+            match socket.idle().write_at_once(&part) {
+                Ok(written) if written < part.len() => {
+                    return Poll::Ready(Leave::Unsent(part.slice(written..)));
+                }
+                Ok(_) => stream.feed.confirm_written(),
+                Err(error) => return Poll::Ready(Leave::Failed(error)),
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn ping_at(&self) -> Instant {
+        self.stream.feed.ping_at()
+    }
+
+    fn leave(self: Box<Self>, why: Leave) {
+        let Self { stream, socket } = *self;
+        if let Leave::Failed(error) = why {
+            return stream.report(&error.into());
+        }
+        match socket.activate(&stream.connection) {
+            Ok(socket) => drop(tokio::spawn(stream.go_on(socket, why))),
+            Err(error) => stream.report(&error.into()),
+        }
+    }
 }
 
 impl EventStream {
-    /// Sends what there is, until the stream or the connection ends.
-    async fn run(&mut self) -> Result<(), StreamError> {
-        // What few streams come to, or for a short time only, is boxed: all others wait without it.
-        let mut broken: Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = None;
+    /// Waits in an event loop.
+    fn wait(self, socket: io::Result<StreamSocket<IdleSocket>>) {
+        match socket {
+            Ok(socket) => {
+                let app = Arc::clone(&self.app);
+                let stream = self;
+                app.event_loops
+                    .enter(Box::new(IdleStream { stream, socket }));
+            }
+            Err(error) => self.report(&error.into()),
+        }
+    }
+
+    /// Goes on outside of the event loop, until it waits for something to send.
+    async fn go_on(mut self, socket: StreamSocket<Transport>, why: Leave) {
+        let mut outcome = match why {
+            Leave::Step(step) => self.send(&socket, step).await,
+            Leave::Unsent(rest) => self.finish(&socket, &rest).await,
+            Leave::Received(_) => self.probe(&socket).await,
+            Leave::Reads => Ok(Outcome::Waits),
+            Leave::Failed(error) => Err(error.into()),
+        };
+        while let Ok(Outcome::Waits) = outcome
+            && !self.feed.subscription().is_caught_up()
+        {
+            let step = self.feed.step().await;
+            outcome = self.send(&socket, step).await;
+        }
+        match outcome {
+            Ok(Outcome::Waits) => self.wait(socket.rest()),
+            Ok(Outcome::Ended) => {}
+            Err(error) => self.report(&error),
+        }
+    }
+
+    /// Writes the rest of what was sent.
+    async fn finish(
+        &mut self,
+        socket: &StreamSocket<Transport>,
+        rest: &[u8],
+    ) -> Result<Outcome, StreamError> {
+        self.write(socket, rest).await?;
+        self.feed.confirm_written();
+        Ok(Outcome::Waits)
+    }
+
+    /// Goes on for a client that has ended its half of the connection, and may still read.
+    async fn probe(&mut self, socket: &StreamSocket<Transport>) -> Result<Outcome, StreamError> {
+        self.feed.ping_every(PROBE_INTERVAL);
         loop {
             let step = tokio::select! {
                 biased;
                 step = self.feed.step() => step,
-                () = poll_fn(|context| match &mut broken {
-                    None => self.socket.poll_client_has_ended(context),
-                    Some(broken) => broken.as_mut().poll(context),
-                }) => {
-                    if broken.is_some() {
-                        return Ok(());
-                    }
-                    // Found before the next ping shows it, so that the place is free at once.
-                    broken = Some(Box::pin(self.socket.is_broken()));
-                    self.feed.ping_every(PROBE_INTERVAL);
-                    continue;
-                }
+                // Found before the next ping shows it, so that the place is free at once.
+                () = socket.is_broken() => return Ok(Outcome::Ended),
             };
-            let is_last = matches!(step, Step::End(_));
-            self.write(step).await?;
-            self.feed.confirm_written();
-            if is_last {
-                let finish = self
-                    .app
-                    .cutting_off
-                    .run_until_cancelled(self.socket.finish());
-                return Ok(Box::pin(finish).await.unwrap_or(Ok(()))?);
+            if self.send(socket, step).await? == Outcome::Ended {
+                return Ok(Outcome::Ended);
             }
         }
     }
 
-    async fn write(&self, step: Step) -> Result<(), StreamError> {
-        let part = self.part(&step)?;
+    async fn send(
+        &mut self,
+        socket: &StreamSocket<Transport>,
+        step: Step,
+    ) -> Result<Outcome, StreamError> {
+        let part = self.part(&step, socket.framing())?;
+        let is_last = matches!(step, Step::End(_));
         drop(step);
-        let written = self.socket.write_at_once(&part).await?;
-        if written < part.len() {
-            Box::pin(self.write_rest(&part[written..])).await?;
+        self.write(socket, &part).await?;
+        self.feed.confirm_written();
+        if !is_last {
+            return Ok(Outcome::Waits);
         }
-        Ok(())
+        let finish = socket.finish();
+        let finished = self.app.cutting_off.run_until_cancelled(finish).await;
+        finished.unwrap_or(Ok(()))?;
+        Ok(Outcome::Ended)
+    }
+
+    /// Waits until the operating system has taken the bytes.
+    async fn write(
+        &self,
+        socket: &StreamSocket<Transport>,
+        bytes: &[u8],
+    ) -> Result<(), StreamError> {
+        tokio::select! {
+            written = socket.write(bytes) => Ok(written?),
+            () = self.connection.stalls_the_stop(&self.app.stopping) => Err(StreamError::Stalled),
+            () = self.app.cutting_off.cancelled() => Err(StreamError::Stalled),
+        }
     }
 
     /// A step as it goes over the connection.
-    fn part(&self, step: &Step) -> serde_json::Result<Bytes> {
+    fn part(&self, step: &Step, framing: Framing) -> serde_json::Result<Bytes> {
         let encode = || {
             let text = encode(step, self.naming)?;
-            Ok(self.socket.framed(text).into())
+            Ok(framing.frame(text).into())
         };
         if let Step::Items(items) = step
             && let [Item::Event(event)] = &items[..]
         {
-            let form = (self.naming, self.socket.is_chunked());
-            LAST_PART.with(|last| last.get_or_encode(event, form, encode))
+            LAST_PART.with(|last| last.get_or_encode(event, (self.naming, framing), encode))
         } else {
             encode()
         }
     }
 
-    /// Writes what the operating system has not taken at once.
-    async fn write_rest(&self, rest: &[u8]) -> Result<(), StreamError> {
-        tokio::select! {
-            written = self.socket.write(rest) => Ok(written?),
-            () = self.connection.stalls_the_stop(&self.app.stopping) => Err(StreamError::Stalled),
-            () = self.app.cutting_off.cancelled() => Err(StreamError::Stalled),
+    fn report(&self, error: &StreamError) {
+        let _span = self.id.stream_span().entered();
+        let user = self.feed.subscription().user();
+        let cause = error as &dyn std::error::Error;
+        if let StreamError::Encode(_) = error {
+            tracing::error!(error = cause, %user, "closed a stream");
+        } else {
+            tracing::debug!(error = cause, %user, "a stream ended");
         }
     }
 }

@@ -9,34 +9,20 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_util::future::FutureExt;
 
 use super::error::ApiError;
 use super::extract::header_once;
 use super::request_id::RequestId;
+use super::socket::Socket;
 use crate::app::App;
 use crate::connections::{ClientConnection, Transport};
 use crate::wire::code::Code;
 
-/// Largest frame that a client may send: an acknowledgement is under a hundred bytes.
-const MAX_FRAME_BYTES: usize = 4096;
-
-/// Most frames of clients are shorter. It is allocated for every idle connection: the library's default would be
-/// 128 KiB.
-const READ_BUFFER_BYTES: usize = 128;
-
-/// Frames are collected up to this size before they are written.
-const WRITE_BUFFER_BYTES: usize = 16 * 1024;
-
 /// The subprotocol that is confirmed to clients that offer it. Browsers fail a connection if none of
 /// the offered ones is.
 const PROTOCOL: HeaderValue = HeaderValue::from_static("tidings.v1");
-
-/// The server's half of a WebSocket.
-pub(crate) type Socket = WebSocketStream<Transport>;
 
 /// A request to upgrade to a WebSocket, and the connection that becomes one.
 #[derive(Debug)]
@@ -79,7 +65,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
 }
 
 impl Upgrade {
-    /// Accepts the upgrade. What `run` makes of the socket becomes a task of the server.
+    /// Accepts the upgrade. What `run` makes of the socket is a task of the server.
     pub(crate) fn accept<F>(
         self,
         app: &App,
@@ -88,9 +74,8 @@ impl Upgrade {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (tasks, cutting_off) = (app.tasks.clone(), app.cutting_off.clone());
         let upgraded = self.upgraded;
-        app.tasks.spawn(async move {
+        let session = async move {
             let upgraded = match upgraded.await {
                 Ok(upgraded) => upgraded.downcast::<TokioIo<Transport>>(),
                 Err(error) => {
@@ -102,21 +87,13 @@ impl Upgrade {
                 tracing::error!("a WebSocket came over a transport that is not the server's");
                 return;
             };
-            let config = WebSocketConfig::default()
-                .max_message_size(Some(MAX_FRAME_BYTES))
-                .max_frame_size(Some(MAX_FRAME_BYTES))
-                .read_buffer_size(READ_BUFFER_BYTES)
-                .write_buffer_size(WRITE_BUFFER_BYTES);
-            let socket = Socket::from_partially_read(
-                parts.io.into_inner().left(),
-                // A copy: the library's buffer is much larger than what it may have read too much.
-                parts.read_buf.to_vec(),
-                Role::Server,
-                Some(config),
-            );
-            let session = run(socket.await);
-            tasks.spawn(session.with_cancellation_token_owned(cutting_off));
-        });
+            let transport = parts.io.into_inner().leave();
+            // The library may have read more than the request.
+            run(Socket::new(transport, &parts.read_buf).await).await;
+        };
+        let cutting_off = app.cutting_off.clone();
+        app.tasks
+            .spawn(session.with_cancellation_token_owned(cutting_off));
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();

@@ -1,33 +1,40 @@
 //! `GET /v1/users/{user}/ws`: a user's stream as JSON text frames on a WebSocket.
 
 use std::any::TypeId;
+use std::io;
+use std::net::TcpStream;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
 use serde_json::{Map, Value};
 use tidings_notify::wire::{Bye, Control, Expiring, Hello, Request, WebSocketFrame};
 use tidings_notify::{InboxAction, Item, Since, UserId};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Error as Violation, Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::{Error as Violation, Message};
+use tokio_util::future::FutureExt;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
 use super::cursor;
 use super::error::ApiError;
+use super::event_loop::{Leave, Outcome, STEPS_AT_ONCE, Waiting};
 use super::extract::{InPath, Parameters};
 use super::feed::{Confirmation, Feed, Step};
 use super::inbox;
 use super::last_encoded::LastEncoded;
 use super::request_id::RequestId;
-use super::upgrade::{Socket, Upgrade};
+use super::socket::{READ_BUFFER_BYTES, Socket, is_pong, ping_frame, text_frame};
+use super::upgrade::Upgrade;
 use crate::access::Caller;
 use crate::app::SharedApp;
-use crate::connections::ClientConnection;
+use crate::connections::{ClientConnection, IdleSocket, Transport};
 use crate::wire::code::Code;
 
 /// How long a client may take to agree to a close.
@@ -36,9 +43,12 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// After this many pings without a pong the client is gone.
 const MAX_PINGS_WITHOUT_PONG: u32 = 3;
 
+/// Pongs that are read where a socket waits, before it is served elsewhere.
+const MAX_PONGS_AT_ONCE: usize = 4;
+
 thread_local! {
     /// An event by the type of its encoder.
-    static LAST_TEXT: LastEncoded<TypeId, Option<Utf8Bytes>> = const { LastEncoded::new() };
+    static LAST_FRAME: LastEncoded<TypeId, Bytes> = const { LastEncoded::new() };
 }
 
 pub(crate) async fn connect(
@@ -87,7 +97,7 @@ impl Encoder for Versioned {
     }
 }
 
-/// Subscribes and accepts the upgrade; the stream itself runs as a task of the server.
+/// Subscribes and accepts the upgrade; then the stream waits in an event loop of the server.
 pub(crate) async fn open(
     app: SharedApp,
     caller: &Caller,
@@ -116,36 +126,42 @@ pub(crate) async fn open(
         Err(full) => Err(full),
     };
     let connection = upgrade.connection.clone();
-    let request_id = upgrade.request_id.clone();
+    let upgraded_by = upgrade.request_id.clone();
     let accepting = Arc::clone(&app);
-    Ok(upgrade.accept(&accepting, move |socket| {
-        let mut admitted = admitted;
-        let mut session = Session {
+    Ok(upgrade.accept(&accepting, async move |mut socket| {
+        let feed = match admitted {
+            Ok(feed) => feed,
+            Err(full) => {
+                if let Err(error) = say_bye(&mut socket, &encoder, Bye::full(full.reason())).await {
+                    report(&upgraded_by, &user, &error);
+                }
+                return;
+            }
+        };
+        let session = Session {
+            token: app.tasks.token(),
             app,
-            upgraded_by: request_id,
-            user,
-            socket,
+            upgraded_by,
+            feed,
+            connection,
             encoder,
             pings_without_pong: 0,
         };
-        async move {
-            // Borrowed: what is moved within a task takes its place there twice.
-            let outcome = match &mut admitted {
-                Ok(feed) => session.run(feed, &connection).await,
-                Err(full) => Box::pin(session.say_bye(Bye::full(full.reason()))).await,
-            };
-            if let Err(error) = outcome {
-                let error = &error as &dyn std::error::Error;
-                let _span = session.upgraded_by.stream_span().entered();
-                tracing::debug!(error, user = %session.user, "a WebSocket ended");
-            }
-        }
+        // Apart from the task of the upgrade, which is counted too.
+        let cutting_off = session.app.cutting_off.clone();
+        tokio::spawn(
+            session
+                .begin(socket)
+                .with_cancellation_token_owned(cutting_off),
+        );
     }))
 }
 
 /// Why a socket ended other than by an agreed close.
 #[derive(Debug, thiserror::Error)]
 enum SocketError {
+    #[error("the connection failed")]
+    Io(#[from] io::Error),
     #[error("the connection failed")]
     Transport(#[from] Violation),
     #[error("cannot encode a frame as JSON")]
@@ -154,14 +170,24 @@ enum SocketError {
     Stalled,
 }
 
+/// A user's stream over a WebSocket. It lasts, so what it holds while it waits is small.
 struct Session<E> {
     app: SharedApp,
     upgraded_by: RequestId,
-    user: UserId,
-    socket: Socket,
+    feed: Feed,
+    connection: ClientConnection,
+    /// A stop waits for it.
+    #[expect(dead_code, reason = "it counts while it is there")]
+    token: TaskTrackerToken,
     encoder: E,
-    /// Pings since the last pong.
+    /// Pings since the client was last heard.
     pings_without_pong: u32,
+}
+
+/// A session that waits in an event loop.
+struct IdleSession<E> {
+    session: Session<E>,
+    socket: IdleSocket,
 }
 
 /// What a socket waits for.
@@ -170,61 +196,246 @@ enum Next {
     Message(Option<Result<Message, Violation>>),
 }
 
+impl<E: Encoder> Waiting for IdleSession<E> {
+    fn socket(&self) -> &TcpStream {
+        self.socket.socket()
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>, has_received: bool) -> Poll<Leave> {
+        let Self { session, socket } = self;
+        if has_received && let Some(why) = session.receive(socket) {
+            return Poll::Ready(why);
+        }
+        for _ in 0..STEPS_AT_ONCE {
+            let Poll::Ready(step) = session.feed.poll_step(context) else {
+                return session.feed.poll_leave();
+            };
+            let frames = match &step {
+                Step::Items(items) => session.frames(items),
+                Step::Ping if session.pings_without_pong < MAX_PINGS_WITHOUT_PONG => {
+                    session.pings_without_pong += 1;
+                    Ok(ping_frame())
+                }
+                _ => return Poll::Ready(Leave::Step(step)),
+            };
+            let Ok(frames) = frames else {
+                // The error is reported there.
+                return Poll::Ready(Leave::Step(step));
+            };
+            drop(step);
+            match socket.write_at_once(&frames) {
+                Ok(written) if written < frames.len() => {
+                    return Poll::Ready(Leave::Unsent(frames.slice(written..)));
+                }
+                Ok(_) => session.feed.confirm_written(),
+                Err(error) => return Poll::Ready(Leave::Failed(error)),
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn ping_at(&self) -> Instant {
+        self.session.feed.ping_at()
+    }
+
+    fn leave(self: Box<Self>, why: Leave) {
+        let Self { session, socket } = *self;
+        if let Leave::Failed(error) = why {
+            return session.report(&error.into());
+        }
+        let cutting_off = session.app.cutting_off.clone();
+        match socket.activate(&session.connection) {
+            Ok(transport) => {
+                let task = session.go_on(transport, why);
+                tokio::spawn(task.with_cancellation_token_owned(cutting_off));
+            }
+            Err(error) => session.report(&error.into()),
+        }
+    }
+}
+
 impl<E: Encoder> Session<E> {
-    /// Sends what there is and does what the client asks for, until the stream or the connection ends.
-    async fn run(
-        &mut self,
-        feed: &mut Feed,
-        connection: &ClientConnection,
-    ) -> Result<(), SocketError> {
-        let app = Arc::clone(&self.app);
+    /// Says hello, and waits for what follows.
+    async fn begin(mut self, mut socket: Socket) {
+        match self.say_hello(&mut socket).await {
+            Ok(()) => self.serve(socket, None).await,
+            Err(error) => self.report(&error),
+        }
+    }
+
+    async fn say_hello(&mut self, socket: &mut Socket) -> Result<(), SocketError> {
         let hello = Hello::new(
-            &self.user,
-            feed.subscription().hello(),
+            self.user(),
+            self.feed.subscription().hello(),
             self.app.config.ping_interval,
         );
         let hello = self.encoder.control(Control::Hello(hello))?;
-        Box::pin(self.send(hello)).await?;
+        self.unless_stalled(send(socket, hello)).await
+    }
+
+    /// Waits in an event loop.
+    fn wait(self, socket: io::Result<IdleSocket>) {
+        match socket {
+            Ok(socket) => {
+                let app = Arc::clone(&self.app);
+                let session = self;
+                app.event_loops
+                    .enter(Box::new(IdleSession { session, socket }));
+            }
+            Err(error) => self.report(&error.into()),
+        }
+    }
+
+    /// Goes on outside of the event loop.
+    async fn go_on(mut self, transport: Transport, why: Leave) {
+        match why {
+            Leave::Unsent(frames) => {
+                let write = async { Ok(transport.write_all(&frames).await?) };
+                match self.unless_stalled(write).await {
+                    Ok(()) => {
+                        self.feed.confirm_written();
+                        self.wait(IdleSocket::new(transport));
+                    }
+                    Err(error) => self.report(&error),
+                }
+            }
+            Leave::Received(bytes) => {
+                let socket = Socket::new(transport, &bytes).await;
+                self.serve(socket, None).await;
+            }
+            Leave::Step(step) => {
+                let socket = Socket::new(transport, &[]).await;
+                self.serve(socket, Some(step)).await;
+            }
+            Leave::Reads => {
+                let socket = Socket::new(transport, &[]).await;
+                self.serve(socket, None).await;
+            }
+            Leave::Failed(error) => self.report(&error.into()),
+        }
+    }
+
+    /// Serves a client that sends something, and waits in an event loop again when it sends nothing more.
+    async fn serve(mut self, mut socket: Socket, first: Option<Step>) {
+        match self.run(&mut socket, first).await {
+            Ok(Outcome::Waits) => self.wait(socket.rest()),
+            Ok(Outcome::Ended) => {}
+            Err(error) => self.report(&error),
+        }
+    }
+
+    async fn run(
+        &mut self,
+        socket: &mut Socket,
+        mut first: Option<Step>,
+    ) -> Result<Outcome, SocketError> {
+        let (connection, app) = (self.connection.clone(), Arc::clone(&self.app));
+        // Whether the client has sent something since the last step.
+        let mut is_active = false;
         loop {
-            let next = tokio::select! {
-                step = feed.step() => Next::Step(step),
-                message = self.socket.next() => Next::Message(message),
-            };
-            let taking = async {
+            let next = if let Some(step) = first.take() {
+                Next::Step(step)
+            } else {
                 tokio::select! {
-                    is_over = self.take(feed, next) => is_over,
-                    () = connection.stalls_the_stop(&app.stopping) => Err(SocketError::Stalled),
+                    step = self.feed.step() => Next::Step(step),
+                    message = socket.next() => Next::Message(message),
                 }
             };
-            // Boxed, because a socket that waits should not have the size of all that it may do.
-            if Box::pin(taking).await? {
-                return Ok(());
+            let was_active = is_active;
+            match &next {
+                Next::Step(_) => is_active = false,
+                // An answer to a ping.
+                Next::Message(Some(Ok(Message::Pong(_)))) if self.pings_without_pong > 0 => {}
+                Next::Message(_) => is_active = true,
+            }
+            let is_over = tokio::select! {
+                is_over = self.take(socket, next) => is_over?,
+                () = connection.stalls_the_stop(&app.stopping) => return Err(SocketError::Stalled),
+            };
+            if is_over {
+                return Ok(Outcome::Ended);
+            }
+            let waits = self.feed.subscription().is_caught_up() && socket.is_settled();
+            if waits && !was_active && !is_active {
+                return Ok(Outcome::Waits);
             }
         }
     }
 
+    /// The result, unless the server stops and the client does not read.
+    async fn unless_stalled(
+        &self,
+        write: impl Future<Output = Result<(), SocketError>>,
+    ) -> Result<(), SocketError> {
+        tokio::select! {
+            written = write => written,
+            () = self.connection.stalls_the_stop(&self.app.stopping) => Err(SocketError::Stalled),
+        }
+    }
+
+    fn user(&self) -> &UserId {
+        self.feed.subscription().user()
+    }
+
+    fn report(&self, error: &SocketError) {
+        report(&self.upgraded_by, self.user(), error);
+    }
+
+    /// Reads pongs. Anything else is read elsewhere: then it returns what it has of it.
+    fn receive(&mut self, socket: &IdleSocket) -> Option<Leave> {
+        let mut buffer = [0; READ_BUFFER_BYTES];
+        // What comes after it is not reported once more.
+        for is_last in (1..=MAX_PONGS_AT_ONCE).map(|count| count == MAX_PONGS_AT_ONCE) {
+            let read = match socket.read_at_once(&mut buffer) {
+                Poll::Pending => return None,
+                Poll::Ready(Ok(count)) => &buffer[..count],
+                Poll::Ready(Err(error)) => return Some(Leave::Failed(error)),
+            };
+            if is_last || !is_pong(read) {
+                return Some(Leave::Received(Bytes::copy_from_slice(read)));
+            }
+            self.pings_without_pong = 0;
+        }
+        None
+    }
+
+    /// The frames of the items, one after the other.
+    fn frames(&self, items: &[Item]) -> serde_json::Result<Bytes> {
+        let encode = |item| {
+            let text = self.encoder.item(self.user(), item)?;
+            Ok::<_, serde_json::Error>(text.map(text_frame).unwrap_or_default())
+        };
+        if let [item @ Item::Event(event)] = items {
+            return LAST_FRAME
+                .with(|last| last.get_or_encode(event, TypeId::of::<E>(), || encode(item)));
+        }
+        let frames: Result<Vec<_>, _> = items.iter().map(encode).collect();
+        Ok(frames?.concat().into())
+    }
+
     /// Sends a step, or does what a message of the client asks for. Returns whether the socket is over.
-    async fn take(&mut self, feed: &mut Feed, next: Next) -> Result<bool, SocketError> {
+    async fn take(&mut self, socket: &mut Socket, next: Next) -> Result<bool, SocketError> {
         match next {
             Next::Step(Step::Items(items)) => {
-                self.send_items(&items).await?;
-                feed.confirm_written();
+                self.send_items(socket, &items).await?;
+                self.feed.confirm_written();
             }
             Next::Step(Step::Ping) if self.pings_without_pong == MAX_PINGS_WITHOUT_PONG => {
-                self.say_bye(Bye::silent()).await?;
+                self.say_bye(socket, Bye::silent()).await?;
                 return Ok(true);
             }
             Next::Step(Step::Ping) => {
                 self.pings_without_pong += 1;
-                self.socket.send(Message::Ping(Bytes::new())).await?;
+                socket.send(Message::Ping(Bytes::new())).await?;
             }
             Next::Step(Step::Expiring(at)) => {
                 let expiring = Control::Expiring(Expiring::new(at));
                 let expiring = self.encoder.control(expiring)?;
-                self.send(expiring).await?;
+                send(socket, expiring).await?;
             }
             Next::Step(Step::End(bye)) => {
-                self.say_bye(bye).await?;
+                self.say_bye(socket, bye).await?;
                 return Ok(true);
             }
             Next::Message(message) => {
@@ -233,17 +444,17 @@ impl<E: Encoder> Session<E> {
                     None => return Ok(true),
                     Some(Ok(Message::Close(_))) => {
                         // Reading on sends the server's half of the close.
-                        self.finish_close().await;
+                        finish_close(socket).await;
                         return Ok(true);
                     }
-                    Some(Ok(Message::Text(text))) => self.handle(feed, text.as_str()).await?,
-                    Some(Ok(Message::Binary(_))) => self.handle(feed, "").await?,
+                    Some(Ok(Message::Text(text))) => self.handle(socket, text.as_str()).await?,
+                    Some(Ok(Message::Binary(_))) => self.handle(socket, "").await?,
                     // The library has queued a pong. Nothing more is read before it is written,
                     // so that a client that sends pings and reads nothing costs no memory.
-                    Some(Ok(Message::Ping(_))) => self.socket.flush().await?,
+                    Some(Ok(Message::Ping(_))) => socket.flush().await?,
                     Some(Ok(Message::Pong(_) | Message::Frame(_))) => {}
                     Some(Err(violation)) => {
-                        self.refuse_frame(violation).await?;
+                        refuse_frame(socket, violation).await?;
                         return Ok(true);
                     }
                 }
@@ -253,105 +464,105 @@ impl<E: Encoder> Session<E> {
     }
 
     /// Sends the items in as few writes as their size allows.
-    async fn send_items(&mut self, items: &[Item]) -> Result<(), SocketError> {
+    async fn send_items(&self, socket: &mut Socket, items: &[Item]) -> Result<(), SocketError> {
         for item in items {
-            if let Some(text) = self.text(item)? {
-                self.socket.feed(Message::Text(text)).await?;
+            if let Some(text) = self.encoder.item(self.user(), item)? {
+                socket.feed(Message::Text(text.into())).await?;
             }
         }
-        Ok(self.socket.flush().await?)
-    }
-
-    fn text(&self, item: &Item) -> serde_json::Result<Option<Utf8Bytes>> {
-        let encode = || Ok(self.encoder.item(&self.user, item)?.map(Utf8Bytes::from));
-        match item {
-            Item::Event(event) => {
-                LAST_TEXT.with(|last| last.get_or_encode(event, TypeId::of::<E>(), encode))
-            }
-            _ => encode(),
-        }
+        Ok(socket.flush().await?)
     }
 
     /// Carries out a request. If it fails, the client gets an error frame, and the stream continues.
-    async fn handle(&mut self, feed: &mut Feed, request: &str) -> Result<(), SocketError> {
+    async fn handle(&mut self, socket: &mut Socket, request: &str) -> Result<(), SocketError> {
         if !E::HAS_REQUESTS {
             return Ok(());
         }
         let span = self.upgraded_by.stream_span();
-        let Err(error) = self.carry_out(feed, request).instrument(span).await else {
+        let Err(error) = self.carry_out(request).instrument(span).await else {
             return Ok(());
         };
         let frame = WebSocketFrame::error(error.into_description());
-        self.send(Some(frame.to_text()?)).await
+        send(socket, Some(frame.to_text()?)).await
     }
 
-    async fn carry_out(&mut self, feed: &mut Feed, request: &str) -> Result<(), ApiError> {
+    async fn carry_out(&mut self, request: &str) -> Result<(), ApiError> {
         match serde_json::from_str(request) {
-            Ok(Request::Ack(id)) if feed.has_given(id) => feed.acknowledge(id),
+            Ok(Request::Ack(id)) if self.feed.has_given(id) => self.feed.acknowledge(id),
             Ok(Request::Ack(_)) => {
                 let expected = "expected the id of a notification that this stream has sent, or of an earlier one";
                 return Err(ApiError::new(Code::InvalidFrame, expected).about("ack"));
             }
             Ok(Request::Read(id)) => {
-                inbox::change_one(&self.app, &self.user, id, InboxAction::Read).await?;
+                inbox::change_one(&self.app, self.user(), id, InboxAction::Read).await?;
             }
             Ok(Request::Archive(id)) => {
-                inbox::change_one(&self.app, &self.user, id, InboxAction::Archive).await?;
+                inbox::change_one(&self.app, self.user(), id, InboxAction::Archive).await?;
             }
             Ok(Request::Seen(id)) => {
-                inbox::see_up_to(&self.app, &self.user, id).await?;
+                inbox::see_up_to(&self.app, self.user(), id).await?;
             }
             Ok(_) | Err(_) => return Err(unreadable(request)),
         }
         Ok(())
     }
 
-    async fn send(&mut self, text: Option<String>) -> Result<(), SocketError> {
-        match text {
-            Some(text) => Ok(self.socket.send(Message::Text(text.into())).await?),
-            None => Ok(()),
-        }
+    /// Ends the stream.
+    async fn say_bye(&self, socket: &mut Socket, bye: Bye) -> Result<(), SocketError> {
+        say_bye(socket, &self.encoder, bye).await
     }
+}
 
-    /// Ends the stream: a `bye`, then a close with the same code.
-    async fn say_bye(&mut self, bye: Bye) -> Result<(), SocketError> {
-        let frame = self.encoder.control(Control::Bye(bye))?;
-        self.send(frame).await?;
-        let close = CloseFrame {
-            code: bye.code.into(),
-            reason: bye.reason.into(),
-        };
-        self.socket.send(Message::Close(Some(close))).await?;
-        self.finish_close().await;
-        Ok(())
+async fn send(socket: &mut Socket, text: Option<String>) -> Result<(), SocketError> {
+    match text {
+        Some(text) => Ok(socket.send(Message::Text(text.into())).await?),
+        None => Ok(()),
     }
+}
 
-    /// Waits a moment for the client's half of the close, so that the client can read everything before
-    /// the connection ends.
-    async fn finish_close(&mut self) {
-        let agreed = async { while let Some(Ok(_)) = self.socket.next().await {} };
-        let _timed_out = tokio::time::timeout(CLOSE_TIMEOUT, agreed).await;
-    }
+/// Sends a `bye`, then a close with the same code.
+async fn say_bye(socket: &mut Socket, encoder: &impl Encoder, bye: Bye) -> Result<(), SocketError> {
+    send(socket, encoder.control(Control::Bye(bye))?).await?;
+    let close = CloseFrame {
+        code: bye.code.into(),
+        reason: bye.reason.into(),
+    };
+    socket.send(Message::Close(Some(close))).await?;
+    finish_close(socket).await;
+    Ok(())
+}
 
-    /// Closes the connection of a client that violated the protocol or the size limit, and says which.
-    async fn refuse_frame(&mut self, violation: Violation) -> Result<(), SocketError> {
-        let (code, reason) = match violation {
-            Violation::Capacity(_) => (
-                CloseCode::Size,
-                "expected text frames of at most 4096 bytes",
-            ),
-            Violation::Utf8(_) => (CloseCode::Invalid, "expected text in UTF-8"),
-            Violation::Protocol(_) => (
-                CloseCode::Protocol,
-                "the frame violates the WebSocket protocol",
-            ),
-            // The connection is broken.
-            other => return Err(other.into()),
-        };
-        let reason = reason.into();
-        let close = Message::Close(Some(CloseFrame { code, reason }));
-        Ok(self.socket.send(close).await?)
-    }
+/// Waits a moment for the client's half of the close, so that the client can read everything before
+/// the connection ends.
+async fn finish_close(socket: &mut Socket) {
+    let agreed = async { while let Some(Ok(_)) = socket.next().await {} };
+    let _timed_out = tokio::time::timeout(CLOSE_TIMEOUT, agreed).await;
+}
+
+/// Closes the connection of a client that violated the protocol or the size limit, and says which.
+async fn refuse_frame(socket: &mut Socket, violation: Violation) -> Result<(), SocketError> {
+    let (code, reason) = match violation {
+        Violation::Capacity(_) => (
+            CloseCode::Size,
+            "expected text frames of at most 4096 bytes",
+        ),
+        Violation::Utf8(_) => (CloseCode::Invalid, "expected text in UTF-8"),
+        Violation::Protocol(_) => (
+            CloseCode::Protocol,
+            "the frame violates the WebSocket protocol",
+        ),
+        // The connection is broken.
+        other => return Err(other.into()),
+    };
+    let reason = reason.into();
+    let close = Message::Close(Some(CloseFrame { code, reason }));
+    Ok(socket.send(close).await?)
+}
+
+fn report(upgraded_by: &RequestId, user: &UserId, error: &SocketError) {
+    let error = error as &dyn std::error::Error;
+    let _span = upgraded_by.stream_span().entered();
+    tracing::debug!(error, %user, "a WebSocket ended");
 }
 
 /// What is wrong with a frame that is no request: its id, or everything.

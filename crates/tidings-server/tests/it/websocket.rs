@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::raw::{RawSocket, masked};
+use crate::raw::{Frame, RawSocket, masked};
 use crate::support::{Home, Server, soon};
 
 /// A client's end of a socket.
@@ -313,4 +313,89 @@ async fn the_subprotocol_is_confirmed_to_clients_that_offer_it() {
         let reply = response.headers().get("sec-websocket-protocol");
         assert_eq!(reply.map(|reply| reply.to_str().unwrap()), confirmed);
     }
+}
+
+/// The payload of the next event.
+async fn next_payload(socket: &mut RawSocket) -> Value {
+    loop {
+        match socket.next().await {
+            Some(Frame::Text(mut frame)) if frame["event"] == "notification" => {
+                return frame["data"]["payload"].take();
+            }
+            Some(Frame::Text(frame)) if frame["event"] == "error" => return frame,
+            Some(_) => {}
+            None => panic!("the socket ended"),
+        }
+    }
+}
+
+/// A socket that waits is served elsewhere than one that has sent something: an event must arrive in each state, and
+/// no byte of a client may be lost between them.
+#[tokio::test]
+async fn a_frame_that_comes_in_pieces_is_read_whole_and_events_go_on_in_between() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut socket = RawSocket::open(&server, "/v1/users/anna/ws").await;
+    let mut number = 0;
+    // A text that is no request, so that there is a reply to it.
+    let whole = masked(0x81, b"whole");
+    let pong = masked(0x8a, b"");
+    let fragments = [masked(0x01, b"in "), masked(0x80, b"parts")].concat();
+    let two = [masked(0x81, b"one"), masked(0x81, b"two")].concat();
+    for (bytes, replies) in [
+        (&whole, 1),
+        (&pong, 0),
+        (&fragments, 1),
+        (&two, 2),
+        (&whole, 1),
+    ] {
+        for cut in 0..bytes.len() {
+            let (first, rest) = bytes.split_at(cut);
+            socket.0.write_all(first).await.unwrap();
+            number += 1;
+            server.notify("anna", json!(number)).await;
+            let mut seen = 0;
+            while next_payload(&mut socket).await != number {
+                seen += 1;
+            }
+            socket.0.write_all(rest).await.unwrap();
+            while seen < replies {
+                let reply = next_payload(&mut socket).await;
+                assert_eq!(reply["event"], "error", "{reply}");
+                seen += 1;
+            }
+            number += 1;
+            server.notify("anna", json!(number)).await;
+            assert_eq!(next_payload(&mut socket).await, number, "{bytes:?} {cut}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_replies_to_a_ping_and_ends_is_gone_at_once() {
+    let home = Home::new();
+    let server = home.start().await;
+    for _ in 0..20 {
+        let mut socket = RawSocket::open(&server, "/v1/users/anna/ws").await;
+        while !matches!(socket.next().await, Some(Frame::Text(frame)) if frame["event"] == "caught_up")
+        {
+        }
+        // Both have arrived when the server looks.
+        socket.0.write_all(&masked(0x8a, b"")).await.unwrap();
+        socket.0.shutdown().await.unwrap();
+        while socket.next().await.is_some() {}
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_that_announces_a_body_becomes_a_socket() {
+    let home = Home::new();
+    let server = home.start().await;
+    let path = "/v1/users/anna/ws HTTP/1.1\r\nContent-Length: 0005\r\nX-Rest:";
+    let mut socket = RawSocket::open(&server, path).await;
+    while !matches!(socket.next().await, Some(Frame::Text(frame)) if frame["event"] == "caught_up")
+    {
+    }
+    server.notify("anna", json!(1)).await;
+    assert_eq!(next_payload(&mut socket).await, 1);
 }
