@@ -49,8 +49,8 @@ pub const MAX_PAGE_BYTES: usize = 256 * 1024;
 ///   error some users may have their events. The stores of this package keep it for all users of a
 ///   call.
 /// - **Read your writes.** A read that begins after a write has returned sees that write, on every
-///   handle of every instance. A log that was rewound (restored from an older copy) should be given
-///   a new epoch; a reader ahead of its top gets a gap in any case.
+///   handle of every instance. A log that was rewound (restored from an older copy) is given
+///   a new epoch where the store can see that; a reader ahead of its top gets a gap in any case.
 /// - **Only the beginning is removed.** [`cleanup`](Self::cleanup), and a limit on the length if
 ///   the store has one, move `first_seq` forward; there are no holes. The log itself stays, so that
 ///   old cursors get a gap and not a new log.

@@ -1,5 +1,6 @@
+use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
@@ -7,8 +8,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::file::{self, DatabaseFile};
+use crate::progress::{self, Kept, Progress};
 use crate::writer::{Call, Durability, Request, Writer};
-use crate::{Error, connection, migration, reader};
+use crate::{Error, Fault, connection, migration, reader};
 
 /// Jobs that may wait for the writer before [`Database::write`] makes its caller wait.
 const WRITE_QUEUE: usize = 4096;
@@ -93,6 +95,10 @@ pub struct Database {
 
 struct Shared {
     file: Arc<DatabaseFile>,
+    /// The threads hold it.
+    lock: Weak<Option<File>>,
+    kept: Kept,
+    progress: progress::Query,
     writes: async_channel::Sender<Request>,
     reads: async_channel::Sender<reader::Query>,
     lists: async_channel::Sender<reader::Query>,
@@ -141,9 +147,15 @@ impl Database {
         // not changed by this.
         let writing = connection::open_writer(&path, options.application_id)?;
         let lock = options.exclusive.then(|| file::lock(&path)).transpose()?;
+        let kept = Kept::read(lock.as_ref()).map_err(|source| Error::Lock {
+            path: file::beside(&path, ".lock"),
+            source: Fault::from(source),
+        })?;
         // Freed by the last thread, before it counts as ended: what is queued is written before another
         // process may begin.
         let lock = Arc::new(lock);
+        let held_lock = Arc::downgrade(&lock);
+        let progress = progress::Query::default();
         let file = Arc::new(DatabaseFile::open(path)?);
         let for_reads = std::iter::repeat_n(read_queue, options.readers);
         let for_lists = std::iter::repeat_n(list_queue, options.list_readers);
@@ -155,7 +167,8 @@ impl Database {
                 drop(held);
             })?;
         }
-        let writing = Writer::new(writing, Arc::clone(&file), options.exclusive);
+        let keeping = Progress::new(Arc::clone(&lock), Arc::clone(&progress));
+        let writing = Writer::new(writing, Arc::clone(&file), options.exclusive, keeping);
         spawn("tidings-sqlite-writer", move || {
             writing.run(&write_queue);
             drop((lock, alive));
@@ -163,6 +176,9 @@ impl Database {
         Ok(Self {
             shared: Arc::new(Shared {
                 file,
+                lock: held_lock,
+                kept,
+                progress,
                 writes,
                 reads,
                 lists,
@@ -332,6 +348,58 @@ impl Database {
     ) -> Result<(), Error> {
         self.write(move |transaction| migration::apply(transaction, component, steps))
             .await
+    }
+
+    /// Whether the file, when it was opened, was a copy in the place of the one that was here before: an older one that was
+    /// put back, or one that was brought from elsewhere. What was committed after the copy is gone, and its numbers would
+    /// be given once more.
+    ///
+    /// `progress` is a query of a number from 0 that grows with each such commit. It is compared with what
+    /// [`keep_progress`](Self::keep_progress) has kept in the lock file, and not asked any more after that. A file beside
+    /// which nothing was kept counts as a copy if its number is not 0; without an
+    /// [exclusive lock](Options::with_exclusive_lock) nothing is kept, and no file does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sqlite`] when the query fails, [`Error::Closed`].
+    pub async fn is_copy(&self, progress: &'static str) -> Result<bool, Error> {
+        if self.shared.progress.get().is_some() {
+            return Ok(false);
+        }
+        let kept = self.shared.kept;
+        self.read(move |connection| kept.is_of_another(connection, progress))
+            .await
+    }
+
+    /// Keeps the number of a query in the lock file from now on, after each commit of [`write`](Self::write) and before
+    /// its callers know of it. One query does for a file: later calls change nothing.
+    ///
+    /// Until then, a copy counts as one each time it is opened: what has to be done for it can be done in several
+    /// transactions.
+    ///
+    /// # Errors
+    ///
+    /// As for [`write`](Self::write), and [`Error::Lock`] when the lock file cannot be written.
+    pub async fn keep_progress(&self, progress: &'static str) -> Result<(), Error> {
+        let Shared { lock, kept, .. } = &*self.shared;
+        let (lock, kept, query) = (lock.clone(), *kept, Arc::clone(&self.shared.progress));
+        let path = file::beside(self.path(), ".lock");
+        self.write(move |transaction| {
+            let lock = lock.upgrade().ok_or(Error::Closed)?;
+            let Some(lock) = lock.as_ref() else {
+                return Ok(());
+            };
+            if query.get().is_none() {
+                let begun = progress::begin(transaction, progress, kept, lock);
+                begun?.map_err(|source| Error::Lock {
+                    path,
+                    source: Fault::from(source),
+                })?;
+                query.get_or_init(|| progress);
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Refuses new calls, finishes those that are queued, and waits until the threads have ended.

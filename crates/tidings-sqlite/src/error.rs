@@ -52,8 +52,8 @@ pub enum Error {
         /// The database file.
         path: PathBuf,
     },
-    /// The lock file beside the database could not be opened.
-    #[error("cannot open the lock file {}", path.display())]
+    /// The lock file beside the database could not be opened, read or written.
+    #[error("cannot use the lock file {}", path.display())]
     Lock {
         /// The lock file.
         path: PathBuf,

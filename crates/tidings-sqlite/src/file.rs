@@ -330,6 +330,7 @@ pub(crate) fn lock(path: &Path) -> Result<File, Error> {
         source: Fault::from(source),
     };
     let file = owner_only()
+        .read(true)
         .create(true)
         .truncate(false)
         .open(&lock_path)

@@ -49,6 +49,7 @@ mod file;
 mod liveness;
 mod log;
 mod migration;
+mod progress;
 mod reader;
 mod writer;
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::file::DatabaseFile;
 use crate::log::LogKeeper;
+use crate::progress::Progress;
 
 /// Most jobs that share one commit. Past a few hundred the fsync is no longer what a job pays for,
 /// and a larger batch only makes its first caller wait longer.
@@ -108,16 +109,23 @@ pub(crate) struct Writer {
     is_exclusive: bool,
     synchronous: Durability,
     log: LogKeeper,
+    progress: Progress,
 }
 
 impl Writer {
-    pub(crate) fn new(connection: Connection, file: Arc<DatabaseFile>, is_exclusive: bool) -> Self {
+    pub(crate) fn new(
+        connection: Connection,
+        file: Arc<DatabaseFile>,
+        is_exclusive: bool,
+        progress: Progress,
+    ) -> Self {
         Self {
             connection,
             file,
             is_exclusive,
             synchronous: Durability::Full,
             log: LogKeeper::default(),
+            progress,
         }
     }
 
@@ -164,7 +172,16 @@ impl Writer {
             .file
             .check_with(&self.connection)
             .and_then(|_log| set_synchronous(&self.connection, &mut self.synchronous, wanted))
-            .and_then(|()| commit_batch(&mut self.connection, &self.file, waiting));
+            .and_then(|()| {
+                let Self {
+                    connection,
+                    file,
+                    progress,
+                    ..
+                } = self;
+                let progress = (wanted == Durability::Full).then_some(progress);
+                commit_batch(connection, file, progress, waiting)
+            });
         match outcome {
             Ok(log_bytes) => self.log.keep_short(&self.connection, log_bytes),
             Err(error) => {
@@ -221,11 +238,14 @@ fn set_synchronous(
 /// Runs waiting jobs in one transaction until its time is up, commits, and sends the results of those that
 /// ran.
 ///
+/// With `progress`, where the file is then is kept: not of a commit that may be lost with the power.
+///
 /// Returns the length of the log. An error means that no transaction could be started, or not prepared for
 /// jobs, and that no job has run.
 fn commit_batch(
     connection: &mut Connection,
     file: &DatabaseFile,
+    mut progress: Option<&mut Progress>,
     waiting: &mut VecDeque<Request>,
 ) -> Result<u64, Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -247,9 +267,22 @@ fn commit_batch(
         }
     }
     drop(savepoint);
-    let outcome = transaction.commit().map_err(Error::from);
+    let position = match &progress {
+        Some(progress) => progress.after(&transaction),
+        None => Ok(None),
+    };
+    let outcome = position.and_then(|position| {
+        transaction.commit()?;
+        Ok(position)
+    });
     // A commit into a file that cannot be found again does not count.
-    let outcome = outcome.and_then(|()| file.check_with(connection));
+    let outcome = outcome.and_then(|position| {
+        let log_bytes = file.check_with(connection)?;
+        if let (Some(progress), Some(position)) = (&mut progress, position) {
+            progress.keep(position);
+        }
+        Ok(log_bytes)
+    });
     if let Err(error) = &outcome {
         // Each job returns the error to its caller, which reports it: a full disk fails every commit.
         tracing::debug!(

@@ -246,6 +246,30 @@ impl PostgresServer {
         }
     }
 
+    /// Writes what is in the database into a file of this name.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not run.
+    pub fn dump(&self, file: &str) -> io::Result<()> {
+        let mut dump = self.program("pg_dump")?;
+        dump.args(["-F", "custom", "-f"])
+            .arg(self.folder.join(file));
+        succeed(dump.args(["-U", "postgres", "-h"]).arg(&self.folder))
+    }
+
+    /// Puts a dump in the place of what is in the database.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not run, or there is no such dump.
+    pub fn restore(&self, file: &str) -> io::Result<()> {
+        let mut restore = self.program("pg_restore")?;
+        restore.args(["--clean", "--if-exists", "--exit-on-error"]);
+        restore.args(["-U", "postgres", "-d", "postgres", "-h"]);
+        succeed(restore.arg(&self.folder).arg(self.folder.join(file)))
+    }
+
     /// The folder of its Unix socket.
     pub fn folder(&self) -> &Path {
         &self.folder

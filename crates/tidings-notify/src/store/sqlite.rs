@@ -10,6 +10,7 @@
 mod append;
 mod change;
 mod cleanup;
+mod copy;
 mod inbox;
 mod log;
 pub(super) mod schema;
@@ -45,12 +46,17 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Brings the tables up to date and returns the store.
     ///
+    /// If the database has an [exclusive lock](tidings_sqlite::Options::with_exclusive_lock) and its file
+    /// [is a copy](tidings_sqlite::Database::is_copy), its logs get new epochs: ids of events that are gone are not given
+    /// to new ones.
+    ///
     /// # Errors
     ///
     /// [`StoreError::Closed`] when the database is closed, [`StoreError::Backend`] when its tables
     /// cannot be made, or were made by a newer version.
     pub async fn open(database: Database) -> Result<Self, StoreError> {
         database.migrate(schema::COMPONENT, schema::STEPS).await?;
+        copy::begin_anew_in_one(&database).await?;
         Ok(Self {
             database,
             closed: Arc::default(),

@@ -1,9 +1,12 @@
 //! The stores keep the contract that they share, and each its own promises.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use tidings_notify::conformance::Subject;
 use tidings_notify::{
-    InboxAction, Item, MemoryStore, Since, SqliteStore, Store, store_conformance,
+    Draft, EventId, EventType, InboxAction, Item, MemoryStore, Payload, Since, SqliteStore, Store,
+    UserId, store_conformance,
 };
 
 use crate::support::{
@@ -49,6 +52,51 @@ async fn a_memory_store_keeps_a_bounded_log_and_streams_get_a_gap() {
     };
     assert_eq!(gap.to, events[6].id);
     assert_eq!(numbers(&mut slow, 3).await, [7, 8, 9]);
+}
+
+/// In several transactions, and none is left with the epoch that events which are gone had.
+#[tokio::test]
+async fn every_log_of_an_older_copy_gets_a_new_epoch_and_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify.db");
+    let open = async || {
+        let options = tidings_sqlite::Options::default().with_exclusive_lock();
+        let database = tidings_sqlite::Database::open(&path, &options).unwrap();
+        (SqliteStore::open(database.clone()).await.unwrap(), database)
+    };
+    let users: Vec<_> = (0..10_001).map(|n| user(&format!("user{n}"))).collect();
+    let epochs = async |store: &SqliteStore| {
+        let heads = store.heads(&users).await.unwrap();
+        heads.into_iter().map(|head| head.epoch).collect::<Vec<_>>()
+    };
+    let (store, database) = open().await;
+    let of = |user: &UserId| {
+        let (kind, payload) = (EventType::new("test.number"), Payload::from_value(&1));
+        Draft::new(user.clone(), kind.unwrap(), payload.unwrap())
+    };
+    store.append(users.iter().map(of).collect()).await.unwrap();
+    let before = epochs(&store).await;
+    database.close().await;
+    let (store, database) = open().await;
+    assert_eq!(epochs(&store).await, before, "it is the same file");
+    database.close().await;
+
+    std::fs::remove_file(folder.path().join("notify.db.lock")).unwrap();
+    let (store, database) = open().await;
+    let after = epochs(&store).await;
+    assert!(
+        before
+            .iter()
+            .zip(&after)
+            .all(|(before, after)| before != after)
+    );
+    let different: HashSet<_> = after.iter().collect();
+    assert_eq!(different.len(), users.len());
+    let page = store.read(&users[10_000], 0, 10).await.unwrap();
+    assert_eq!(page.events[0].id, EventId::new(after[10_000], 1));
+    database.close().await;
+    let (store, _) = open().await;
+    assert_eq!(epochs(&store).await, after);
 }
 
 /// Marking a hundred thousand events as read writes one row, and listing what is unread afterwards reads

@@ -167,7 +167,7 @@ fn cause_of_gap(reason: String) -> String {
         ),
         (
             GapReason::UnknownEpoch,
-            "the server has another database than before",
+            "the id to start after is of another database, or of this one before an older copy was put back",
         ),
         (
             GapReason::Invalid,

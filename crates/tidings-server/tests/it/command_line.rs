@@ -792,7 +792,8 @@ async fn tail_says_in_words_why_a_stream_has_a_gap_or_ends() {
     let mut line = async || soon("a line", said.next_line()).await.unwrap().unwrap();
     assert_eq!(
         line().await,
-        "some notifications are missing here: the server has another database than before"
+        "some notifications are missing here: the id to start after is of another database, or of this one before an older \
+         copy was put back"
     );
     soon("a notification", shown.next_line()).await.unwrap();
     server.stop("-TERM").await;

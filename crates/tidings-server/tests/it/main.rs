@@ -34,6 +34,7 @@ mod raw;
 mod receipts;
 mod reload;
 mod request_id;
+mod restored;
 mod retention;
 mod shutdown;
 mod slow;

@@ -16,7 +16,7 @@ use crate::{ChangeMark, Changes, LogChange, StoreError, UserId};
 /// What a mark says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mark {
-    /// The timeline of the server: on another one, a snapshot means something else.
+    /// Where the logs are written: elsewhere, a snapshot means something else.
     line: i32,
     seen: Snapshot,
     /// Where a list was cut, and the snapshot that it is of.

@@ -12,6 +12,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("schema/1_tables.sql"),
     include_str!("schema/2_functions.sql"),
     include_str!("schema/3_notify.sql"),
+    include_str!("schema/4_line.sql"),
 ];
 
 /// The time in a column.

@@ -79,8 +79,20 @@ fn missing(path: &Path) -> Finding {
 /// Why a server of this user could not write the file, or the log and the lock beside it.
 fn unwritable(path: &Path) -> Vec<Finding> {
     let shown = path.display();
-    let findings = [("the file", path), ("its folder", folder_of(path))].map(|(what, path)| {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    let lock = Path::new(&lock);
+    let needed = [
+        ("the file", path),
+        ("its lock file", lock),
+        ("its folder", folder_of(path)),
+    ];
+    let findings = needed.map(|(what, path)| {
         let error = access(path, Access::WRITE_OK).err()?;
+        // The server makes its lock file.
+        if error == Errno::NOENT && path == lock {
+            return None;
+        }
         let message = format!("cannot use {shown}: {}", cannot_write(what, error));
         Some(Finding::error(STORE, message))
     });
