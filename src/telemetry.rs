@@ -22,7 +22,7 @@
 //! | [`DELIVERY_DURATION`] | histogram, seconds | deliveries from acceptance to the outcome | [`ERROR_TYPE`] if it failed |
 //! | [`DELIVERY_ATTEMPTS`] | histogram | how many requests these deliveries took | |
 //! | [`DELIVERY_DROPPED`] | counter | messages that were not accepted, or given up before an outcome | [`ERROR_TYPE`] |
-//! | [`DELIVERY_QUEUED`] | gauge | messages that are queued or wait for their next attempt | |
+//! | [`DELIVERY_QUEUED`] | gauge | messages in memory that are queued or wait for their next attempt | |
 //! | [`DELIVERY_IN_FLIGHT`] | gauge | attempts under way | |
 //! | [`CIRCUIT_CHANGES`] | counter | changes of circuits | [`CIRCUIT_STATE`]: `open`, `half_open`, `closed` |
 //! | [`ENDPOINT_GONE`] | counter | endpoints that replied `410 Gone` and were stopped | |

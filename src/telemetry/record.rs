@@ -41,7 +41,7 @@ pub fn describe_metrics() {
     describe_gauge!(
         DELIVERY_QUEUED,
         Unit::Count,
-        "Messages that are queued or wait for their next attempt."
+        "Messages in memory that are queued or wait for their next attempt."
     );
     describe_gauge!(DELIVERY_IN_FLIGHT, Unit::Count, "Attempts under way.");
     describe_counter!(

@@ -40,6 +40,8 @@ const ACCEPTED: &str = "tidings.notification.accepted";
 const FAN_OUT_LAG: &str = "tidings.webhooks.fan_out.lag";
 /// Gauge of how long the oldest of them has waited.
 const FAN_OUT_LAG_DURATION: &str = "tidings.webhooks.fan_out.lag.duration";
+/// Gauge of deliveries that wait or are under way.
+const DELIVERIES_PENDING: &str = "tidings.webhooks.deliveries.pending";
 /// Counter of responses that the database is the reason of.
 const DATABASE_FAILED: &str = "tidings.server.database.failed";
 /// Label: the method, `_OTHER` if no route has it.
@@ -124,13 +126,19 @@ pub(crate) fn started(instance: &str) {
 
 /// How far the making of deliveries was behind when the metrics were read.
 pub(crate) fn fan_out_lag(lag: FanOutLag) {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "there are less than 2^52 messages"
-    )]
-    gauge!(FAN_OUT_LAG).set(lag.messages as f64);
+    gauge!(FAN_OUT_LAG).set(as_value(lag.messages));
     let age = lag.age.unwrap_or_default();
     gauge!(FAN_OUT_LAG_DURATION).set(age.as_secs_f64());
+}
+
+/// How many deliveries waited in the database when the metrics were read.
+pub(crate) fn deliveries_pending(count: u64) {
+    gauge!(DELIVERIES_PENDING).set(as_value(count));
+}
+
+#[expect(clippy::cast_precision_loss, reason = "there are less than 2^52")]
+fn as_value(count: u64) -> f64 {
+    count as f64
 }
 
 /// What is counted of the calls that store notifications. It is looked up once, because that takes longer than to count.
@@ -262,6 +270,12 @@ fn describe_metrics() {
         FAN_OUT_LAG_DURATION,
         Unit::Seconds,
         "How long the oldest of them has waited."
+    );
+    describe_gauge!(
+        DELIVERIES_PENDING,
+        Unit::Count,
+        "Deliveries that wait or are under way, of all instances, and events whose deliveries are yet to be made because \
+         they are many; each is counted up to 100,000."
     );
     describe_counter!(
         DATABASE_FAILED,

@@ -17,7 +17,7 @@ const CHARTS = [
   ["Open streams", [{ name: "streams", words: "streams" }, { name: "connections", words: "connections" }], short],
   ["Waiting to become deliveries", [{ name: "lag", words: "messages" }], short],
   ["Wait to become a delivery", [{ name: "lagAge", words: "oldest" }], duration],
-  ["Webhooks under way", [{ name: "queued", words: "waiting" }, { name: "inFlight", words: "in flight" }], short],
+  ["Webhooks under way", [{ name: "pending", words: "pending" }, { name: "inFlight", words: "in flight" }], short],
 ];
 
 const is = (state) => (labels) => labels.state === state;
@@ -66,8 +66,8 @@ export function open(root) {
     }
     if (metrics === undefined) return;
     source.textContent = instances.length > 1
-      ? `${count(instances.length)} instances reply here in turn: each point is of one of them. What waits to become deliveries is of all.`
-      : `of the instance ${instances[0] ?? ""}, while this page is open. What waits to become deliveries is of all instances.`;
+      ? `${count(instances.length)} instances reply here in turn: each point is of one of them. What waits to become deliveries, and what is pending, is of all.`
+      : `of the instance ${instances[0] ?? ""}, while this page is open. What waits to become deliveries, and what is pending, is of all instances.`;
     for (const { update } of charts) update(samples);
     totals.forEach(({ value }, index) => {
       value.textContent = count(TOTALS[index][1](metrics));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tidings_test_support::{Receiver, Reply};
 
@@ -95,6 +95,27 @@ fn check(text: &str) {
             assert!(is_documented || label == "le", "{name}: {label}");
         }
     }
+}
+
+#[tokio::test]
+async fn webhooks_that_wait_in_the_database_are_counted_over_a_restart() {
+    let receiver = Receiver::start(Reply::new(StatusCode::SERVICE_UNAVAILABLE))
+        .await
+        .unwrap();
+    let home = Home::new();
+    let server = home.start().await;
+    let endpoint = json!({ "url": receiver.url("/"), "schedule": [0, 3600] });
+    assert_eq!(server.post("/v1/endpoints", &endpoint).await.status(), 201);
+    for number in 0..3 {
+        server.notify("anna", json!(number)).await;
+    }
+    soon("the first attempts", receiver.request(3)).await;
+    let pending = "tidings_webhooks_deliveries_pending";
+    until(&server, pending, 3.0).await;
+    server.kill().await;
+    let server = home.start().await;
+    let text = until(&server, pending, 3.0).await;
+    check(&text);
 }
 
 #[tokio::test]
