@@ -120,17 +120,18 @@ impl Server {
         telemetry::started(&instance);
         let tracker = tracker(&storage, &instance, config.lease)?;
         let encryption = EncryptionKeys::new(config.encryption_keys.iter().cloned());
-        if encryption.is_empty() && !config.dev {
-            tracing::warn!(
-                "the secrets of webhook endpoints are stored without encryption; TIDINGS_ENCRYPTION_KEY encrypts them"
-            );
-        }
         let webhooks = Webhooks::start(
             Arc::clone(&storage.webhooks),
             storage.streams.clone(),
             webhook_options(&config).with_encryption_keys(encryption.clone()),
         )
         .await?;
+        // Not said of secrets that are encrypted with a key that is missing now: then they could not be read.
+        if encryption.is_empty() && !config.dev {
+            tracing::warn!(
+                "the secrets of webhook endpoints are stored without encryption; TIDINGS_ENCRYPTION_KEY encrypts them"
+            );
+        }
         let tasks = TaskTracker::new();
         let acceptor = Arc::new(Acceptor {
             records: Arc::clone(&storage.records),

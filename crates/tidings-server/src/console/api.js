@@ -21,6 +21,12 @@ export const whenUnauthorized = (action) => {
 };
 
 /**
+ * Whether the server would refuse the same request again: it is not for this caller, or what it asks for is not there. What
+ * a proxy says has no code, and may be over soon.
+ */
+export const isFinal = ({ status, code }) => code !== undefined && status < 500 && ![401, 408, 429].includes(status);
+
+/**
  * Calls a route and returns the text of the reply. A body that is text is sent as it is. A refused token is replaced
  * once, if there is another.
  */

@@ -1,16 +1,16 @@
 // One request bin: its address, what it replies, and the requests that it has got.
 
-import { call } from "./api.js";
-import { remove, urlOf } from "./bins.js";
+import { call, isFinal } from "./api.js";
+import { REMOVED, remove, urlOf } from "./bins.js";
 import { ask, field, line } from "./dialog.js";
-import { button, confirmDone, make } from "./dom.js";
+import { button, confirmDone, goTo, make, sayFailed } from "./dom.js";
 import { addressOf } from "./endpoints.js";
 import { count, counted, fullTime } from "./format.js";
 import { poll, problemIn } from "./poll.js";
 
 const PAUSE_MS = 1000;
 const REPLIES = [
-  [200, "200: taken"], [204, "204: taken, without a body"], [400, "400: refused for good"], [410, "410: gone, which disables an endpoint"],
+  [200, "200: taken"], [204, "204: taken, without a body"], [400, "400: refused, and not tried again"], [410, "410: gone, which disables an endpoint"],
   [429, "429: too many requests"], [500, "500: failed"], [503, "503: not available"],
 ];
 
@@ -30,19 +30,21 @@ export function open(root, id) {
       await call("PATCH", path, { status: Number(reply.value) });
       confirmDone(`From now on it replies with ${reply.value}`);
     } catch (error) {
-      problemIn(problem)(error);
+      sayFailed(error.message);
     }
     polled.refresh();
   });
 
   async function connect() {
     const made = await call("POST", "/v1/endpoints", { url: urlOf(bin), description: "Request bin" });
+    const address = addressOf("", made.id);
     try {
       await call("PATCH", path, { secret: made.secret });
-    } finally {
-      location.hash = addressOf("", made.id);
+    } catch (error) {
+      goTo(address, `The endpoint is made. Its bin does not verify with its secret: ${error.message}.`, "failed");
+      return;
     }
-    confirmDone("The endpoint is made, and its bin verifies with its secret. Send a test to see it arrive.");
+    goTo(address, "The endpoint is made, and its bin verifies with its secret. Send a test to see it arrive.");
   }
 
   async function setSecret() {
@@ -57,7 +59,7 @@ export function open(root, id) {
       button("Make an endpoint that sends here", connect, { kind: "primary", id: "connect" }),
       button("Set the secret", setSecret, { id: "set-secret" }),
       button("Delete", async () => {
-        if (await remove(bin)) location.hash = "#/bins";
+        if (await remove(bin)) goTo("#/bins", REMOVED);
       }, { kind: "danger quiet", id: "delete-bin" })),
     problem,
     make("section", { class: "card" }, field("Address", address), secret, field("It replies with", reply)),
@@ -78,7 +80,8 @@ export function open(root, id) {
     known = newest;
     const opened = new Set([...requests.querySelectorAll("details[open]")].map(({ dataset }) => dataset.number));
     requests.replaceChildren(...data.map((request) => requestOf(request, opened.has(String(request.number)))));
-  }, problemIn(problem));
+    // Behind a load balancer, the next instance that replies may not have it.
+  }, problemIn(problem, (error) => isFinal(error) && (error.status !== 404 || bin === undefined)));
   return polled.stop;
 }
 

@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { confirm } from "./dialog.js";
-import { button, confirmDone, make } from "./dom.js";
+import { button, confirmDone, make, showRows } from "./dom.js";
 import { count, time } from "./format.js";
 import { poll, problemIn } from "./poll.js";
 
@@ -12,11 +12,12 @@ const COLUMNS = ["Bin", "Requests", "Replies with", "Made"];
 /** Where a bin takes requests. */
 export const urlOf = ({ path }) => `${location.origin}${path}`;
 
-export async function remove(bin) {
+export const REMOVED = "The bin is deleted";
+
+/** Deletes a bin, if the person is sure. Resolves with whether it was done. */
+export function remove({ id }) {
   const text = "Its address takes nothing any more, and what it has shown is gone.";
-  if (!(await confirm("Delete the bin?", text, "Delete", () => call("DELETE", `/v1/bins/${bin.id}`)))) return false;
-  confirmDone("The bin is deleted");
-  return true;
+  return confirm("Delete the bin?", text, "Delete", () => call("DELETE", `/v1/bins/${id}`));
 }
 
 export function open(root) {
@@ -42,14 +43,14 @@ export function open(root) {
     empty.hidden = data.length > 0;
     empty.textContent = "There is no bin yet.";
     table.hidden = data.length === 0;
-    const focused = body.contains(document.activeElement) ? document.activeElement.getAttribute("href") : undefined;
-    body.replaceChildren(...data.map((bin) => make("tr", {},
+    showRows(body, data.map((bin) => make("tr", { "data-id": bin.id },
       make("td", {}, make("a", { href: `#/bins/${bin.id}`, class: "main" }, urlOf(bin))),
       ...[count(bin.received), String(bin.status), time(bin.created_at)].map((value, index) => make("td", { class: "number", "data-label": COLUMNS[index + 1] }, value)),
       make("td", { class: "number" }, button("Delete", async () => {
-        if (await remove(bin)) await polled.refresh();
+        if (!(await remove(bin))) return;
+        confirmDone(REMOVED);
+        await polled.refresh();
       }, { kind: "danger quiet", "aria-label": `Delete ${bin.id}` })))));
-    if (focused) body.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
   }, problemIn(problem));
   return polled.stop;
 }

@@ -1,6 +1,7 @@
 // A small chart of figures over time, drawn as SVG.
 
 import { draw, make } from "./dom.js";
+import { clock } from "./format.js";
 import { SPAN_MS } from "./sampler.js";
 
 const WIDTH = 320;
@@ -76,7 +77,7 @@ export function chart(title, series, format) {
     pointer.setAttribute("x2", at);
     pointer.setAttribute("visibility", "visible");
     write(nearest);
-    until.textContent = new Date(nearest.at).toLocaleTimeString();
+    until.textContent = clock(nearest.at);
   });
   picture.addEventListener("pointerleave", () => {
     pointer.setAttribute("visibility", "hidden");

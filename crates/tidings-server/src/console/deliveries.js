@@ -2,7 +2,8 @@
 
 import { call, deliveryPath, endpointsOf, listDeliveries } from "./api.js";
 import { choice } from "./dialog.js";
-import { button, make } from "./dom.js";
+import { button, make, showRows } from "./dom.js";
+import { addressOf } from "./endpoints.js";
 import { counted, time } from "./format.js";
 import { poll, problemIn } from "./poll.js";
 import { session } from "./session.js";
@@ -27,18 +28,16 @@ export async function lastError({ id, attempts, state, reason }) {
   return last.error ?? (last.status >= 300 ? `status ${last.status}${last.response ? `: ${last.response.slice(0, 120)}` : ""}` : undefined);
 }
 
-/** Fills the rows of a table. The focus stays on the same delivery. */
-export async function rowsOf(body, deliveries, { hasErrors = false, names = new Map() } = {}) {
+/** Fills the rows of a table. With the names of endpoints, each row has its endpoint. */
+export async function rowsOf(body, deliveries, { hasErrors = false, names } = {}) {
   const errors = await Promise.all(deliveries.map((delivery) => (hasErrors ? lastError(delivery) : delivery.reason)));
-  const focused = body.contains(document.activeElement) ? document.activeElement.getAttribute("href") : undefined;
-  body.replaceChildren(...deliveries.map((delivery, index) => rowOf(delivery, errors[index], names)));
-  if (focused) body.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+  showRows(body, deliveries.map((delivery, index) => rowOf(delivery, errors[index], names)));
 }
 
-function rowOf({ id, type, endpoint_id: endpoint, state, attempts, next_attempt_at: next, created_at: created, finished_at: finished }, error, names) {
+function rowOf({ id, type, endpoint_id: endpoint, user_id: user, state, attempts, next_attempt_at: next, created_at: created, finished_at: finished }, error, names) {
   const when = make("span", {}, state !== "pending" ? ["ended ", time(finished)] : isDue(next) ? "due now" : ["next ", time(next)]);
-  return make("tr", {},
-    make("td", {}, make("a", { href: `#/deliveries/${id}`, class: "main" }, type || id), names.size > 0 && make("div", { class: "soft" }, names.get(endpoint) ?? endpoint), error && make("div", { class: "error" }, error)),
+  return make("tr", { "data-id": id },
+    make("td", {}, make("a", { href: `#/deliveries/${id}`, class: "main" }, type || id), names && make("div", { class: "soft" }, make("a", { href: addressOf(user, endpoint) }, names.get(endpoint) ?? endpoint), user && ` of ${user}`), error && make("div", { class: "error" }, error)),
     make("td", {}, stateChip(state)),
     make("td", { class: "number" }, counted(attempts, "attempt")),
     make("td", {}, make("span", {}, "made ", time(created))),

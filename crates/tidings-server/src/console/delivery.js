@@ -1,8 +1,8 @@
 // One delivery: what was sent, every attempt, and what came back.
 
-import { call, deliveryPath } from "./api.js";
+import { call, deliveryPath, isFinal } from "./api.js";
 import { isDue, stateChip } from "./deliveries.js";
-import { button, confirmDone, make } from "./dom.js";
+import { button, confirmDone, make, showFacts } from "./dom.js";
 import { addressOf } from "./endpoints.js";
 import { duration, fullTime, time } from "./format.js";
 import { poll, problemIn } from "./poll.js";
@@ -29,18 +29,21 @@ export function open(root, id) {
     problem,
     make("section", { class: "card" }, facts),
     make("section", { class: "card" }, make("h2", {}, "What came back"), none, attempts),
-    make("section", { class: "card" }, make("h2", {}, "What was sent"), sent),
+    make("section", { class: "card" }, make("h2", {}, "Body"), make("p", { class: "soft" }, "As it is sent in the present format of the endpoint."), sent),
   );
 
-  // It never changes.
-  call("GET", `${path}/message`).then(
-    ({ body }) => {
+  let isLoaded = false;
+  /** It is loaded once. */
+  async function loadMessage() {
+    try {
+      const { body } = await call("GET", `${path}/message`);
       sent.textContent = body;
-    },
-    (error) => {
+    } catch (error) {
+      if (!isFinal(error)) throw error;
       sent.textContent = error.message;
-    },
-  );
+    }
+    isLoaded = true;
+  }
 
   let known = "";
   const polled = poll(PAUSE_MS, async () => {
@@ -57,12 +60,12 @@ export function open(root, id) {
       finished === null ? ["Next attempt", isDue(next) ? "due now" : time(next)] : ["Ended", fullTime(finished)],
       ...(reason ? [["Reason", reason]] : []),
     ];
-    facts.replaceChildren(...rows.map(([words, value]) => make("div", {}, make("dt", {}, words), make("dd", {}, value))));
+    showFacts(facts, rows);
     none.hidden = data.length > 0;
     const newest = JSON.stringify(data);
-    if (newest === known) return;
+    if (newest !== known) attempts.replaceChildren(...data.toReversed().map(attemptOf));
     known = newest;
-    attempts.replaceChildren(...data.toReversed().map(attemptOf));
+    if (!isLoaded) await loadMessage();
   }, problemIn(problem));
   return polled.stop;
 }

@@ -29,7 +29,7 @@ export function button(text, action, { kind = "quiet", ...more } = {}) {
     try {
       await action();
     } catch (error) {
-      show("failed", error.message);
+      sayFailed(error.message);
     } finally {
       made.ariaBusy = "false";
     }
@@ -37,9 +37,49 @@ export function button(text, action, { kind = "quiet", ...more } = {}) {
   return made;
 }
 
+/** Names and what they are. What has not changed stays, and with it what a person has selected there. */
+export function showFacts(list, facts) {
+  const rows = facts.map(([words, value]) => make("div", {}, make("dt", {}, words), make("dd", {}, value)));
+  while (list.children.length > rows.length) list.lastElementChild.remove();
+  rows.forEach((row, index) => {
+    const shown = list.children[index];
+    if (shown === undefined) list.append(row);
+    else if (!shown.isEqualNode(row)) shown.replaceWith(row);
+  });
+}
+
+/**
+ * Replaces the rows of a table, which have a `data-id` each. The focus stays on the same link or button of the same row.
+ * Below a dialog nothing changes: it gives the focus back to where it came from.
+ */
+export function showRows(body, rows) {
+  if (document.querySelector("dialog[open]") !== null) return;
+  const held = body.contains(document.activeElement) ? document.activeElement : undefined;
+  const row = held?.closest("tr");
+  const partsOf = (row) => [...(row?.querySelectorAll("a, button") ?? [])];
+  const index = partsOf(row).indexOf(held);
+  body.replaceChildren(...rows);
+  if (row !== undefined) partsOf([...body.children].find(({ dataset }) => dataset.id === row.dataset.id))[index]?.focus();
+}
+
 /** Says that an action has succeeded. */
 export function confirmDone(text) {
   show("done", text);
+}
+
+/** Says that an action has failed. */
+export function sayFailed(text) {
+  show("failed", text);
+}
+
+let saidBefore;
+
+/** Opens another view, and says there what an action has done. */
+export function goTo(address, text, state = "done") {
+  // The person may be there already.
+  if (location.hash === address) return show(state, text);
+  saidBefore = [state, text];
+  location.hash = address;
 }
 
 function show(state, text) {
@@ -48,7 +88,9 @@ function show(state, text) {
   place.replaceChildren(make("p", { "data-state": state }, make("span", {}, text), close));
 }
 
-/** Removes what the last action has said. */
-export function saidNothing() {
+/** Removes what was said in the view before. What an action there has to say about this view stays. */
+export function sayAnew() {
   document.getElementById("said").replaceChildren();
+  if (saidBefore !== undefined) show(...saidBefore);
+  saidBefore = undefined;
 }

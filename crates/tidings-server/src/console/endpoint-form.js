@@ -21,7 +21,7 @@ export function fieldsOf(endpoint) {
       field("Body", choice("format", FORMATS, format)),
       make("fieldset", {}, make("legend", {}, "Signatures"), SIGNATURES.map(([name, words]) => tick("signatures", words, signatures.includes(name), name))),
       field("Headers", make("textarea", { name: "headers", rows: 3, placeholder: "x-team: billing" }, Object.entries(headers).map(([name, value]) => `${name}: ${value}`).join("\n")), "one a line"),
-      field("Requests a second", line("rate_limit", { inputmode: "numeric", value: textOf(rate), placeholder: "no limit" })),
+      field("Requests per second", line("rate_limit", { inputmode: "numeric", value: textOf(rate), placeholder: "no limit" })),
       field("Longest time for a request, in milliseconds", line("timeout_ms", { inputmode: "numeric", value: textOf(timeout), placeholder: "that of the server" })),
       field("Waits before each attempt, in seconds", line("schedule", { value: schedule?.join(", ") ?? "", placeholder: "those of the server" }), "separated by commas")),
   ];
@@ -32,24 +32,33 @@ const listOf = (text) => text.split(",").map((item) => item.trim()).filter((item
 /** A number, or the text as it is, so that the server says what is wrong with it. */
 export const numberOf = (text) => (/^\d+$/.test(text) ? Number(text) : text);
 
+/** The headers, one a line. Only here is it seen that a name was typed twice. */
+function headersOf(text) {
+  const headers = {};
+  const names = new Set();
+  for (const row of text.split("\n").filter((row) => row.trim() !== "")) {
+    const colon = row.indexOf(":");
+    const name = row.slice(0, Math.max(colon, 0)).trim();
+    if (names.has(name.toLowerCase())) throw Object.assign(new Error(`headers: expected each name once, got ${name} twice`), { field: "headers" });
+    names.add(name.toLowerCase());
+    headers[name] = row.slice(colon + 1).trim();
+  }
+  return headers;
+}
+
 /** What was typed, as the body of a request. An empty field is the default. */
 export function settingsOf(elements) {
   const text = (name) => elements[name].value.trim();
   const optional = (name) => (text(name) === "" ? null : numberOf(text(name)));
   const chosen = [...elements.signatures].filter(({ checked }) => checked).map(({ value }) => value);
   const schedule = listOf(text("schedule"));
-  const headers = {};
-  for (const row of elements.headers.value.split("\n")) {
-    const colon = row.indexOf(":");
-    if (row.trim() !== "") headers[row.slice(0, Math.max(colon, 0)).trim()] = row.slice(colon + 1).trim();
-  }
   return {
     url: text("url"),
     description: elements.description.value,
     event_types: listOf(text("event_types")),
     format: elements.format.value,
     signatures: chosen,
-    headers,
+    headers: headersOf(elements.headers.value),
     rate_limit: optional("rate_limit"),
     timeout_ms: optional("timeout_ms"),
     schedule: schedule.length === 0 ? null : schedule.map(numberOf),

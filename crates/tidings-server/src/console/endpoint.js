@@ -2,7 +2,7 @@
 
 import { call, endpointsOf, listDeliveries } from "./api.js";
 import { ask, confirm, field, line, showSecret } from "./dialog.js";
-import { button, confirmDone, make } from "./dom.js";
+import { button, confirmDone, goTo, make, showFacts } from "./dom.js";
 import { fieldsOf, numberOf, settingsOf } from "./endpoint-form.js";
 import { rateText, stateChip, stateOf } from "./endpoints.js";
 import { count, counted, fullTime, time } from "./format.js";
@@ -76,7 +76,7 @@ export function open(root, id, query) {
       make("p", {}, "Sends what failed, was cancelled, or arrived while the endpoint was disabled. What was delivered is not sent again."),
       field("Since", make("input", { name: "since", type: "datetime-local", value: hourAgo, required: true })),
       field("Until", make("input", { name: "until", type: "datetime-local" }), "everything, if it is empty"),
-      field("At most a second", line("per_second", { value: "10", inputmode: "numeric" })),
+      field("Events per second, at most", line("per_second", { value: "10", inputmode: "numeric" })),
     ];
     const submit = async ({ since, until, per_second: rate }) => {
       const body = { since: since.value === "" ? "" : new Date(since.value).toISOString(), per_second: numberOf(rate.value) };
@@ -95,10 +95,18 @@ export function open(root, id, query) {
   async function remove() {
     const text = `${endpoint.url} gets nothing any more, and what still waits for it (${count(endpoint.health.pending)}) is cancelled. This cannot be undone.`;
     if (!(await confirm("Delete the endpoint?", text, "Delete", () => call("DELETE", path)))) return;
-    location.hash = user && !session.user ? `#/endpoints?user=${encodeURIComponent(user)}` : "#/endpoints";
+    goTo(user && !session.user ? `#/endpoints?user=${encodeURIComponent(user)}` : "#/endpoints", "The endpoint is deleted");
   }
 
-  const toggle = button("Disable", () => after(call("PATCH", path, { enabled: !endpoint.enabled })), { id: "toggle" });
+  async function switchOver() {
+    const { enabled, url, health } = endpoint;
+    const submit = () => call("PATCH", path, { enabled: !enabled });
+    if (!enabled) return after(submit(), "Enabled. Replay sends what it has missed.");
+    const text = `${url} gets nothing until it is enabled again, and what still waits for it (${count(health.pending)}) is cancelled. Replay can send that later.`;
+    if (await confirm("Disable the endpoint?", text, "Disable", submit)) await after(undefined, "Disabled");
+  }
+
+  const toggle = button("Disable", switchOver, { id: "toggle" });
   const needEnabled = [button("Send a test", sendTest, { id: "test" }), button("Replay", replay, { id: "replay-button" })];
   const actions = make("div", { class: "actions wrap", hidden: true },
     needEnabled, button("Edit", edit, { id: "edit" }), button("Rotate secret", rotate, { id: "rotate" }), toggle, button("Delete", remove, { kind: "danger quiet", id: "delete" }));
@@ -152,14 +160,10 @@ export function open(root, id, query) {
     replayLength = Math.max(replayLength, replay.remaining);
     progress.max = Math.max(replayLength, 1);
     progress.value = replayLength - replay.remaining;
-    progressText.textContent = `Replaying: ${counted(replay.remaining, "event")} left to look at, at most ${count(replay.per_second)} a second`;
+    progressText.textContent = `Replaying: ${counted(replay.remaining, "event")} left to look at, at most ${count(replay.per_second)} per second`;
   }
 
   return polled.stop;
-}
-
-function showFacts(list, facts) {
-  list.replaceChildren(...facts.map(([words, value]) => make("div", {}, make("dt", {}, words), make("dd", {}, value))));
 }
 
 function settingsTexts(endpoint) {
@@ -173,7 +177,7 @@ function settingsTexts(endpoint) {
     ["Body", format],
     ["Signatures", signatures.join(", ")],
     ["Headers", names.length === 0 ? "none" : names.map(([name, value]) => `${name}: ${value}`).join("\n")],
-    ["Requests a second", rate === null ? "no limit" : count(rate)],
+    ["Requests per second", rate === null ? "no limit" : count(rate)],
     ["Longest time for a request", timeout === null ? "that of the server" : `${count(timeout)} ms`],
     ["Waits before attempts", schedule === null ? "those of the server" : `${schedule.join(", ")} s`],
     ["Created", fullTime(created)],

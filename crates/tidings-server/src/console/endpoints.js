@@ -2,7 +2,7 @@
 
 import { call, endpointsOf } from "./api.js";
 import { ask, field, line, showSecret } from "./dialog.js";
-import { button, make } from "./dom.js";
+import { button, make, showRows } from "./dom.js";
 import { fieldsOf, settingsOf } from "./endpoint-form.js";
 import { count, time } from "./format.js";
 import { poll, problemIn } from "./poll.js";
@@ -12,6 +12,8 @@ const PAUSE_MS = 5000;
 const COLUMNS = ["Endpoint", "State", "Waiting", "Success", "Last success", "Last failure"];
 /** Healths are asked for one by one, a few at a time. */
 const AT_ONCE = 6;
+/** So many are renewed each time: with hundreds of endpoints, all would be dozens of requests per second. */
+const RENEWED = 20;
 
 /** The state of an endpoint in a word, and how it is colored. */
 export function stateOf({ enabled, disabled_because: because, health }) {
@@ -30,17 +32,20 @@ export const rateText = (rate) => (rate === null || rate === undefined ? "–" :
 
 export const addressOf = (user, id) => `#/endpoints/${encodeURIComponent(id)}${user ? `?user=${encodeURIComponent(user)}` : ""}`;
 
-async function withHealth(user, endpoints) {
-  const left = endpoints.keys();
-  const full = [...endpoints];
+/** Adds their healths: those that are not known yet, and of the others those that were asked for first. */
+async function withHealth(user, endpoints, known) {
+  const askedAt = ({ id }) => known.get(id)?.askedAt ?? 0;
+  const byAge = endpoints.toSorted((one, other) => askedAt(one) - askedAt(other));
+  const due = byAge.filter((endpoint, place) => place < RENEWED || !known.has(endpoint.id)).values();
   const work = async () => {
-    for (const index of left) {
-      // One that was removed meanwhile stays as it was listed.
-      full[index] = await call("GET", `${endpointsOf(user)}/${endpoints[index].id}`).catch(() => endpoints[index]);
+    for (const { id } of due) {
+      // One that was removed meanwhile, or that the server has refused to tell, stays as it was.
+      const health = await call("GET", `${endpointsOf(user)}/${id}`).then(({ health }) => health, () => known.get(id)?.health);
+      known.set(id, { health, askedAt: Date.now() });
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, work));
-  return full;
+  return endpoints.map((endpoint) => ({ ...endpoint, health: known.get(endpoint.id).health }));
 }
 
 async function create(user) {
@@ -79,22 +84,21 @@ export function open(root, query) {
     make("section", { class: "card" }, session.user === undefined && byOwner, empty, make("div", { class: "scroll" }, table)),
   );
 
+  const known = new Map();
   const polled = poll(PAUSE_MS, async () => {
     const { data } = await call("GET", endpointsOf(user));
-    const endpoints = await withHealth(user, data);
+    const endpoints = await withHealth(user, data, known);
     table.hidden = endpoints.length === 0;
     empty.hidden = endpoints.length > 0;
     empty.textContent = user === "" ? "The operator has no endpoint. Endpoints of the operator get the events of all users." : `${user} has no endpoint.`;
-    const focused = body.contains(document.activeElement) ? document.activeElement.getAttribute("href") : undefined;
-    body.replaceChildren(...endpoints.map((endpoint) => rowOf(user, endpoint)));
-    if (focused) body.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+    showRows(body, endpoints.map((endpoint) => rowOf(user, endpoint)));
   }, problemIn(problem));
   return polled.stop;
 }
 
 function rowOf(user, endpoint) {
   const { id, url, description, event_types: types, health } = endpoint;
-  return make("tr", {},
+  return make("tr", { "data-id": id },
     make("td", {}, make("a", { href: addressOf(user, id), class: "main" }, description || url), make("div", { class: "soft pair" }, description && make("span", {}, url), types.length > 0 && make("span", {}, types.join(", ")))),
     make("td", {}, stateChip(endpoint)),
     ...[health ? count(health.pending) : "–", rateText(health?.success_rate), time(health?.last_success_at), time(health?.last_failure_at)]

@@ -2,9 +2,13 @@
 
 import { make } from "./dom.js";
 
-const DATE = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
-const AGO = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "short" });
-const NUMBER = new Intl.NumberFormat(undefined);
+/** The language of the page, with the day before the month and 24 hours. */
+const LANGUAGE = "en-GB";
+
+const DATE = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "medium", timeStyle: "medium" });
+const CLOCK = new Intl.DateTimeFormat(LANGUAGE, { timeStyle: "medium" });
+const AGO = new Intl.RelativeTimeFormat(LANGUAGE, { numeric: "auto", style: "short" });
+const NUMBER = new Intl.NumberFormat(LANGUAGE);
 
 const UNITS = [["day", 86_400], ["hour", 3600], ["minute", 60], ["second", 1]];
 
@@ -24,6 +28,9 @@ export function time(text) {
 
 /** The same in full. */
 export const fullTime = (text) => make("time", { datetime: text }, DATE.format(new Date(text)));
+
+/** The time of the day. */
+export const clock = (at) => CLOCK.format(at);
 
 /** Writes all relative times in an element anew. */
 export function renewTimes(root) {

@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { ask, confirm, field, line, showSecret, tick } from "./dialog.js";
-import { button, confirmDone, make } from "./dom.js";
+import { button, confirmDone, make, showRows } from "./dom.js";
 import { fullTime, time } from "./format.js";
 import { poll, problemIn } from "./poll.js";
 
@@ -61,14 +61,12 @@ export function open(root) {
     empty.hidden = data.length > 0;
     empty.textContent = "There is no key yet.";
     table.hidden = data.length === 0;
-    const focused = body.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : undefined;
-    body.replaceChildren(...data.map((key) => make("tr", {},
+    showRows(body, data.map((key) => make("tr", { "data-id": key.id },
       make("td", {}, make("span", { class: "main" }, key.name), make("div", { class: "soft" }, `${key.prefix}…`)),
       make("td", {}, key.scopes.map((scope) => make("span", { class: "chip" }, scope))),
       make("td", { "data-label": "Last used" }, key.last_used_at === null ? make("span", { class: "soft" }, "never") : time(key.last_used_at)),
       make("td", { "data-label": "Expires" }, key.expires_at === null ? make("span", { class: "soft" }, "never") : fullTime(key.expires_at)),
       make("td", { class: "number" }, button("Revoke", () => revoke(key), { kind: "danger quiet", "aria-label": `Revoke ${key.name}` })))));
-    if (focused) body.querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus();
   }, problemIn(problem));
   return polled.stop;
 }

@@ -13,6 +13,12 @@ export function open(root, reason, onDone) {
   const error = make("p", { class: "error", role: "alert" }, reason ?? "");
   form.addEventListener("submit", (event) => {
     event.preventDefault();
+    // What the header `Authorization` can have.
+    if (!/^[\x21-\x7e]+$/.test(credential.value.trim())) {
+      error.textContent = "An API key or token has no spaces, and only letters, digits and signs of ASCII. Was it copied whole?";
+      credential.focus();
+      return;
+    }
     session.signIn(credential.value);
     onDone();
   });

@@ -5,7 +5,7 @@ import * as bin from "./bin.js";
 import * as bins from "./bins.js";
 import * as deliveries from "./deliveries.js";
 import * as delivery from "./delivery.js";
-import { make, saidNothing } from "./dom.js";
+import { make, sayAnew } from "./dom.js";
 import * as endpoint from "./endpoint.js";
 import * as endpoints from "./endpoints.js";
 import { renewTimes } from "./format.js";
@@ -51,7 +51,8 @@ let close;
 function clear() {
   close?.();
   close = undefined;
-  saidNothing();
+  document.querySelector("dialog[open]")?.close();
+  sayAnew();
   view.replaceChildren();
 }
 

@@ -4,14 +4,14 @@ import { chart } from "./chart.js";
 import { make } from "./dom.js";
 import { count, duration, short } from "./format.js";
 import { sum } from "./metrics.js";
-import { follow } from "./sampler.js";
+import { follow, isRefused } from "./sampler.js";
 import { session } from "./session.js";
 
 export const title = "Overview";
 
 const CHARTS = [
-  ["Notifications a second", [{ name: "accepted", words: "accepted" }, { name: "live", words: "live to screens" }], short],
-  ["Webhook requests a second", [{ name: "attempts", words: "succeeded" }, { name: "failures", words: "failed" }], short],
+  ["Notifications per second", [{ name: "accepted", words: "accepted" }, { name: "live", words: "live to screens" }], short],
+  ["Webhook requests per second", [{ name: "attempts", words: "succeeded" }, { name: "failures", words: "failed" }], short],
   ["Time to accept", [{ name: "acceptP50", words: "p50" }, { name: "acceptP99", words: "p99" }], duration],
   ["Time of a webhook request", [{ name: "attemptP50", words: "p50" }, { name: "attemptP99", words: "p99" }], duration],
   ["Open streams", [{ name: "streams", words: "streams" }, { name: "connections", words: "connections" }], short],
@@ -27,7 +27,7 @@ const TOTALS = [
   ["Live to screens", (metrics) => sum(metrics, "tidings_notification_delivered_total")],
   ["Webhooks delivered", (metrics) => sum(metrics, "tidings_webhooks_deliveries_ended_total", is("delivered"))],
   ["Webhooks failed", (metrics) => sum(metrics, "tidings_webhooks_deliveries_ended_total", is("failed"))],
-  ["Endpoints disabled", (metrics) => sum(metrics, "tidings_webhooks_endpoints_disabled_total")],
+  ["Endpoints disabled for failing", (metrics) => sum(metrics, "tidings_webhooks_endpoints_disabled_total")],
   ["Gaps", (metrics) => sum(metrics, "tidings_subscription_gaps_total")],
   ["Streams refused", (metrics) => sum(metrics, "tidings_server_streams_refused_total")],
   ["Database failures", (metrics) => sum(metrics, "tidings_server_database_failed_total")],
@@ -62,7 +62,7 @@ export function open(root) {
   return follow((samples, metrics, error, instances) => {
     problem.hidden = error === undefined;
     if (error !== undefined) {
-      problem.textContent = error.status === 403 ? `This view is not for this API key: ${error.message}.` : `${error.message}. Trying again.`;
+      problem.textContent = isRefused(error) ? `This view is not for you: ${error.message}.` : `${error.message}. Trying again.`;
     }
     if (metrics === undefined) return;
     source.textContent = instances.length > 1

@@ -1,8 +1,11 @@
 // Asks again and again while the page is visible.
 
+import { isFinal } from "./api.js";
+
 /**
- * Runs a task now, and again after each pause while the page is visible, until `stop`. One runs at a time; `refresh`
- * runs it once more at once. `onError` gets the error of a run that failed, and `undefined` after one that did not.
+ * Runs a task now, and again after each pause while the page is visible, until `stop`, or until the caller is refused.
+ * One runs at a time; `refresh` runs it once more at once. `onError` gets the error of a run that failed, and
+ * `undefined` after one that did not.
  */
 export function poll(pauseMs, task, onError) {
   let timer;
@@ -29,6 +32,8 @@ export function poll(pauseMs, task, onError) {
     if (stopped) return;
     onError(error);
     if (again) run();
+    // What one instance does not have, for instance a request bin, the next that replies may have.
+    else if (error !== undefined && isFinal(error) && error.status !== 404) return;
     else if (document.visibilityState === "visible") timer = setTimeout(run, pauseMs);
   }
 
@@ -47,8 +52,13 @@ export function poll(pauseMs, task, onError) {
   };
 }
 
-/** Shows in a place why what is below it is not up to date. */
-export const problemIn = (place) => (error) => {
+/**
+ * Shows in a place why what is below it is not up to date. What was refused for good leaves nothing there: no old state,
+ * and no action that can only fail.
+ */
+export const problemIn = (place, isOver = isFinal) => (error) => {
+  const isRefused = error !== undefined && isOver(error);
   place.hidden = error === undefined;
-  place.textContent = error === undefined ? "" : `${error.message}. Trying again.`;
+  place.textContent = error === undefined ? "" : `${error.message}.${isRefused ? "" : " Trying again."}`;
+  place.parentElement.toggleAttribute("data-refused", isRefused);
 };

@@ -1,7 +1,7 @@
 // Reads the metrics every two seconds while the page is visible, and keeps five minutes of figures, whatever view is
 // shown.
 
-import { callForText } from "./api.js";
+import { callForText, isFinal } from "./api.js";
 import { growth, quantile, readMetrics, sum } from "./metrics.js";
 import { poll } from "./poll.js";
 
@@ -11,6 +11,9 @@ export const SPAN_MS = 5 * 60_000;
 const QUANTILE_MS = 20_000;
 /** Older readings are not compared with: the page was hidden, or the instance was away. */
 const MAX_GAP_MS = 5 * PAUSE_MS;
+
+/** Whether the metrics are not for this caller. A proxy may keep them for itself. */
+export const isRefused = (error) => isFinal(error) || error.status === 403 || error.status === 404;
 
 const failed = ({ error_type: error }) => error !== undefined && error !== "";
 
@@ -73,7 +76,7 @@ export function follow(listener) {
     problem = error;
     tell();
     // A caller who may not read the metrics is not asked again and again.
-    if (error?.status === 403 || error?.status === 404) stopSampling();
+    if (error !== undefined && isRefused(error)) stopSampling();
   });
   listener(samples, readings.at(-1)?.metrics, problem, instances());
   return () => listeners.delete(listener);

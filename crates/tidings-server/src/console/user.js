@@ -9,6 +9,12 @@ import { session } from "./session.js";
 /** The most lines of the live feed; the inbox has older ones. */
 const MAX_LINES = 200;
 
+/** How long the server may count a stream that this page has closed. */
+const OWN_STREAM_MS = 3000;
+
+/** The user who was shown last, until when, and whether they were online elsewhere. */
+let wasOpen = {};
+
 /** What a person reads of each status of a stream. */
 const STATUS = { connecting: "connecting", live: "live", waiting: "reconnecting", failed: "failed", closed: "closed" };
 
@@ -73,7 +79,8 @@ export function open(root, user, query) {
   );
 
   // Asked before the stream is open: this page makes the user online, too.
-  const whether = call("GET", `/v1/users/${part(user)}/presence`).then(
+  const asked = wasOpen.user === user && Date.now() - wasOpen.until < OWN_STREAM_MS ? wasOpen.asked : call("GET", `/v1/users/${part(user)}/presence`);
+  const whether = asked.then(
     ({ online }) => {
       presence.textContent = online ? "online elsewhere" : "only here";
       presence.dataset.state = online ? "live" : "idle";
@@ -97,6 +104,8 @@ export function open(root, user, query) {
 
   /** Shows these notifications, and reuses what is there, so that the focus stays where it is. */
   function show(items, nothing) {
+    const held = list.contains(document.activeElement) ? document.activeElement : undefined;
+    const heldAt = [...list.children].indexOf(held?.closest("li"));
     const ids = new Set(items.map(({ id }) => id));
     for (const [id, row] of rows) {
       if (ids.has(id)) continue;
@@ -111,13 +120,22 @@ export function open(root, user, query) {
     });
     empty.hidden = items.length > 0;
     empty.textContent = nothing;
+    if (held !== undefined && (held.hidden || !held.isConnected)) moveFocus(held, heldAt);
+  }
+
+  /** Moves the focus from a button that is gone to the same one of its row, or of the row that took its place. */
+  function moveFocus(held, at) {
+    const row = held.isConnected ? held.closest("li") : (list.children[at] ?? list.lastElementChild);
+    const next = row?.querySelector(`[data-pair="${held.dataset.pair}"]:not([hidden])`);
+    if (next) next.focus();
+    else focusTabs();
   }
 
   function rowOf({ id, type: name, timestamp, key, payload, payload_text: text }) {
-    const read = button("Mark read", () => change("markRead", id));
-    const unreadAgain = button("Mark unread", () => change("markUnread", id));
-    const archive = button("Archive", () => change("archive", id));
-    const back = button("Move to inbox", () => change("unarchive", id));
+    const read = button("Mark read", () => change("markRead", id), { "data-pair": "read" });
+    const unreadAgain = button("Mark unread", () => change("markUnread", id), { "data-pair": "read" });
+    const archive = button("Archive", () => change("archive", id), { "data-pair": "archive" });
+    const back = button("Move to inbox", () => change("unarchive", id), { "data-pair": "archive" });
     const element = make("li", { "data-id": id },
       make("div", { class: "item-head" }, make("span", { class: "type" }, name), key !== null && make("span", { class: "chip", title: "The event key" }, key), time(timestamp), make("span", { class: "actions" }, read, unreadAgain, archive, back)),
       shown(payload, text));
@@ -143,11 +161,28 @@ export function open(root, user, query) {
     unread.textContent = `${count(counts.unread)} unread`;
     readAll.hidden = counts.unread === 0;
     seen.hidden = counts.unseen === 0;
+    if (document.activeElement?.hidden) focusTabs();
   }
+
+  const focusTabs = () => (tabs.querySelector("[aria-current]") ?? tabs.firstElementChild).focus();
 
   function showStatus(state, error) {
     status.dataset.state = state;
     status.textContent = error && state !== "live" ? `${STATUS[state]}: ${error.message}` : STATUS[state];
+    // An inbox asks for nothing else, so nothing else would notice. The error may be of another tab, with another
+    // credential: this asks with that of this tab, and signs out if it is refused.
+    if (state !== "live" && error?.code === "unauthorized") askOnceMore();
+  }
+
+  /** Asks for something small. If that gets another token of the page around this one, the view begins again with it. */
+  async function askOnceMore() {
+    const { credential } = session;
+    try {
+      await call("GET", `/v1/users/${part(user)}/notifications/unread-count`);
+    } catch {
+      return;
+    }
+    if (!closed && session.credential !== credential) dispatchEvent(new Event("hashchange"));
   }
 
   // A list of its own, for what the inbox does not have: loaded again after each change.
@@ -226,6 +261,7 @@ export function open(root, user, query) {
 
   return () => {
     closed = true;
+    wasOpen = { user, asked, until: Date.now() };
     inbox?.close();
     stream?.close();
   };
@@ -235,11 +271,12 @@ export function open(root, user, query) {
 function sendForm(user) {
   const sent = make("p", { id: "sent", role: "status" });
   const text = make("textarea", { name: "text", required: true, rows: 5, placeholder: "Hello" });
+  const send = make("button", { class: "primary" }, "Send");
   const form = make("form", { id: "send" },
     field("Type", line("type", { maxlength: 255, placeholder: "notification" })),
     field("Event key", line("key", { maxlength: 255, placeholder: "none" }), "replaces earlier ones with the same key"),
     field("Text or JSON", text),
-    make("button", { class: "primary" }, "Send"), sent);
+    send, sent);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     let payload = text.value;
@@ -251,6 +288,7 @@ function sendForm(user) {
     const { type, key } = form.elements;
     const rest = JSON.stringify({ user_id: user, type: type.value || undefined, key: key.value || undefined });
     try {
+      send.disabled = true;
       const { id } = await call("POST", "/v1/notifications", `${rest.slice(0, -1)},"payload":${payload}}`);
       sent.dataset.state = "done";
       sent.textContent = `Stored as ${id}`;
@@ -258,6 +296,8 @@ function sendForm(user) {
     } catch (error) {
       sent.dataset.state = "failed";
       sent.textContent = error.message;
+    } finally {
+      send.disabled = false;
     }
   });
   return make("section", { class: "card narrow", "aria-labelledby": "send-title" }, make("h2", { id: "send-title" }, "Send"), form);

@@ -140,6 +140,11 @@ fn forbid(rule: Forbidden, path: &str) -> Response {
 /// It is not known who calls. `tokens`: whether a token is accepted, too.
 fn refuse(refusal: Refusal, tokens: bool, path: &str) -> Response {
     let mut challenge = "Bearer".to_owned();
+    let credential = if tokens {
+        "API key or token"
+    } else {
+        "API key"
+    };
     let rule = match refusal {
         Refusal::Token(TokenRule::NoKeys) => {
             return ApiError::no_token_keys().into_response();
@@ -150,10 +155,12 @@ fn refuse(refusal: Refusal, tokens: bool, path: &str) -> Response {
             challenge = format!("Bearer error=\"invalid_token\", error_description=\"{rule}\"");
             rule.to_string()
         }
-        Refusal::Missing | Refusal::Unclear(Unclear::Header) | Refusal::UnknownKey => {
-            let credential = if tokens { "API key or token" } else { "API key" };
+        Refusal::Missing | Refusal::Unclear(Unclear::Header) => {
             format!("expected one header `Authorization: Bearer KEY` with a valid {credential}")
         }
+        Refusal::UnknownKey => format!(
+            "the {credential} is not known: it is mistyped or revoked, or is of another server"
+        ),
         Refusal::Unclear(Unclear::Several) => {
             "expected one API key or token, got several".to_owned()
         }

@@ -359,7 +359,13 @@ async fn a_refusal_names_what_the_server_accepts() {
             &secret,
             "",
             Some("a-mistyped-key-0123456789"),
-            "expected one header `Authorization: Bearer KEY` with a valid API key or token",
+            "the API key or token is not known: it is mistyped or revoked, or is of another server",
+        ),
+        (
+            &[],
+            "",
+            Some("a-mistyped-key-0123456789"),
+            "the API key is not known: it is mistyped or revoked, or is of another server",
         ),
         (
             &[],

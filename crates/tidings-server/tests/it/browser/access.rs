@@ -40,7 +40,10 @@ async fn a_person_signs_in_with_a_key_that_is_in_no_url_and_makes_another() {
         .until_shown("This server requires an API key or a token.")
         .await;
     sign_in(&browser, "a-wrong-key").await;
-    browser.until_shown("with a valid API key").await;
+    browser.until_shown("the API key is not known").await;
+    // As a terminal or a chat shortens it.
+    sign_in(&browser, "a-key-of-which\u{2026}").await;
+    browser.until_shown("Was it copied whole?").await;
     sign_in(&browser, KEY).await;
     browser.until("the stream opens", IS_LIVE).await;
     for payload in ["one", "zwei \u{fc}ber"] {
@@ -69,6 +72,21 @@ async fn a_person_signs_in_with_a_key_that_is_in_no_url_and_makes_another() {
     let inbox = || http().get(server.at("/v1/users/anna/notifications"));
     let status = async || inbox().bearer_auth(&key).send().await.unwrap().status();
     assert_eq!(status().await, 200);
+
+    // A key without the scope of a view sees that, and not a view that loads for ever.
+    browser.click("#sign-out").await;
+    sign_in(&browser, &key).await;
+    browser.open(&server, "/#/endpoints").await;
+    browser.until_shown("scope").await;
+    let is_gone = |text: &str| format!("!document.body.innerText.includes('{text}')");
+    browser.until("nothing loads", &is_gone("Loading")).await;
+    browser
+        .until("no action that is refused", &is_gone("New endpoint"))
+        .await;
+    browser.click("#sign-out").await;
+    sign_in(&browser, KEY).await;
+    browser.open(&server, "/#/keys").await;
+    browser.until_shown("shop").await;
     browser.click("tbody button").await;
     browser.submit().await;
     browser.until_shown("is revoked").await;
@@ -145,5 +163,40 @@ async fn a_user_with_a_token_sees_what_is_theirs_and_nothing_else() {
         .await;
     browser.until("the views", &has("Inbox")).await;
     browser.until_shown("for anna").await;
+    browser.close().await;
+}
+
+/// The tabs share one connection, and each has its own credential.
+#[tokio::test]
+async fn a_tab_whose_key_is_revoked_asks_for_another_and_signs_no_other_tab_out() {
+    let home = Home::with(&["--api-key", KEY]);
+    let server = home.start().await;
+    let new_key = json!({ "name": "first tab", "scopes": ["read"] });
+    let made = http().post(server.at("/v1/keys")).bearer_auth(KEY);
+    let made = made.json(&new_key).send().await.unwrap();
+    let made: Value = made.json().await.unwrap();
+    let browser = Browser::start().await;
+    let sign_in_here = async |key: &str| {
+        browser.open(&server, "/#/users/anna").await;
+        sign_in(&browser, key).await;
+        browser.until("the stream opens", IS_LIVE).await;
+        browser.client.window().await.unwrap()
+    };
+    let first = sign_in_here(made["key"].as_str().unwrap()).await;
+    let second = browser.client.new_window(true).await.unwrap().handle;
+    browser.client.switch_to_window(second).await.unwrap();
+    let second = sign_in_here(KEY).await;
+
+    let id = made["id"].as_str().unwrap();
+    let revoke = http().delete(server.at(&format!("/v1/keys/{id}")));
+    let revoked = revoke.bearer_auth(KEY).send().await.unwrap();
+    assert_eq!(revoked.status(), 204);
+    browser.client.switch_to_window(first).await.unwrap();
+    let asks = "document.querySelector('#login')";
+    browser.until("the person is asked to sign in", asks).await;
+    browser.client.switch_to_window(second).await.unwrap();
+    notify(&server, "anna", "for the other tab").await;
+    browser.until_shown("for the other tab").await;
+    browser.until("it is live", IS_LIVE).await;
     browser.close().await;
 }

@@ -55,7 +55,22 @@ async fn a_person_watches_a_user_sends_one_reads_it_and_archives_it() {
         let path = format!("//*[@id='feed']/li[1]//button[text()='{text}']");
         browser.client.clone().click_at(path)
     };
+    let focused = |text: &str, row: u32| {
+        format!(
+            "document.activeElement.textContent === '{text}' \
+             && document.activeElement.closest('li') === document.querySelector('#feed li:nth-child({row})')"
+        )
+    };
+    // Who uses the keyboard stays where they were: at the same button, or that of the next row.
+    of_first("Mark unread").await;
+    let stays = focused("Mark read", 1);
+    browser.until("the focus stays", &stays).await;
+    of_first("Mark read").await;
+    let stays = focused("Mark unread", 1);
+    browser.until("the focus stays", &stays).await;
     of_first("Archive").await;
+    let moves = focused("Archive", 1);
+    browser.until("the focus is on the next row", &moves).await;
     let count = |number: u32| format!("document.querySelectorAll('#feed li').length === {number}");
     browser.until("one is left", &count(1)).await;
     browser.open(&server, "/#/users/anna?show=archived").await;

@@ -71,10 +71,26 @@ async fn a_person_manages_an_endpoint_from_its_making_to_its_end() {
     browser
         .type_into("dialog [name=description]", "Depot")
         .await;
+    browser.click("dialog summary").await;
+    browser
+        .type_into("dialog [name=headers]", "x-team: one\nX-Team: two")
+        .await;
+    browser.submit().await;
+    browser.until_shown("expected each name once").await;
+    browser
+        .type_into("dialog [name=headers]", "x-team: one")
+        .await;
     browser.submit().await;
     browser.until_shown("Depot").await;
 
+    // Disabling cancels what waits, so it asks; enabling does not.
     browser.click("#toggle").await;
+    browser.until_shown("is cancelled").await;
+    browser.click("dialog .actions button:first-child").await;
+    let of_server = server.get(&format!("/v1/endpoints/{id}")).await;
+    assert_eq!(of_server["enabled"], json!(true));
+    browser.click("#toggle").await;
+    browser.submit().await;
     browser.until_shown("disabled by its owner").await;
     browser.click("#toggle").await;
     browser
@@ -92,8 +108,56 @@ async fn a_person_manages_an_endpoint_from_its_making_to_its_end() {
     assert_eq!(server.get("/v1/endpoints").await["data"][0]["id"], id);
     browser.click("#delete").await;
     browser.submit().await;
+    browser.until_shown("The endpoint is deleted").await;
     browser.until_shown("The operator has no endpoint").await;
     assert_eq!(server.get("/v1/endpoints").await["data"], json!([]));
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn the_page_of_an_endpoint_keeps_a_selection_and_ends_with_its_dialogs() {
+    let home = Home::new();
+    let server = home.start().await;
+    let receiver = Webhooks::start().await;
+    let browser = Browser::start().await;
+    let endpoint = json!({ "url": receiver.url() });
+    let created = server.post("/v1/endpoints", &endpoint).await;
+    let created: serde_json::Value = created.json().await.unwrap();
+    let id = created["id"].as_str().unwrap();
+    browser.open(&server, &format!("/#/endpoints/{id}")).await;
+    browser.until_shown(id).await;
+    // What is selected to be copied stays so while the page is renewed.
+    let select = "(getSelection().selectAllChildren(document.querySelector('.settings dd')), true)";
+    browser.until("the URL is selected", select).await;
+    let clear = "(performance.clearResourceTimings(), true)";
+    browser.until("requests are counted from here", clear).await;
+    let renewals = "performance.getEntriesByType('resource').length >= 4";
+    browser.until("two renewals", renewals).await;
+    let selected = format!("getSelection().toString() === '{}'", receiver.url());
+    browser.until("it is still selected", &selected).await;
+    browser.click("#delete").await;
+    browser
+        .until("a question", "document.querySelector('dialog[open]')")
+        .await;
+    // A dialog belongs to its view.
+    let address = browser.client.current_url().await.unwrap();
+    browser.client.goto(&server.at("/#/bins")).await.unwrap();
+    browser
+        .until("no question", "!document.querySelector('dialog')")
+        .await;
+    browser.client.goto(address.as_str()).await.unwrap();
+    browser.until_shown(&receiver.url()).await;
+    browser.click("#delete").await;
+    browser.submit().await;
+    browser.until_shown("The operator has no endpoint").await;
+
+    // The page of what is gone offers nothing that can only fail.
+    browser.open(&server, &format!("/#/endpoints/{id}")).await;
+    browser.until_shown("has no such endpoint").await;
+    let offers = "[...document.querySelectorAll('#view button')].some((it) => it.offsetParent)";
+    browser
+        .until("no action is left", &format!("!{offers}"))
+        .await;
     browser.close().await;
 }
 
@@ -114,6 +178,9 @@ async fn a_person_sees_why_a_delivery_failed_and_follows_a_replay() {
     let browser = Browser::start().await;
     browser.open(&server, &format!("/#/endpoints/{id}")).await;
     browser.until_shown("status 503").await;
+    let of_user = json!({ "url": receiver.url(), "description": "hers", "schedule": [0] });
+    let of_user = server.post("/v1/users/anna/endpoints", &of_user).await;
+    assert_eq!(of_user.status(), 201);
     browser.open(&server, "/#/deliveries?state=failed").await;
     let rows = |count: u32| format!("document.querySelectorAll('tbody tr').length === {count}");
     browser.until("all have failed", &rows(3)).await;
@@ -141,7 +208,7 @@ async fn a_person_sees_why_a_delivery_failed_and_follows_a_replay() {
     browser.type_into("dialog [name=per_second]", "1").await;
     browser.submit().await;
     browser
-        .until_shown("left to look at, at most 1 a second")
+        .until_shown("left to look at, at most 1 per second")
         .await;
     let ended = "document.querySelector('#replay').hidden";
     browser.until("the replay ends", ended).await;
@@ -179,6 +246,9 @@ async fn a_person_watches_webhooks_arrive_in_a_request_bin() {
     browser.click("#connect").await;
     let shown = "document.querySelector('#test')?.offsetParent";
     browser.until("the page of the endpoint", shown).await;
+    browser
+        .until_shown("its bin verifies with its secret")
+        .await;
     browser.click("#test").await;
     browser.until_shown("Attempt 1").await;
     let id = bin["id"].as_str().unwrap();
