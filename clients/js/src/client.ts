@@ -1,5 +1,5 @@
 import { Api } from "./api.js";
-import { expect } from "./expect.js";
+import { expect, expectOptions } from "./expect.js";
 import type { EventId } from "./ids.js";
 import { Inbox, type InboxOptions } from "./inbox.js";
 import { type ConnectionOptions, Stream, type StreamOptions } from "./stream.js";
@@ -38,7 +38,7 @@ const CREDENTIALS: readonly RequestCredentials[] = ["same-origin", "include", "o
 
 function isAddress(url: unknown): url is string {
   try {
-    return /^https?:$/.test(new URL(url as string).protocol);
+    return typeof url === "string" && /^https?:$/.test(new URL(url).protocol);
   } catch {
     return false;
   }
@@ -55,6 +55,7 @@ export class Tidings {
 
   /** Throws a TypeError that names the option, if one is wrong. */
   constructor(options: TidingsOptions) {
+    expectOptions(options, "user", "url", "token", "transport", "share", "credentials", "maxWaitMs");
     const { user, token, url = ownUrl(), transport = "sse", share = true, credentials = "same-origin", maxWaitMs = 30_000 } = options;
     // A URL would drop these two, and lead to another route.
     expect("user", typeof user === "string" && !["", ".", ".."].includes(user), "the name of a user", user);

@@ -142,7 +142,7 @@ export class Connection implements Feed {
     if (isStable) this.#backoff.reset();
     // The server has accepted the token.
     if (openedAt !== undefined) this.#refusals = 0;
-    const isRefused = error.status === 401 || bye?.code === EXPIRED || bye?.code === REVOKED;
+    const isRefused = (error.status === 401 && error.code !== "token_unavailable") || bye?.code === EXPIRED || bye?.code === REVOKED;
     if (isRefused) {
       this.#refusals += 1;
       if (!this.#api.tokens.canRenew || this.#refusals >= MAX_REFUSALS) return undefined;

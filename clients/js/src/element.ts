@@ -7,7 +7,7 @@ import { asTidingsError, TidingsError } from "./error.js";
 import type { EventId } from "./ids.js";
 import type { Inbox, InboxState } from "./inbox.js";
 import { ENGLISH, type Labels } from "./labels.js";
-import type { TokenSource } from "./tokens.js";
+import { isToken, type TokenSource } from "./tokens.js";
 import type { Notification } from "./wire.js";
 
 /** How long a person may undo. */
@@ -286,14 +286,14 @@ export class TidingsInboxElement extends Base {
   #show(state: InboxState): void {
     const parts = this.#parts;
     if (parts === undefined) return;
-    const { items, unseen, unread, hasMore, isLoading, status } = state;
+    const { items, unseen, unread, hasMore, isLoading } = state;
     this.#showBadge(unseen);
     this.#showRows(items);
     parts.markAll.hidden = unread === 0;
     parts.empty.hidden = isLoading || items.length > 0 || hasMore;
-    parts.loading.hidden = !isLoading || status === "failed";
     parts.more.hidden = !hasMore;
     const [words, retry] = this.#explain(state);
+    parts.loading.hidden = !isLoading || words !== undefined;
     this.#showNotice(words, retry ? () => this.#restart() : undefined);
     if (state.error !== undefined && state.error !== this.#reported) {
       this.#reported = state.error;
@@ -309,12 +309,14 @@ export class TidingsInboxElement extends Base {
     const labels = this.#labels;
     if (error === undefined) return [undefined, false];
     const isFailed = status === "failed" || !error.isRetryable;
-    if (error.status === 401 || error.code === "unauthorized" || error.code === "token_unavailable") {
+    // What an application says to who is signed out.
+    const isOfToken = error.code === "token_unavailable";
+    if (error.status === 401 || error.code === "unauthorized" || (isOfToken && error.status === 403)) {
       return [labels.signedOut, isFailed];
     }
     if (error.status === 403) return [labels.forbidden, false];
     if (isFailed) return [labels.failed, true];
-    if (error.status === 429) return [labels.tooManyRequests, false];
+    if (error.status === 429 && !isOfToken) return [labels.tooManyRequests, false];
     if (isLoading) return [labels.unreachable, false];
     return [status === "live" ? labels.unreachable : labels.reconnecting, false];
   }
@@ -464,10 +466,14 @@ interface Parts {
 /** Fetches a token from the application: as text, or as JSON with a member `token`. */
 async function fetchToken(url: string): Promise<string> {
   const response = await fetch(url, { credentials: "same-origin", cache: "no-store" });
-  if (!response.ok) throw new Error(`the reply of ${url} has the status ${response.status}`);
+  if (!response.ok) {
+    throw Object.assign(new Error(`the reply of ${url} has the status ${response.status}`), { status: response.status });
+  }
   const text = (await response.text()).trim();
-  if (!text.startsWith("{")) return text;
-  return (JSON.parse(text) as { token: string }).token;
+  const token = text.startsWith("{") ? (JSON.parse(text) as { token: string }).token : text;
+  // So replies an application that sends who is signed out to another page.
+  if (response.redirected && !isToken(token)) throw Object.assign(new Error(`${url} leads to a page`), { status: 401 });
+  return token;
 }
 
 if (globalThis.customElements !== undefined && customElements.get("tidings-inbox") === undefined) {

@@ -22,7 +22,7 @@ export class TidingsError extends Error {
    *
    * - `unreachable`: no response, for instance because the network is down or the page's origin is not allowed;
    * - `timeout`: no response in time;
-   * - `token_unavailable`: the function `token` failed, or returned what is no token;
+   * - `token_unavailable`: the function `token` failed, or returned what is no token; with the `status` of its error;
    * - `unauthorized`: no token, or the server refuses each token that the function `token` returns;
    * - `unexpected_response`: a response that is not from Tidings, for instance of a proxy;
    * - `unsupported`: this platform has no `WebSocket`, or the credential cannot be sent over one;

@@ -1,6 +1,6 @@
 import type { Status } from "./connection.js";
 import { asTidingsError, reportUncaught, type TidingsError } from "./error.js";
-import { expect, expectHandlers } from "./expect.js";
+import { expect, expectHandlers, expectOptions } from "./expect.js";
 import type { EventId } from "./ids.js";
 import {
   type Action,
@@ -112,7 +112,9 @@ export class Inbox<Payload = unknown> {
 
   /** Use {@link Tidings.inbox}. */
   constructor(client: InboxClient, options: InboxOptions<Payload> = {}) {
-    expectHandlers(options, "onNotification", "onGap");
+    const handlers = ["onNotification", "onGap"] as const;
+    expectOptions(options, "limit", ...handlers);
+    expectHandlers(options, ...handlers);
     const { limit = 50 } = options;
     expect("limit", Number.isInteger(limit) && limit >= 1 && limit <= 1000, "a whole number from 1 to 1000", limit);
     this.#client = client;

@@ -1,7 +1,7 @@
 import type { Api } from "./api.js";
 import { Connection, type Feed, type FeedOptions, type Status } from "./connection.js";
 import { reportUncaught, type TidingsError } from "./error.js";
-import { expect, expectHandlers } from "./expect.js";
+import { expect, expectHandlers, expectOptions } from "./expect.js";
 import type { EventId } from "./ids.js";
 import { canShare, SharedFeed } from "./shared.js";
 import { type Change, type Frame, type Gap, type Hello, type Notification, notificationOf } from "./wire.js";
@@ -47,7 +47,9 @@ export class Stream<Payload = unknown> {
 
   /** Use {@link Tidings.stream}. */
   constructor(api: Api, connection: ConnectionOptions, options: StreamOptions<Payload>) {
-    expectHandlers(options, "onNotification", "onGap", "onChange", "onHello", "onCaughtUp", "onStatus");
+    const handlers = ["onNotification", "onGap", "onChange", "onHello", "onCaughtUp", "onStatus"] as const;
+    expectOptions(options, "cursor", "since", ...handlers);
+    expectHandlers(options, ...handlers);
     const { cursor, since } = options;
     const isText = (value: unknown) => value === undefined || (typeof value === "string" && value !== "");
     expect("cursor", isText(cursor), "the id of an event", cursor);

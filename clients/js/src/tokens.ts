@@ -1,6 +1,9 @@
 import { TidingsError } from "./error.js";
 
-/** Returns a new token of the user. It is called again before a token expires, and when the server refuses one. */
+/**
+ * Returns a new token of the user. It is called again before a token expires, and when the server refuses one. An error
+ * with the `status` 401 or 403 says that the person is signed out.
+ */
 export type TokenSource = () => string | Promise<string>;
 
 /** How long the application may take to return a token. */
@@ -53,19 +56,27 @@ export class Tokens {
       return this.#current;
     } catch (cause) {
       const reason = cause instanceof Error ? cause.message : String(cause);
-      throw new TidingsError(`the application returned no token: ${reason}`, { code: "token_unavailable", cause });
+      throw new TidingsError(`the application returned no token: ${reason}`, { code: "token_unavailable", status: statusOf(cause), cause });
     } finally {
       clearTimeout(timer);
     }
   }
 }
 
+/** The status with which the application refused, if what it threw has one, as the errors of many libraries have. */
+function statusOf(cause: unknown): number | undefined {
+  const { status } = Object(cause) as { status?: unknown };
+  return typeof status === "number" ? status : undefined;
+}
+
+/** Whether a text can be a token: whether the header `Authorization` can have it. */
+export const isToken = (text: unknown): boolean => typeof text === "string" && /^[\x21-\x7e]+$/.test(text);
+
 /** Refuses what is no token, for instance a page that says that there is no such route. */
 function checked(token: unknown): string {
   if (typeof token !== "string") throw new TypeError(`expected a text, got ${token === null ? "null" : typeof token}`);
   const text = token.trim();
   if (text === "") throw new TypeError("expected a token, got an empty text");
-  // What the header `Authorization` can have.
-  if (!/^[\x21-\x7e]+$/.test(text)) throw new TypeError(`expected a token, got a text that begins with ${JSON.stringify(text.slice(0, 20))}`);
+  if (!isToken(text)) throw new TypeError(`expected a token, got a text that begins with ${JSON.stringify(text.slice(0, 20))}`);
   return text;
 }

@@ -171,7 +171,7 @@ export const KEYS = { tab: "\ue004", enter: "\ue007", escape: "\ue00c", down: "\
 
 const client = new URL("../../../crates/tidings-server/src/client/tidings.js", import.meta.url);
 
-/** Serves pages of an application, of an origin other than the server's: a text, or what a function returns. */
+/** Serves pages of an application, of an origin other than the server's: a text, or the text or status that a function returns. */
 export function pages(test, routes) {
   const all = { "/tidings.js": readFileSync(client, "utf8"), ...routes };
   return script(test, (request, response) => {
@@ -180,7 +180,7 @@ export function pages(test, routes) {
     const body = typeof route === "function" ? route(request) : route;
     const isPage = typeof body === "string" && body.startsWith("<!doctype");
     const type = pathname.endsWith(".js") ? "text/javascript" : isPage ? "text/html; charset=utf-8" : "text/plain";
-    response.writeHead(body === undefined ? 404 : 200, { "content-type": type });
-    response.end(body ?? "not found");
+    response.writeHead(typeof body === "number" ? body : body === undefined ? 404 : 200, { "content-type": type });
+    response.end(typeof body === "string" ? body : "not this");
   });
 }

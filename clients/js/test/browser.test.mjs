@@ -348,10 +348,15 @@ test("tokens come from the application, and words say when there is none", async
   await server.post("/v1/notifications", { user_id: "anna", payload: { title: "hers" } }, key);
   await browser.goto(app);
   await browser.until("the badge", isTrue(`$(".badge").textContent === "1"`));
-  issue = () => undefined;
-  await browser.goto(app);
-  await browser.click(find(".bell"));
-  await browser.until("the words", isTrue(`$(".notice").innerText.includes("You are signed out")`));
+  // Who signs in again needs no reload, and an application that fails has signed nobody out.
+  for (const [reply, words] of [[401, "You are signed out"], [403, "You are signed out"], [500, "The next try follows soon"], [429, "The next try follows soon"]]) {
+    issue = () => reply;
+    await browser.goto(app);
+    await browser.click(find(".bell"));
+    await browser.until("the words", isTrue(`$(".notice").innerText.includes("${words}")`));
+    issue = () => token("anna", 600, secret);
+    await browser.until("the list", isTrue(`$$("li").length === 1 && $(".notice").hidden`));
+  }
   issue = () => token("ben", 600, secret);
   await browser.goto(app);
   await browser.click(find(".bell"));

@@ -23,7 +23,7 @@ describe("errors", { concurrency: true }, () => {
     const right = { url: "http://127.0.0.1:1", user: "anna" };
     const wrong = {
       user: [undefined, "", ".", "..", 7],
-      url: ["", "tidings.example.com", "/tidings", "ftp://tidings.example.com", 7, undefined],
+      url: ["", new URL("http://127.0.0.1:1"), "tidings.example.com", "/tidings", "ftp://tidings.example.com", 7, undefined],
       token: ["eyJ.e30.x", Promise.resolve("eyJ.e30.x")],
       transport: ["", "SSE", "http", null],
       share: [1, "yes"],
@@ -31,6 +31,8 @@ describe("errors", { concurrency: true }, () => {
       maxWaitMs: [0, -1, Number.NaN, "1000"],
     };
     new Tidings(right);
+    assert.throws(() => new Tidings(), { name: "TypeError", message: "options: expected an object, got undefined" });
+    assert.throws(() => new Tidings({ ...right, tokenUrl: "/token" }), { name: "TypeError", message: /^tokenUrl: expected an option with one of the names user, url,/ });
     for (const [option, values] of Object.entries(wrong)) {
       for (const value of values) {
         const expected = (error) => error instanceof TypeError && error.message.startsWith(`${option}: expected `);

@@ -117,20 +117,25 @@ class Tokens {
 		}
 		catch (cause) {
 			const reason = cause instanceof Error ? cause.message : String(cause);
-			throw new TidingsError(`the application returned no token: ${reason}`, { code: "token_unavailable", cause });
+			throw new TidingsError(`the application returned no token: ${reason}`, { code: "token_unavailable", status: statusOf(cause), cause });
 		}
 		finally {
 			clearTimeout(timer);
 		}
 	}
 }
+function statusOf(cause) {
+	const { status } = Object(cause);
+	return typeof status === "number" ? status : undefined;
+}
+const isToken = (text) => typeof text === "string" && /^[\x21-\x7e]+$/.test(text);
 function checked(token) {
 	if (typeof token !== "string")
 		throw new TypeError(`expected a text, got ${token === null ? "null" : typeof token}`);
 	const text = token.trim();
 	if (text === "")
 		throw new TypeError("expected a token, got an empty text");
-	if (!/^[\x21-\x7e]+$/.test(text))
+	if (!isToken(text))
 		throw new TypeError(`expected a token, got a text that begins with ${JSON.stringify(text.slice(0, 20))}`);
 	return text;
 }
@@ -250,8 +255,14 @@ function expect(option, holds, expected, got) {
 	if (!holds)
 		throw new TypeError(`${option}: expected ${expected}, got ${typeof got === "string" ? JSON.stringify(got) : String(got)}`);
 }
-function expectHandlers(options, ...handlers) {
+function expectOptions(options, ...known) {
 	expect("options", typeof options === "object" && options !== null, "an object", options);
+	for (const name of Object.keys(options)) {
+		if (!known.includes(name))
+			throw new TypeError(`${name}: expected an option with one of the names ${known.join(", ")}`);
+	}
+}
+function expectHandlers(options, ...handlers) {
 	for (const name of handlers) {
 		const handler = options[name];
 		expect(name, handler === undefined || typeof handler === "function", "a function", handler);
@@ -638,7 +649,7 @@ class Connection {
 			this.#backoff.reset();
 		if (openedAt !== undefined)
 			this.#refusals = 0;
-		const isRefused = error.status === 401 || bye?.code === EXPIRED || bye?.code === REVOKED;
+		const isRefused = (error.status === 401 && error.code !== "token_unavailable") || bye?.code === EXPIRED || bye?.code === REVOKED;
 		if (isRefused) {
 			this.#refusals += 1;
 			if (!this.#api.tokens.canRenew || this.#refusals >= MAX_REFUSALS)
@@ -1259,7 +1270,9 @@ class Stream {
 	#feed;
 	#status = "connecting";
 	constructor(api, connection, options) {
-		expectHandlers(options, "onNotification", "onGap", "onChange", "onHello", "onCaughtUp", "onStatus");
+		const handlers = ["onNotification", "onGap", "onChange", "onHello", "onCaughtUp", "onStatus"];
+		expectOptions(options, "cursor", "since", ...handlers);
+		expectHandlers(options, ...handlers);
 		const { cursor, since } = options;
 		const isText = (value) => value === undefined || (typeof value === "string" && value !== "");
 		expect("cursor", isText(cursor), "the id of an event", cursor);
@@ -1376,7 +1389,9 @@ class Inbox {
 	#state;
 	#isPublishing = false;
 	constructor(client, options = {}) {
-		expectHandlers(options, "onNotification", "onGap");
+		const handlers = ["onNotification", "onGap"];
+		expectOptions(options, "limit", ...handlers);
+		expectHandlers(options, ...handlers);
 		const { limit = 50 } = options;
 		expect("limit", Number.isInteger(limit) && limit >= 1 && limit <= 1000, "a whole number from 1 to 1000", limit);
 		this.#client = client;
@@ -1644,7 +1659,7 @@ function ownUrl() {
 const CREDENTIALS = ["same-origin", "include", "omit"];
 function isAddress(url) {
 	try {
-		return /^https?:$/.test(new URL(url).protocol);
+		return typeof url === "string" && /^https?:$/.test(new URL(url).protocol);
 	}
 	catch {
 		return false;
@@ -1655,6 +1670,7 @@ class Tidings {
 	#api;
 	#connection;
 	constructor(options) {
+		expectOptions(options, "user", "url", "token", "transport", "share", "credentials", "maxWaitMs");
 		const { user, token, url = ownUrl(), transport = "sse", share = true, credentials = "same-origin", maxWaitMs = 30_000 } = options;
 		expect("user", typeof user === "string" && !["", ".", ".."].includes(user), "the name of a user", user);
 		expect("url", url !== undefined && isAddress(url), "the address of a Tidings server, with http or https", url);
@@ -2302,14 +2318,14 @@ class TidingsInboxElement extends Base {
 		const parts = this.#parts;
 		if (parts === undefined)
 			return;
-		const { items, unseen, unread, hasMore, isLoading, status } = state;
+		const { items, unseen, unread, hasMore, isLoading } = state;
 		this.#showBadge(unseen);
 		this.#showRows(items);
 		parts.markAll.hidden = unread === 0;
 		parts.empty.hidden = isLoading || items.length > 0 || hasMore;
-		parts.loading.hidden = !isLoading || status === "failed";
 		parts.more.hidden = !hasMore;
 		const [words, retry] = this.#explain(state);
+		parts.loading.hidden = !isLoading || words !== undefined;
 		this.#showNotice(words, retry ? () => this.#restart() : undefined);
 		if (state.error !== undefined && state.error !== this.#reported) {
 			this.#reported = state.error;
@@ -2325,14 +2341,15 @@ class TidingsInboxElement extends Base {
 		if (error === undefined)
 			return [undefined, false];
 		const isFailed = status === "failed" || !error.isRetryable;
-		if (error.status === 401 || error.code === "unauthorized" || error.code === "token_unavailable") {
+		const isOfToken = error.code === "token_unavailable";
+		if (error.status === 401 || error.code === "unauthorized" || (isOfToken && error.status === 403)) {
 			return [labels.signedOut, isFailed];
 		}
 		if (error.status === 403)
 			return [labels.forbidden, false];
 		if (isFailed)
 			return [labels.failed, true];
-		if (error.status === 429)
+		if (error.status === 429 && !isOfToken)
 			return [labels.tooManyRequests, false];
 		if (isLoading)
 			return [labels.unreachable, false];
@@ -2470,12 +2487,14 @@ class TidingsInboxElement extends Base {
 }
 async function fetchToken(url) {
 	const response = await fetch(url, { credentials: "same-origin", cache: "no-store" });
-	if (!response.ok)
-		throw new Error(`the reply of ${url} has the status ${response.status}`);
+	if (!response.ok) {
+		throw Object.assign(new Error(`the reply of ${url} has the status ${response.status}`), { status: response.status });
+	}
 	const text = (await response.text()).trim();
-	if (!text.startsWith("{"))
-		return text;
-	return JSON.parse(text).token;
+	const token = text.startsWith("{") ? JSON.parse(text).token : text;
+	if (response.redirected && !isToken(token))
+		throw Object.assign(new Error(`${url} leads to a page`), { status: 401 });
+	return token;
 }
 if (globalThis.customElements !== undefined && customElements.get("tidings-inbox") === undefined) {
 	customElements.define("tidings-inbox", TidingsInboxElement);
