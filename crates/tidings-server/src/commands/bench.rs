@@ -1,6 +1,7 @@
 //! Puts load on a running server, and measures it.
 
 mod arrivals;
+mod bystanders;
 mod interrupts;
 mod measure;
 mod webhooks;
@@ -78,6 +79,11 @@ pub(super) struct Bench {
     /// 127.0.0.1:9000. Each user gets an endpoint, which is removed at the end
     #[arg(long, value_name = "IP:PORT", value_parser = receiver)]
     webhooks: Option<SocketAddr>,
+
+    /// Lets endpoints of the operator get the notifications, as those of all users. Without it, the command refuses to
+    /// run if there is one that would
+    #[arg(long)]
+    to_operator_endpoints: bool,
 
     /// Prints the figures as one JSON object, with latencies in milliseconds
     #[arg(long)]
@@ -270,6 +276,12 @@ impl Bench {
 
     async fn measure(self) -> Result<Outcome, CommandError> {
         let mut interrupts = Interrupts::listen()?;
+        if !self.to_operator_endpoints {
+            tokio::select! {
+                refused = bystanders::refuse(&self.remote) => refused?,
+                () = interrupts.next() => return Err(INTERRUPTED.into()),
+            }
+        }
         let run = Arc::new(Run {
             client: self.remote.calling_client()?,
             url: self.remote.address(&["v1", "notifications"])?,

@@ -10,6 +10,7 @@ use tokio::process::Child;
 use tokio::time::timeout;
 
 use crate::support::{Home, Server, binary, run, said_by, signal_process, soon};
+use crate::webhooks::Webhooks;
 
 /// Runs the command for a second with these arguments; gives its figures, and what it said on standard error.
 async fn measured(server: &Server, arguments: &[&str]) -> (bool, Value, String) {
@@ -64,6 +65,35 @@ async fn accepts_streams_and_webhooks_are_measured_and_the_endpoints_removed() {
         let payload = inbox["data"][0]["payload"].to_string();
         assert_eq!(payload.len(), 256, "{payload}");
     }
+}
+
+#[tokio::test]
+async fn a_run_sends_to_no_endpoint_of_the_operator_unless_told_to() {
+    let mut webhooks = Webhooks::start().await;
+    let home = Home::new();
+    let server = home.start().await;
+    // Neither one that is disabled nor one for other events is reached.
+    for endpoint in [
+        json!({ "url": "http://127.0.0.1:1/", "enabled": false }),
+        json!({ "url": "http://127.0.0.1:1/", "event_types": ["order.*"] }),
+    ] {
+        assert_eq!(server.post("/v1/endpoints", &endpoint).await.status(), 201);
+    }
+    let (ok, _, said) = measured(&server, &["--streams=0"]).await;
+    assert!(ok, "{said}");
+
+    let endpoint = json!({ "url": webhooks.url(), "event_types": ["bench"] });
+    let created = server.post("/v1/endpoints", &endpoint).await;
+    let created: Value = created.json().await.unwrap();
+    let (ok, shown, said) = run(&server, &["bench", "--duration=1s"]).await;
+    assert!(!ok && shown.is_empty(), "{shown}");
+    assert!(said.contains(created["id"].as_str().unwrap()), "{said}");
+    assert!(said.contains("--to-operator-endpoints"), "{said}");
+    let before = server.get("/v1/deliveries?state=delivered").await;
+    assert_eq!(before["data"], json!([]));
+    let (ok, _, said) = measured(&server, &["--streams=0", "--to-operator-endpoints"]).await;
+    assert!(ok, "{said}");
+    webhooks.next().await;
 }
 
 /// A run with webhooks, at a server of its own.
