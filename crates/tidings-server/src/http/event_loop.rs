@@ -43,9 +43,6 @@ use super::feed::Step;
 /// Streams that are served before other tasks have their turn.
 const TURN: usize = 32;
 
-/// What a stream sends before others are served.
-pub(crate) const STEPS_AT_ONCE: usize = 4;
-
 /// Sockets that the operating system reports at a time.
 const MAX_EVENTS: usize = 256;
 

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use tidings_notify::presence::Registration;
 use tidings_notify::wire::{Bye, MAX_BATCH, MAX_BATCH_BYTES};
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::event_loop::Leave;
 use crate::access::{Due, Validity};
+use crate::connections::IdleSocket;
 use crate::permits::Permit;
 
 /// A user's stream: the subscription, its permit, its presence, and what interrupts it: silence, and the stop of
@@ -56,6 +58,44 @@ pub(crate) enum Step {
     Expiring(Timestamp),
     /// The stream ends: send `bye`.
     End(Bye),
+}
+
+/// What a stream sends before others are served.
+const STEPS_AT_ONCE: usize = 4;
+
+/// A stream that writes the steps of its feed as its client reads them.
+pub(crate) trait Encoding {
+    fn feed(&mut self) -> &mut Feed;
+
+    /// A step as it goes over the connection. `None` if it is not sent where the stream waits: what ends it, and what
+    /// cannot be encoded.
+    fn encode(&mut self, step: &Step) -> Option<Bytes>;
+}
+
+/// Sends the next steps, as far as the socket takes them at once. Ready when the stream has to go on elsewhere.
+pub(crate) fn poll_steps(
+    stream: &mut impl Encoding,
+    socket: &IdleSocket,
+    context: &mut Context<'_>,
+) -> Poll<Leave> {
+    for _ in 0..STEPS_AT_ONCE {
+        let Poll::Ready(step) = stream.feed().poll_step(context) else {
+            return stream.feed().poll_leave();
+        };
+        let Some(bytes) = stream.encode(&step) else {
+            return Poll::Ready(Leave::Step(step));
+        };
+        drop(step);
+        match socket.write_at_once(&bytes) {
+            Ok(written) if written < bytes.len() => {
+                return Poll::Ready(Leave::Unsent(bytes.slice(written..)));
+            }
+            Ok(_) => stream.feed().confirm_written(),
+            Err(error) => return Poll::Ready(Leave::Failed(error)),
+        }
+    }
+    context.waker().wake_by_ref();
+    Poll::Pending
 }
 
 impl Feed {
@@ -117,7 +157,7 @@ impl Feed {
     ///
     /// Once the server stops, a reader is given what is there, one batch of it, and then the end. Its
     /// cursor is what makes that safe: it resumes after that batch.
-    pub(crate) fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         if self.is_last {
             return Poll::Ready(Step::End(Bye::stopping()));
         }
@@ -153,7 +193,7 @@ impl Feed {
     }
 
     /// Ready if the stream, which has nothing to send now, reads the database.
-    pub(crate) fn poll_leave(&self) -> Poll<Leave> {
+    fn poll_leave(&self) -> Poll<Leave> {
         if self.subscription.is_reading() {
             Poll::Ready(Leave::Reads)
         } else {

@@ -18,9 +18,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::cursor;
 use super::error::ApiError;
-use super::event_loop::{Leave, Outcome, STEPS_AT_ONCE, Waiting};
+use super::event_loop::{Leave, Outcome, Waiting};
 use super::extract::{InPath, Parameters};
-use super::feed::{Confirmation, Feed, Step};
+use super::feed::{Confirmation, Encoding, Feed, Step, poll_steps};
 use super::last_encoded::LastEncoded;
 use super::request_id::RequestId;
 use crate::access::Caller;
@@ -142,6 +142,26 @@ struct IdleStream {
     socket: StreamSocket<IdleSocket>,
 }
 
+/// What a stream sends, as it goes over its connection.
+struct Sending<'a> {
+    stream: &'a mut EventStream,
+    framing: Framing,
+}
+
+impl Encoding for Sending<'_> {
+    fn feed(&mut self) -> &mut Feed {
+        &mut self.stream.feed
+    }
+
+    fn encode(&mut self, step: &Step) -> Option<Bytes> {
+        // The end is waited for.
+        if matches!(step, Step::End(_)) {
+            return None;
+        }
+        self.stream.part(step, self.framing).ok()
+    }
+}
+
 impl Waiting for IdleStream {
     fn socket(&self) -> &TcpStream {
         self.socket.idle().socket()
@@ -152,26 +172,11 @@ impl Waiting for IdleStream {
         if has_received && socket.idle().client_has_ended() {
             return Poll::Ready(Leave::Received(Bytes::new()));
         }
-        for _ in 0..STEPS_AT_ONCE {
-            let Poll::Ready(step) = stream.feed.poll_step(context) else {
-                return stream.feed.poll_leave();
-            };
-            let part = match stream.part(&step, socket.framing()) {
-                Ok(part) if !matches!(step, Step::End(_)) => part,
-                // The end is waited for, and an error is reported there.
-                _ => return Poll::Ready(Leave::Step(step)),
-            };
-            drop(step);
-            match socket.idle().write_at_once(&part) {
-                Ok(written) if written < part.len() => {
-                    return Poll::Ready(Leave::Unsent(part.slice(written..)));
-                }
-                Ok(_) => stream.feed.confirm_written(),
-                Err(error) => return Poll::Ready(Leave::Failed(error)),
-            }
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
+        let mut sending = Sending {
+            stream,
+            framing: socket.framing(),
+        };
+        poll_steps(&mut sending, socket.idle(), context)
     }
 
     fn ping_at(&self) -> Instant {
@@ -208,7 +213,7 @@ impl EventStream {
     async fn go_on(mut self, socket: StreamSocket<Transport>, why: Leave) {
         let mut outcome = match why {
             Leave::Step(step) => self.send(&socket, step).await,
-            Leave::Unsent(rest) => self.finish(&socket, &rest).await,
+            Leave::Unsent(rest) => self.write_rest(&socket, &rest).await,
             Leave::Received(_) => self.probe(&socket).await,
             Leave::Reads => Ok(Outcome::Waits),
             Leave::Failed(error) => Err(error.into()),
@@ -227,7 +232,7 @@ impl EventStream {
     }
 
     /// Writes the rest of what was sent.
-    async fn finish(
+    async fn write_rest(
         &mut self,
         socket: &StreamSocket<Transport>,
         rest: &[u8],

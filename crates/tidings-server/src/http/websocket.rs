@@ -24,9 +24,9 @@ use tracing::Instrument;
 
 use super::cursor;
 use super::error::ApiError;
-use super::event_loop::{Leave, Outcome, STEPS_AT_ONCE, Waiting};
+use super::event_loop::{Leave, Outcome, Waiting};
 use super::extract::{InPath, Parameters};
-use super::feed::{Confirmation, Feed, Step};
+use super::feed::{Confirmation, Encoding, Feed, Step, poll_steps};
 use super::inbox;
 use super::last_encoded::LastEncoded;
 use super::request_id::RequestId;
@@ -196,6 +196,23 @@ enum Next {
     Message(Option<Result<Message, Violation>>),
 }
 
+impl<E: Encoder> Encoding for Session<E> {
+    fn feed(&mut self) -> &mut Feed {
+        &mut self.feed
+    }
+
+    fn encode(&mut self, step: &Step) -> Option<Bytes> {
+        match step {
+            Step::Items(items) => self.frames(items).ok(),
+            Step::Ping if self.pings_without_pong < MAX_PINGS_WITHOUT_PONG => {
+                self.pings_without_pong += 1;
+                Some(ping_frame())
+            }
+            _ => None,
+        }
+    }
+}
+
 impl<E: Encoder> Waiting for IdleSession<E> {
     fn socket(&self) -> &TcpStream {
         self.socket.socket()
@@ -206,33 +223,7 @@ impl<E: Encoder> Waiting for IdleSession<E> {
         if has_received && let Some(why) = session.receive(socket) {
             return Poll::Ready(why);
         }
-        for _ in 0..STEPS_AT_ONCE {
-            let Poll::Ready(step) = session.feed.poll_step(context) else {
-                return session.feed.poll_leave();
-            };
-            let frames = match &step {
-                Step::Items(items) => session.frames(items),
-                Step::Ping if session.pings_without_pong < MAX_PINGS_WITHOUT_PONG => {
-                    session.pings_without_pong += 1;
-                    Ok(ping_frame())
-                }
-                _ => return Poll::Ready(Leave::Step(step)),
-            };
-            let Ok(frames) = frames else {
-                // The error is reported there.
-                return Poll::Ready(Leave::Step(step));
-            };
-            drop(step);
-            match socket.write_at_once(&frames) {
-                Ok(written) if written < frames.len() => {
-                    return Poll::Ready(Leave::Unsent(frames.slice(written..)));
-                }
-                Ok(_) => session.feed.confirm_written(),
-                Err(error) => return Poll::Ready(Leave::Failed(error)),
-            }
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
+        poll_steps(session, socket, context)
     }
 
     fn ping_at(&self) -> Instant {
