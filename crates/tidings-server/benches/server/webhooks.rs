@@ -71,7 +71,11 @@ pub(crate) async fn accept(server: &Server, endpoints: usize, length: Duration) 
 
 /// The same notifications to the same users, with an endpoint for each type of them or for each user: every
 /// notification becomes one webhook. All endpoints are at one receiver.
-pub(crate) async fn to_endpoints(users: usize, of_each_user: bool, length: Duration) -> Rate {
+pub(crate) async fn to_endpoints(
+    users: usize,
+    of_each_user: bool,
+    length: Duration,
+) -> (Rate, usize) {
     let server = Server::start();
     let arrivals = Arc::<Arrivals>::default();
     let url = receive(&arrivals, Duration::ZERO).await;
@@ -88,7 +92,11 @@ pub(crate) async fn to_endpoints(users: usize, of_each_user: bool, length: Durat
     let posted = post_from(&server, users, length).await;
     arrivals.wait_for(posted.accepted.len()).await;
     let latencies = arrivals.latencies(&posted.accepted);
-    Rate::new(posted.accepted.len(), posted.started.elapsed(), &latencies)
+    let count = posted.accepted.len();
+    (
+        Rate::new(count, posted.started.elapsed(), &latencies),
+        count,
+    )
 }
 
 /// The types of what is posted.
