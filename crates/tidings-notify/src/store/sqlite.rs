@@ -56,7 +56,7 @@ impl SqliteStore {
     /// cannot be made, or were made by a newer version.
     pub async fn open(database: Database) -> Result<Self, StoreError> {
         database.migrate(schema::COMPONENT, schema::STEPS).await?;
-        copy::begin_anew_in_one(&database).await?;
+        copy::begin_anew_if_copy(&database).await?;
         Ok(Self {
             database,
             closed: Arc::default(),

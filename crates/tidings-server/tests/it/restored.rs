@@ -66,6 +66,12 @@ async fn what_comes_after_a_copy_was_put_back_is_not_taken_for_what_is_gone(
     }
 }
 
+fn copy_into(copy: &Path, database: &Path) {
+    let connection = rusqlite::Connection::open(database).unwrap();
+    let into = connection.execute("VACUUM INTO ?1", [copy.to_str().unwrap()]);
+    into.unwrap();
+}
+
 /// As the documentation says.
 fn copy_over(copy: &Path, database: &Path) {
     for end in ["-wal", "-shm"] {
@@ -80,11 +86,7 @@ fn copy_over(copy: &Path, database: &Path) {
 async fn what_comes_after_a_copy_was_put_back_is_not_taken_for_what_is_gone_on_sqlite() {
     let home = Home::new();
     let copy = home.path().join("backup.db");
-    let make_copy = async || {
-        let connection = rusqlite::Connection::open(home.database()).unwrap();
-        let into = connection.execute("VACUUM INTO ?1", [copy.to_str().unwrap()]);
-        into.unwrap();
-    };
+    let make_copy = async || copy_into(&copy, &home.database());
     let put_back = async || copy_over(&copy, &home.database());
     what_comes_after_a_copy_was_put_back_is_not_taken_for_what_is_gone(&home, make_copy, put_back)
         .await;
@@ -94,11 +96,7 @@ async fn what_comes_after_a_copy_was_put_back_is_not_taken_for_what_is_gone_on_s
 async fn what_comes_after_a_copy_is_brought_to_another_place_is_not_taken_for_what_is_gone() {
     let home = Home::new();
     let copy = home.path().join("backup.db");
-    let make_copy = async || {
-        let connection = rusqlite::Connection::open(home.database()).unwrap();
-        let into = connection.execute("VACUUM INTO ?1", [copy.to_str().unwrap()]);
-        into.unwrap();
-    };
+    let make_copy = async || copy_into(&copy, &home.database());
     let put_back = async || {
         copy_over(&copy, &home.database());
         std::fs::remove_file(home.database().with_extension("db.lock")).unwrap();

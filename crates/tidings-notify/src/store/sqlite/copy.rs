@@ -13,7 +13,7 @@ const STEP: i64 = 10_000;
 
 /// Gives every log a new epoch if the file is a copy: its next events get numbers that others had, and must not be taken
 /// for these. From then on, it is kept how far the file is.
-pub(super) async fn begin_anew_in_one(database: &Database) -> Result<(), StoreError> {
+pub(super) async fn begin_anew_if_copy(database: &Database) -> Result<(), StoreError> {
     if database.is_copy(PROGRESS).await? {
         let mut after = Some(0);
         while let Some(done) = after {
