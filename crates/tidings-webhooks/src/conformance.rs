@@ -78,6 +78,7 @@ macro_rules! for_each_store_behaviour {
             a_replay_is_of_its_owner_and_its_time
             a_replay_passes_over_many_events_of_others
             a_stale_step_of_a_replay_does_nothing
+            a_replay_can_be_stopped
             what_has_ended_is_cleaned
             events_of_disabled_endpoints_are_cleaned
             removed_endpoints_are_cleaned

@@ -326,6 +326,10 @@ impl Store for PostgresStore {
         replay::start(&*self.connections, &replay, now).await
     }
 
+    async fn stop_replay(&self, endpoint: EndpointId) -> Result<bool, StoreError> {
+        replay::stop(&self.connections, endpoint).await
+    }
+
     async fn replay_page(
         &self,
         endpoint: EndpointId,

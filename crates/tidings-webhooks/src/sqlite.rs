@@ -372,6 +372,10 @@ impl Store for SqliteStore {
         self.write(move |tx| replay::start(tx, &replay, now)).await
     }
 
+    async fn stop_replay(&self, endpoint: EndpointId) -> Result<bool, StoreError> {
+        self.write(move |tx| replay::stop(tx, endpoint)).await
+    }
+
     async fn replay_page(
         &self,
         endpoint: EndpointId,

@@ -53,8 +53,8 @@ pub trait Store: Debug + Send + Sync + 'static {
     ) -> Result<(), StoreError>;
 
     /// Replaces an endpoint if it still has the revision that the new one names, and gives it the
-    /// next. Returns whether it did. The lane of one that is disabled or removed is due at `now`, so
-    /// that its deliveries get cancelled.
+    /// next. Returns whether it did. One that is disabled or removed has no replay any more, and its lane is
+    /// due at `now`, so that its deliveries get cancelled.
     async fn replace_endpoint(
         &self,
         endpoint: StoredEndpoint,
@@ -167,8 +167,8 @@ pub trait Store: Debug + Send + Sync + 'static {
         at: Timestamp,
     ) -> Result<Vec<(EndpointId, Option<Timestamp>)>, StoreError>;
 
-    /// Cancels at most `limit` pending deliveries of an endpoint that is disabled or removed, and
-    /// ends its replay. Returns how many it cancelled.
+    /// Cancels at most `limit` pending deliveries of an endpoint that is disabled or removed, and ends a replay
+    /// that was begun at the same moment. Returns how many it cancelled.
     async fn cancel_deliveries(
         &self,
         endpoint: EndpointId,
@@ -204,6 +204,9 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// Begins to replay, in place of an earlier replay of the endpoint. Returns whether there is such
     /// an endpoint and it is enabled.
     async fn start_replay(&self, replay: NewReplay, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Ends the replay of an endpoint. Deliveries that it has made stay due. Returns whether one was under way.
+    async fn stop_replay(&self, endpoint: EndpointId) -> Result<bool, StoreError>;
 
     /// The next events of a replay, at most `limit`, if one is under way.
     async fn replay_page(

@@ -325,6 +325,17 @@ impl Webhooks {
         Ok(has_begun)
     }
 
+    /// Stops the replay to an endpoint. What it has made due is still sent: about as much as it sends in a second,
+    /// or more if the endpoint is slower than the replay. Returns whether one was under way. Disabling an
+    /// endpoint stops its replay, too, and cancels what is due.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn stop_replay(&self, id: EndpointId) -> Result<bool, Error> {
+        Ok(self.inner.store.stop_replay(id).await?)
+    }
+
     /// Sends a `tidings.test` event to an endpoint, also if it does not want this type. `None` when
     /// there is no such endpoint or it is disabled.
     ///

@@ -134,16 +134,20 @@ struct Rotate {
 #[derive(Debug, Args)]
 struct Replay {
     /// The time of the first event, such as 2026-11-21T10:00:00Z
-    #[arg(long, value_name = "TIME")]
-    since: String,
+    #[arg(long, value_name = "TIME", required_unless_present = "stop")]
+    since: Option<String>,
 
     /// The time after the last event [default: all of them]
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
 
-    /// Maximum number of requests a second, 1 to 10000 [default: 10]
+    /// Maximum number of requests per second, 1 to 10000 [default: 10]
     #[arg(long, value_name = "COUNT", value_parser = count(1_u32, 10_000))]
     per_second: Option<u32>,
+
+    /// Stops the replay that is under way
+    #[arg(long, conflicts_with_all = ["since", "until", "per_second"])]
+    stop: bool,
 
     #[command(flatten)]
     endpoint: Silent,
@@ -367,6 +371,16 @@ impl Rotate {
 
 impl Replay {
     async fn run(self) -> Result<(), CommandError> {
+        let endpoint = self.endpoint;
+        if self.stop {
+            endpoint.change(Method::DELETE, &["replay"], None).await?;
+            writeln!(
+                std::io::stderr(),
+                "no replay to {} is under way",
+                endpoint.id
+            )?;
+            return Ok(());
+        }
         let mut body = Body::from_iter([("since".to_owned(), self.since.into())]);
         if let Some(until) = self.until {
             body.insert("until".to_owned(), until.into());
@@ -374,7 +388,6 @@ impl Replay {
         if let Some(per_second) = self.per_second {
             body.insert("per_second".to_owned(), per_second.into());
         }
-        let endpoint = self.endpoint;
         endpoint
             .change(Method::POST, &["replay"], Some(&body))
             .await?;

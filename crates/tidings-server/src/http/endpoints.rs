@@ -256,6 +256,18 @@ pub(super) async fn replay(
     }
 }
 
+pub(super) async fn stop_replay(
+    State(app): State<SharedApp>,
+    OwnerInPath(owner): OwnerInPath,
+    InPath(id): InPath<String>,
+    _: NoIdempotencyKey,
+    _: NoFields,
+) -> Result<StatusCode, ApiError> {
+    let id = find(&app, &owner, &id).await?.id;
+    app.webhooks.stop_replay(id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 pub(super) async fn deliveries(
     State(app): State<SharedApp>,
     OwnerInPath(owner): OwnerInPath,

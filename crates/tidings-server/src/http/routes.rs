@@ -213,6 +213,7 @@ fn of_endpoints(all: &str) -> Vec<Route> {
         ),
         post(&test, scope, endpoints::send_test, of::send_test()),
         post(&replay, scope, endpoints::replay, of::replay()),
+        delete(&replay, scope, endpoints::stop_replay, of::stop_replay()),
         get(
             &deliveries,
             scope,

@@ -317,6 +317,16 @@ const WRONG_ARGUMENTS: &[(&[&str], &str)] = &[
         "--since <TIME>",
     ),
     (
+        &[
+            "endpoint",
+            "replay",
+            "ep_0000000000000001",
+            "--stop",
+            "--per-second=1",
+        ],
+        "the argument '--stop' cannot be used with '--per-second <COUNT>'",
+    ),
+    (
         &["delivery", "show", "ep_0000000000000001"],
         "expected `dlv_` and sixteen hexadecimal digits",
     ),

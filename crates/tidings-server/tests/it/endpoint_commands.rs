@@ -77,6 +77,21 @@ async fn an_endpoint_lives_on_the_command_line() {
     assert!(enabled.contains("  enabled  "), "{enabled}");
     done(&server, &["endpoint", "replay", id, "--since", since]).await;
     assert_eq!(webhooks.next().await.id(), missed["id"].as_str().unwrap());
+    // A replay that looks at one event in a second.
+    server.notify_many("anna", 100, 8).await;
+    for _ in 0..100 {
+        webhooks.next().await;
+    }
+    let slowly = ["--since", since, "--per-second", "1"];
+    done(
+        &server,
+        &[&["endpoint", "replay", id][..], &slowly].concat(),
+    )
+    .await;
+    let path = format!("/v1/endpoints/{id}");
+    assert_eq!(server.get(&path).await["health"]["replay"]["per_second"], 1);
+    done(&server, &["endpoint", "replay", id, "--stop"]).await;
+    assert!(server.get(&path).await["health"]["replay"].is_null());
 
     let listed = done(&server, &["endpoint", "list"]).await;
     assert!(

@@ -2,7 +2,7 @@ use super::support::{
     Stores, add, at, delivery, disabled, endpoint, event, finish, id, lease, made, names, operator,
     outcome, record, release, user, work,
 };
-use crate::store::{Addressed, NewReplay, ReplayPage, ReplayStep};
+use crate::store::{Addressed, NewReplay, ReplayPage, ReplayStep, StoredEndpoint};
 use crate::{DeliveryState, EndpointId, Store};
 
 fn everything(endpoint: EndpointId) -> NewReplay {
@@ -211,4 +211,44 @@ pub async fn a_stale_step_of_a_replay_does_nothing(Stores { a, b }: Stores) {
             .unwrap()
     );
     assert_eq!(page(&*a, endpoint_id, 5).await.events.len(), 2);
+}
+
+/// By its owner, or because its endpoint is disabled, even for a moment. A step that was read before does nothing.
+pub async fn a_replay_can_be_stopped(Stores { a, b }: Stores) {
+    let endpoint_id = operator(&*a, 1).await;
+    let missed = ["one", "two"].map(|name| Addressed {
+        event: event(name),
+        to: Vec::new(),
+    });
+    a.add_deliveries(missed.into(), at(1)).await.unwrap();
+    assert!(!b.stop_replay(endpoint_id).await.unwrap());
+    assert!(!b.stop_replay(id(9)).await.unwrap());
+    let began = a.start_replay(everything(endpoint_id), at(10)).await;
+    assert!(began.unwrap());
+    let first = page(&*a, endpoint_id, 1).await;
+    a.replay(step(endpoint_id, &first, 11), at(10))
+        .await
+        .unwrap();
+    let second = page(&*a, endpoint_id, 1).await;
+    assert!(b.stop_replay(endpoint_id).await.unwrap());
+    assert!(!a.stop_replay(endpoint_id).await.unwrap());
+    assert_eq!(b.health(endpoint_id).await.unwrap().replay, None);
+    a.replay(step(endpoint_id, &second, 12), at(11))
+        .await
+        .unwrap();
+    let due = work(&*a, endpoint_id, at(20)).await;
+    assert_eq!(names(&due.due), ["one"]);
+    assert_eq!((due.next_due, due.replay_due), (None, None));
+
+    let began = b.start_replay(everything(endpoint_id), at(30)).await;
+    assert!(began.unwrap());
+    let off = disabled(a.endpoint(endpoint_id).await.unwrap().unwrap());
+    let on = StoredEndpoint {
+        disabled: None,
+        revision: off.revision + 1,
+        ..off.clone()
+    };
+    assert!(a.replace_endpoint(off, at(31), None).await.unwrap());
+    assert!(a.replace_endpoint(on, at(31), None).await.unwrap());
+    assert_eq!(b.replay_page(endpoint_id, 10).await.unwrap(), None);
 }

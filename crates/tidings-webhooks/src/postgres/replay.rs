@@ -29,6 +29,19 @@ pub(super) async fn start(
     row.try_get(0).map_err(column)
 }
 
+pub(super) async fn stop(
+    connections: &Connections,
+    endpoint: EndpointId,
+) -> Result<bool, StoreError> {
+    let row = connections
+        .row(
+            "SELECT tidings_webhook_stop_replay($1)",
+            &[(&endpoint.as_i64(), Type::INT8)],
+        )
+        .await?;
+    row.try_get(0).map_err(column)
+}
+
 pub(super) async fn page(
     connections: &Connections,
     endpoint: EndpointId,

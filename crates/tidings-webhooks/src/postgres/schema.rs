@@ -16,6 +16,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("schema/4_leader.sql"),
     include_str!("schema/5_look.sql"),
     include_str!("schema/6_hand_over.sql"),
+    include_str!("schema/7_stop_replay.sql"),
 ];
 
 /// A column that is not what it should be.

@@ -6,9 +6,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use tidings_notify::UserId;
 
-use super::events;
-use super::lanes;
 use super::schema::{duration_micros, limit, micros, time};
+use super::{events, lanes, replay};
 use crate::columns::{first_wait, owner};
 use crate::store::{Disabled, Listener, StoredEndpoint, StoredSecrets};
 use crate::{EndpointId, Owner, PreparedEndpoint, StoreError};
@@ -98,6 +97,8 @@ pub(super) fn replace(
         // What it failed for may be mended: the time in which it has to succeed begins anew.
         tx.prepare_cached("UPDATE webhook_health SET failing_since = NULL WHERE endpoint = ?1")?
             .execute([endpoint.id.as_i64()])?;
+    } else {
+        replay::stop(tx, endpoint.id)?;
     }
     Ok(true)
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
-use super::lanes;
 use super::schema::{duration_micros, limit, micros, optional_time};
+use super::{lanes, replay};
 use crate::health::{MAX_COUNTED, ReplayProgress, StoredHealth};
 use crate::store::{AfterAttempt, Outcome};
 use crate::tally::Tally;
@@ -215,8 +215,7 @@ pub(super) fn cancel(
     if is_enabled {
         return Ok(0);
     }
-    tx.prepare_cached("DELETE FROM webhook_replay WHERE endpoint = ?1")?
-        .execute([endpoint.as_i64()])?;
+    replay::stop(tx, endpoint)?;
     let cancelled = tx
         .prepare_cached(
             "UPDATE webhook_delivery

@@ -52,6 +52,13 @@ pub(super) fn start(
     Ok(true)
 }
 
+pub(super) fn stop(tx: &Transaction<'_>, endpoint: EndpointId) -> Result<bool, StoreError> {
+    let stopped = tx
+        .prepare_cached("DELETE FROM webhook_replay WHERE endpoint = ?1")?
+        .execute([endpoint.as_i64()])?;
+    Ok(stopped > 0)
+}
+
 pub(super) fn page(
     connection: &Connection,
     endpoint: EndpointId,

@@ -216,7 +216,7 @@ impl Webhooks {
         .await
     }
 
-    /// Disables an endpoint, and cancels its pending deliveries in steps. Events that are accepted from then
+    /// Disables an endpoint, stops its replay, and cancels its pending deliveries in steps. Events that are accepted from then
     /// on are kept, and can be [replayed](Self::replay). `None` when there is no such
     /// endpoint; one that is disabled keeps its first reason.
     ///

@@ -298,6 +298,10 @@ impl Store for Watched {
         self.inner.start_replay(replay, now).await
     }
 
+    async fn stop_replay(&self, endpoint: EndpointId) -> Result<bool, StoreError> {
+        self.inner.stop_replay(endpoint).await
+    }
+
     async fn replay_page(
         &self,
         endpoint: EndpointId,

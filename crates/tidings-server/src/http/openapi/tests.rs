@@ -1,3 +1,4 @@
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jsonschema::Validator;
@@ -310,10 +311,11 @@ fn text(value: &Value, name: &str) -> String {
     value[name].as_str().unwrap().to_owned()
 }
 
-/// Deleting comes last, so that there is something for the others.
+/// Deleting comes last, so that there is something for the others: first of what belongs to something, then of that.
 fn in_order(document: &Value) -> Vec<(Method, String, Value)> {
     let mut operations = operations(document);
-    operations.sort_by_key(|(method, ..)| *method == Method::DELETE);
+    let deletes = |method: &Method| *method == Method::DELETE;
+    operations.sort_by_key(|(method, path, _)| deletes(method).then_some(Reverse(path.len())));
     operations
 }
 

@@ -142,3 +142,17 @@ pub(in crate::http) fn replay() -> Operation {
         .fails_with(&[Code::EndpointDisabled, Code::Contended])
         .carried_out_once()
 }
+
+pub(in crate::http) fn stop_replay() -> Operation {
+    operation(
+        "stopReplay",
+        "Stops the replay to an endpoint, if one is under way",
+    )
+    .description(
+        "What it has made due is still sent: about as much as it sends in a second, or more if the endpoint is \
+             slower than the replay.",
+    )
+    .of::<EndpointId>()
+    .may_take::<NoFields>(json!({}))
+    .replies_nothing(StatusCode::NO_CONTENT, "No replay is under way.")
+}

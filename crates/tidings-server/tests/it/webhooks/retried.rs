@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Webhooks, create, delivery_in};
-use crate::support::{Home, soon};
+use crate::support::{Home, http, soon};
 
 #[tokio::test]
 async fn a_failed_delivery_is_tried_again_after_a_restart_under_the_same_id() {
@@ -172,4 +172,51 @@ async fn a_replay_sends_nothing_from_before_the_endpoint_was_created_and_no_test
     .await;
     server.notify("anna", json!("after")).await;
     assert_eq!(second.next().await.json()["data"], "after");
+}
+
+#[tokio::test]
+async fn a_replay_ends_when_it_is_stopped_or_its_endpoint_disabled() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut receiver = Webhooks::start().await;
+    let off = json!({ "url": receiver.url(), "enabled": false });
+    let endpoint = create(&server, "/v1/endpoints", off).await;
+    let path = format!("/v1/endpoints/{}", endpoint["id"].as_str().unwrap());
+    let first = server.notify("anna", json!(0)).await;
+    for n in 1..100 {
+        server.notify("anna", json!(n)).await;
+    }
+    let replay = format!("{path}/replay");
+    let slowly = json!({ "since": first["timestamp"], "per_second": 1 });
+    let stop = async || {
+        let stopped = http().delete(server.at(&replay)).send().await;
+        assert_eq!(stopped.unwrap().status(), 204);
+    };
+    let switch = async |enabled: bool| server.patch(&path, &json!({ "enabled": enabled })).await;
+    for n in 0..2 {
+        switch(true).await;
+        let accepted = server.post(&replay, &slowly).await;
+        assert_eq!(accepted.status(), 202);
+        assert_eq!(receiver.next().await.json()["data"], n);
+        if n == 0 {
+            stop().await;
+        } else {
+            switch(false).await;
+            switch(true).await;
+        }
+        let health = server.get(&path).await["health"].clone();
+        assert_eq!(health["replay"], Value::Null);
+    }
+    // There is nothing left to stop.
+    stop().await;
+    let unknown = server.at("/v1/endpoints/ep_0000000000000009/replay");
+    let unknown = http().delete(unknown).send().await.unwrap();
+    assert_eq!(unknown.status(), 404);
+    // What was due already may still come; ninety others do not.
+    server.notify("anna", json!("after")).await;
+    let mut late = 0;
+    while receiver.next().await.json()["data"] != "after" {
+        late += 1;
+    }
+    assert!(late < 10, "{late}");
 }
