@@ -1,6 +1,6 @@
 import { Api } from "./api.js";
 import { expect, expectOptions } from "./expect.js";
-import type { EventId } from "./ids.js";
+import { type EventId, expectEventId } from "./ids.js";
 import { Inbox, type InboxOptions } from "./inbox.js";
 import { type ConnectionOptions, Stream, type StreamOptions } from "./stream.js";
 import { Tokens, type TokenSource } from "./tokens.js";
@@ -44,6 +44,12 @@ function isAddress(url: unknown): url is string {
   }
 }
 
+/** Whether the server takes this name. A URL would drop `.` and `..`, and lead to another route. */
+function isUser(name: unknown): boolean {
+  if (typeof name !== "string" || ["", ".", ".."].includes(name) || /\p{Cc}/u.test(name)) return false;
+  return new TextEncoder().encode(name).length <= 255;
+}
+
 /**
  * One user of a Tidings server. Requests are sent again after failures that may be over soon; their errors are
  * {@link TidingsError}s.
@@ -57,8 +63,7 @@ export class Tidings {
   constructor(options: TidingsOptions) {
     expectOptions(options, "user", "url", "token", "transport", "share", "credentials", "maxWaitMs");
     const { user, token, url = ownUrl(), transport = "sse", share = true, credentials = "same-origin", maxWaitMs = 30_000 } = options;
-    // A URL would drop these two, and lead to another route.
-    expect("user", typeof user === "string" && !["", ".", ".."].includes(user), "the name of a user", user);
+    expect("user", isUser(user), "the name of a user: 1 to 255 bytes, no control characters, not `.` or `..`", user);
     expect("url", url !== undefined && isAddress(url), "the address of a Tidings server, with http or https", url);
     expect("token", token === undefined || typeof token === "function", "a function that returns a token", typeof token);
     expect("transport", TRANSPORTS.includes(transport), TRANSPORTS.join(" or "), transport);
@@ -96,19 +101,19 @@ export class Tidings {
   }
 
   markRead(id: EventId): Promise<Counts> {
-    return this.#change(`${encodeURIComponent(id)}/read`);
+    return this.#changeOne(id, "read");
   }
 
   markUnread(id: EventId): Promise<Counts> {
-    return this.#change(`${encodeURIComponent(id)}/unread`);
+    return this.#changeOne(id, "unread");
   }
 
   archive(id: EventId): Promise<Counts> {
-    return this.#change(`${encodeURIComponent(id)}/archive`);
+    return this.#changeOne(id, "archive");
   }
 
   unarchive(id: EventId): Promise<Counts> {
-    return this.#change(`${encodeURIComponent(id)}/unarchive`);
+    return this.#changeOne(id, "unarchive");
   }
 
   /** Marks all as read up to a notification, or all that there are. */
@@ -121,7 +126,13 @@ export class Tidings {
     return this.#change("seen", upTo);
   }
 
-  #change(path: string, upTo?: EventId): Promise<Counts> {
+  async #changeOne(id: EventId, what: string): Promise<Counts> {
+    expectEventId("id", id);
+    return this.#change(`${id}/${what}`);
+  }
+
+  async #change(path: string, upTo?: EventId): Promise<Counts> {
+    if (upTo !== undefined) expectEventId("upTo", upTo);
     const body = upTo === undefined ? undefined : { up_to: upTo };
     return this.#api.call("POST", `notifications/${path}`, countsOf<Counts>, body);
   }

@@ -288,7 +288,13 @@ export class TidingsInboxElement extends Base {
     if (parts === undefined) return;
     const { items, unseen, unread, hasMore, isLoading } = state;
     this.#showBadge(unseen);
+    // The button that loads more goes, and who used it is in what it has loaded.
+    const isDone = !hasMore && this.shadowRoot?.activeElement === parts.more;
+    const first = isDone ? parts.list.children.length : undefined;
     this.#showRows(items);
+    const reached = first === undefined ? undefined : (parts.list.children[first] ?? parts.list.lastElementChild);
+    if (reached instanceof HTMLElement) this.#focus(reached);
+    else if (isDone) parts.panel.focus();
     parts.markAll.hidden = unread === 0;
     parts.empty.hidden = isLoading || items.length > 0 || hasMore;
     parts.more.hidden = !hasMore;

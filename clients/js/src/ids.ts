@@ -1,3 +1,5 @@
+import { expect } from "./expect.js";
+
 /** The id of an event, `<epoch>-<seq>`, or a cursor: the id of the last event that a reader has. */
 export type EventId = string;
 
@@ -30,4 +32,10 @@ export function isAfter(a: EventId, b: EventId): boolean {
 export function isUpTo(a: EventId, b: EventId): boolean {
   const order = compareIds(a, b);
   return order !== undefined && order <= 0;
+}
+
+/** Throws a TypeError unless a value has the form of an id. The server says whether there is such an event. */
+export function expectEventId(option: string, value: unknown): asserts value is EventId {
+  const isId = typeof value === "string" && /^[0-9a-f]{16}-\d{1,20}$/.test(value);
+  expect(option, isId, "the id of an event, such as 6f1c0a52d3e84b97-17", value);
 }

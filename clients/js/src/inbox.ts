@@ -1,7 +1,7 @@
 import type { Status } from "./connection.js";
 import { asTidingsError, reportUncaught, type TidingsError } from "./error.js";
 import { expect, expectHandlers, expectOptions } from "./expect.js";
-import type { EventId } from "./ids.js";
+import { type EventId, expectEventId } from "./ids.js";
 import {
   type Action,
   afterAction,
@@ -140,6 +140,7 @@ export class Inbox<Payload = unknown> {
 
   /** Calls the function after each change, at most once for changes that come together. Returns what ends that. */
   subscribe(listener: (state: InboxState<Payload>) => void): () => void {
+    expect("listener", typeof listener === "function", "a function", listener);
     this.#listeners.add(listener);
     return () => void this.#listeners.delete(listener);
   }
@@ -325,6 +326,7 @@ export class Inbox<Payload = unknown> {
 
   /** Shows an action at once, carries it out, and undoes it if that fails. */
   async #act(action: Action, request: () => Promise<Counts>): Promise<void> {
+    if ("id" in action) expectEventId("id", action.id);
     const pending: Pending = { action, isDone: false, isUncertain: false };
     this.#pending = [...this.#pending, pending];
     this.#publish();

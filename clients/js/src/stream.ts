@@ -29,6 +29,12 @@ export interface StreamOptions<Payload = unknown> {
   onStatus?(status: Status, error?: TidingsError): void;
 }
 
+/** Whether a stream can begin there. The server checks more of a time. */
+function isStart(since: unknown): boolean {
+  if (typeof since !== "string") return false;
+  return ["now", "start", "undelivered"].includes(since) || (/^\d{4}-\d\d-\d\d[Tt ]/.test(since) && !Number.isNaN(Date.parse(since)));
+}
+
 /** How streams of a client connect. */
 export type ConnectionOptions = Omit<FeedOptions, "cursor" | "since"> & { share: boolean };
 
@@ -51,9 +57,9 @@ export class Stream<Payload = unknown> {
     expectOptions(options, "cursor", "since", ...handlers);
     expectHandlers(options, ...handlers);
     const { cursor, since } = options;
-    const isText = (value: unknown) => value === undefined || (typeof value === "string" && value !== "");
-    expect("cursor", isText(cursor), "the id of an event", cursor);
-    expect("since", isText(since), "now, start, undelivered or a time in RFC 3339", since);
+    // One that is no id, or of another log, begins with a gap: an application may have kept it for years.
+    expect("cursor", cursor === undefined || (typeof cursor === "string" && cursor !== ""), "the id of an event", cursor);
+    expect("since", since === undefined || isStart(since), "now, start, undelivered or a time in RFC 3339", since);
     this.#api = api;
     this.#connection = connection;
     this.#options = options;

@@ -7,13 +7,18 @@ import { TidingsError } from "./error.js";
 export type TokenSource = () => string | Promise<string>;
 
 /** How long the application may take to return a token. */
-const TOKEN_TIMEOUT_MS = 30_000;
+const TOKEN_TIMEOUT_MS = 15_000;
+
+/** For how long a failure answers all who ask: streams and lists ask again, each at its own pace. */
+const FAILED_MS = 1000;
 
 /** The token in use. */
 export class Tokens {
   readonly #source: TokenSource | undefined;
   #current: string | undefined;
   #asking: Promise<string> | undefined;
+  /** The last failure, and when it was. */
+  #failure: { error: TidingsError; at: number } | undefined;
 
   constructor(source: TokenSource | undefined) {
     this.#source = source;
@@ -36,8 +41,9 @@ export class Tokens {
     return this.#ask(this.#source);
   }
 
-  /** Callers that ask at the same time share one call of the application. */
+  /** Callers that ask at the same time share one call of the application, or its failure. */
   #ask(source: TokenSource): Promise<string> {
+    if (this.#failure !== undefined && performance.now() - this.#failure.at < FAILED_MS) return Promise.reject(this.#failure.error);
     this.#asking ??= this.#call(source).finally(() => {
       this.#asking = undefined;
     });
@@ -53,10 +59,13 @@ export class Tokens {
     try {
       const token = await Promise.race([Promise.resolve().then(source), timeout]);
       this.#current = checked(token);
+      this.#failure = undefined;
       return this.#current;
     } catch (cause) {
       const reason = cause instanceof Error ? cause.message : String(cause);
-      throw new TidingsError(`the application returned no token: ${reason}`, { code: "token_unavailable", status: statusOf(cause), cause });
+      const error = new TidingsError(`the application returned no token: ${reason}`, { code: "token_unavailable", status: statusOf(cause), cause });
+      this.#failure = { error, at: performance.now() };
+      throw error;
     } finally {
       clearTimeout(timer);
     }

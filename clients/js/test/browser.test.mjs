@@ -93,6 +93,18 @@ test("the keyboard alone is enough", async (t) => {
   await browser.until("the list is closed, and the bell has the focus", isTrue(`!$(".panel").matches(":popover-open") && root.activeElement === $(".bell")`));
 });
 
+test("who loads the last page by the keyboard is in it afterwards", async (t) => {
+  const { server, app, browser } = await opened(t);
+  for (let n = 1; n <= 51; n += 1) await server.notify("anna", { title: `number ${n}` });
+  await browser.goto(app);
+  await browser.until("the badge", isTrue(`$(".badge").textContent === "51"`));
+  await browser.click(find(".bell"));
+  await browser.until("the button", isTrue(`$$("li").length === 50 && !$(".more").hidden`));
+  await browser.run(inside(`$(".more").focus()`));
+  await browser.type(KEYS.enter);
+  await browser.until("the oldest has the focus", isTrue(`$(".more").hidden && root.activeElement?.closest("li") === $$("li")[50]`));
+});
+
 test("a hostile payload is shown as text, and runs nothing", async (t) => {
   const { server, app, browser } = await opened(t);
   const markup = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>';

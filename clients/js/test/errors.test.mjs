@@ -22,7 +22,7 @@ describe("errors", { concurrency: true }, () => {
   test("a wrong option is refused by its name", () => {
     const right = { url: "http://127.0.0.1:1", user: "anna" };
     const wrong = {
-      user: [undefined, "", ".", "..", 7],
+      user: [undefined, "", ".", "..", 7, "a\nb", "ä".repeat(128)],
       url: ["", new URL("http://127.0.0.1:1"), "tidings.example.com", "/tidings", "ftp://tidings.example.com", 7, undefined],
       token: ["eyJ.e30.x", Promise.resolve("eyJ.e30.x")],
       transport: ["", "SSE", "http", null],
@@ -51,7 +51,7 @@ describe("errors", { concurrency: true }, () => {
     const handler = [null, true, "log"];
     const stream = {
       cursor: [null, "", 7],
-      since: [null, "", 0, new Date()],
+      since: [null, "", 0, new Date(), "yesterday", "2026-13-01T00:00:00Z", "2026"],
       onNotification: handler,
       onGap: handler,
       onChange: handler,
@@ -69,6 +69,16 @@ describe("errors", { concurrency: true }, () => {
       }
       for (const none of [null, "start"]) assert.throws(() => tidings[open](none), /^TypeError: options: expected an object/);
     }
+    for (const id of [undefined, null, "", "x", 17, "../read-all", "6f1c0a52d3e84b97-"]) {
+      for (const action of ["markRead", "markUnread", "archive", "unarchive"]) {
+        const error = await failure(tidings[action](id));
+        assert.match(String(error), /^TypeError: id: expected the id of an event/, `${action} ${id}`);
+      }
+      if (id === undefined) continue;
+      for (const action of ["markAllRead", "markSeen"]) {
+        assert.match(String(await failure(tidings[action](id))), /^TypeError: upTo: expected the id of an event/, `${action} ${id}`);
+      }
+    }
     assert.equal(await failure(tidings.counts()).then(({ status }) => status), 503);
     assert.equal(requests, 3, "the tries of the one request");
   });
@@ -77,7 +87,7 @@ describe("errors", { concurrency: true }, () => {
     const others = ["<!doctype html><p>Please log in", '{"status":"ok"}', "[]", "null", '{"unread":1,"unseen":1,"cursor":"x","data":{}}'];
     await Promise.all(others.map(async (body) => {
       const tidings = new Tidings({ url: await replying(t, 200, body, { "content-type": "text/html" }), user: "anna" });
-      const requests = [tidings.list(), ...(body.includes("unread") ? [] : [tidings.counts(), tidings.markRead("x"), tidings.markAllRead()])];
+      const requests = [tidings.list(), ...(body.includes("unread") ? [] : [tidings.counts(), tidings.markRead("6f1c0a52d3e84b97-1"), tidings.markAllRead()])];
       for (const error of await Promise.all(requests.map(failure))) {
         assert.ok(error instanceof TidingsError, `${body}: ${error}`);
         assert.equal(error.message, "the reply has the status 200 and is not from Tidings");

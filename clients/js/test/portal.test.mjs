@@ -61,7 +61,7 @@ describe("the portal in a frame", { concurrency: true }, () => {
     await shows("live");
     assert.equal(asked(), 1);
     await browser.run("() => { location.hash = '#/endpoints'; }");
-    await shows("anna has no endpoint");
+    await shows("You have no endpoint");
     // From another window than the one around it, a token means nothing.
     const kept = "(token) => new Promise((resolve) => { addEventListener('message', () => resolve(Object.values(sessionStorage).join())); postMessage({ type: 'tidings.token', token }, '*'); })";
     const foreign = token(600, "ben");

@@ -155,7 +155,25 @@ test("an application without a token at the moment is asked again", async (t) =>
   };
   const seen = record(t, { url: server.url, token: source });
   await until("the stream", () => seen.stream.status === "live");
-  assert.deepEqual(seen.errors.map(({ code }) => code), ["token_unavailable", "token_unavailable"]);
+  assert.equal(asked, 3);
+  assert.ok(seen.errors.length >= 2);
+  for (const { code } of seen.errors) assert.equal(code, "token_unavailable");
+});
+
+test("an application that fails is asked at most once a second, whoever needs a token", async (t) => {
+  const asked = [];
+  const source = () => {
+    asked.push(performance.now());
+    throw new Error("the session is not there");
+  };
+  const tidings = new Tidings({ url: "http://127.0.0.1:1", user: "anna", token: source });
+  const inbox = tidings.inbox();
+  t.after(() => inbox.close());
+  await until("the third time", () => {
+    tidings.counts().catch(() => {});
+    return asked.length === 3;
+  });
+  assert.ok(asked[1] - asked[0] >= 1000 && asked[2] - asked[1] >= 1000, String(asked));
 });
 
 test("a request is repeated with a new token after a 401", async (t) => {
@@ -225,7 +243,7 @@ test("what is not from Tidings is tried again, and an error of Tidings is final"
   assert.deepEqual(seen.errors.map(({ code }) => code), ["unexpected_response", "unexpected_response", "unexpected_response", "unreachable"]);
   const error = JSON.stringify({ error: { code: "invalid_field", message: "expected a time", field: "since" } });
   const final = await replies(t, refusing(400, {}, error));
-  const failed = record(t, { url: final.url }, { since: "never" });
+  const failed = record(t, { url: final.url }, { since: "2026-01-01T00:00" });
   await until("the failure", () => failed.stream.status === "failed");
   assert.ok(failed.errors[0] instanceof TidingsError);
   assert.equal(failed.errors[0].message, "since: expected a time");

@@ -77,11 +77,13 @@ function reportUncaught(error) {
 		});
 }
 // tokens.ts
-const TOKEN_TIMEOUT_MS = 30_000;
+const TOKEN_TIMEOUT_MS = 15_000;
+const FAILED_MS = 1000;
 class Tokens {
 	#source;
 	#current;
 	#asking;
+	#failure;
 	constructor(source) {
 		this.#source = source;
 	}
@@ -99,6 +101,8 @@ class Tokens {
 		return this.#ask(this.#source);
 	}
 	#ask(source) {
+		if (this.#failure !== undefined && performance.now() - this.#failure.at < FAILED_MS)
+			return Promise.reject(this.#failure.error);
 		this.#asking ??= this.#call(source).finally(() => {
 			this.#asking = undefined;
 		});
@@ -113,11 +117,14 @@ class Tokens {
 		try {
 			const token = await Promise.race([Promise.resolve().then(source), timeout]);
 			this.#current = checked(token);
+			this.#failure = undefined;
 			return this.#current;
 		}
 		catch (cause) {
 			const reason = cause instanceof Error ? cause.message : String(cause);
-			throw new TidingsError(`the application returned no token: ${reason}`, { code: "token_unavailable", status: statusOf(cause), cause });
+			const error = new TidingsError(`the application returned no token: ${reason}`, { code: "token_unavailable", status: statusOf(cause), cause });
+			this.#failure = { error, at: performance.now() };
+			throw error;
 		}
 		finally {
 			clearTimeout(timer);
@@ -292,6 +299,10 @@ function isAfter(a, b) {
 function isUpTo(a, b) {
 	const order = compareIds(a, b);
 	return order !== undefined && order <= 0;
+}
+function expectEventId(option, value) {
+	const isId = typeof value === "string" && /^[0-9a-f]{16}-\d{1,20}$/.test(value);
+	expect(option, isId, "the id of an event, such as 6f1c0a52d3e84b97-17", value);
 }
 // json.ts
 const SPACE = /[^ \t\r\n]/g;
@@ -1262,6 +1273,11 @@ function received(error) {
 	return error && new TidingsError(error.message, error);
 }
 // stream.ts
+function isStart(since) {
+	if (typeof since !== "string")
+		return false;
+	return ["now", "start", "undelivered"].includes(since) || (/^\d{4}-\d\d-\d\d[Tt ]/.test(since) && !Number.isNaN(Date.parse(since)));
+}
 class Stream {
 	#api;
 	#connection;
@@ -1274,9 +1290,8 @@ class Stream {
 		expectOptions(options, "cursor", "since", ...handlers);
 		expectHandlers(options, ...handlers);
 		const { cursor, since } = options;
-		const isText = (value) => value === undefined || (typeof value === "string" && value !== "");
-		expect("cursor", isText(cursor), "the id of an event", cursor);
-		expect("since", isText(since), "now, start, undelivered or a time in RFC 3339", since);
+		expect("cursor", cursor === undefined || (typeof cursor === "string" && cursor !== ""), "the id of an event", cursor);
+		expect("since", since === undefined || isStart(since), "now, start, undelivered or a time in RFC 3339", since);
 		this.#api = api;
 		this.#connection = connection;
 		this.#options = options;
@@ -1413,6 +1428,7 @@ class Inbox {
 		return this.#state;
 	}
 	subscribe(listener) {
+		expect("listener", typeof listener === "function", "a function", listener);
 		this.#listeners.add(listener);
 		return () => void this.#listeners.delete(listener);
 	}
@@ -1590,6 +1606,8 @@ class Inbox {
 		}
 	}
 	async #act(action, request) {
+		if ("id" in action)
+			expectEventId("id", action.id);
 		const pending = { action, isDone: false, isUncertain: false };
 		this.#pending = [...this.#pending, pending];
 		this.#publish();
@@ -1665,6 +1683,11 @@ function isAddress(url) {
 		return false;
 	}
 }
+function isUser(name) {
+	if (typeof name !== "string" || ["", ".", ".."].includes(name) || /\p{Cc}/u.test(name))
+		return false;
+	return new TextEncoder().encode(name).length <= 255;
+}
 class Tidings {
 	user;
 	#api;
@@ -1672,7 +1695,7 @@ class Tidings {
 	constructor(options) {
 		expectOptions(options, "user", "url", "token", "transport", "share", "credentials", "maxWaitMs");
 		const { user, token, url = ownUrl(), transport = "sse", share = true, credentials = "same-origin", maxWaitMs = 30_000 } = options;
-		expect("user", typeof user === "string" && !["", ".", ".."].includes(user), "the name of a user", user);
+		expect("user", isUser(user), "the name of a user: 1 to 255 bytes, no control characters, not `.` or `..`", user);
 		expect("url", url !== undefined && isAddress(url), "the address of a Tidings server, with http or https", url);
 		expect("token", token === undefined || typeof token === "function", "a function that returns a token", typeof token);
 		expect("transport", TRANSPORTS.includes(transport), TRANSPORTS.join(" or "), transport);
@@ -1700,16 +1723,16 @@ class Tidings {
 		return this.#api.call("GET", "notifications/unread-count", (countsOf));
 	}
 	markRead(id) {
-		return this.#change(`${encodeURIComponent(id)}/read`);
+		return this.#changeOne(id, "read");
 	}
 	markUnread(id) {
-		return this.#change(`${encodeURIComponent(id)}/unread`);
+		return this.#changeOne(id, "unread");
 	}
 	archive(id) {
-		return this.#change(`${encodeURIComponent(id)}/archive`);
+		return this.#changeOne(id, "archive");
 	}
 	unarchive(id) {
-		return this.#change(`${encodeURIComponent(id)}/unarchive`);
+		return this.#changeOne(id, "unarchive");
 	}
 	markAllRead(upTo) {
 		return this.#change("read-all", upTo);
@@ -1717,7 +1740,13 @@ class Tidings {
 	markSeen(upTo) {
 		return this.#change("seen", upTo);
 	}
-	#change(path, upTo) {
+	async #changeOne(id, what) {
+		expectEventId("id", id);
+		return this.#change(`${id}/${what}`);
+	}
+	async #change(path, upTo) {
+		if (upTo !== undefined)
+			expectEventId("upTo", upTo);
 		const body = upTo === undefined ? undefined : { up_to: upTo };
 		return this.#api.call("POST", `notifications/${path}`, (countsOf), body);
 	}
@@ -2320,7 +2349,14 @@ class TidingsInboxElement extends Base {
 			return;
 		const { items, unseen, unread, hasMore, isLoading } = state;
 		this.#showBadge(unseen);
+		const isDone = !hasMore && this.shadowRoot?.activeElement === parts.more;
+		const first = isDone ? parts.list.children.length : undefined;
 		this.#showRows(items);
+		const reached = first === undefined ? undefined : (parts.list.children[first] ?? parts.list.lastElementChild);
+		if (reached instanceof HTMLElement)
+			this.#focus(reached);
+		else if (isDone)
+			parts.panel.focus();
 		parts.markAll.hidden = unread === 0;
 		parts.empty.hidden = isLoading || items.length > 0 || hasMore;
 		parts.more.hidden = !hasMore;
