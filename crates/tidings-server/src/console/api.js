@@ -4,10 +4,11 @@ import { session } from "./session.js";
 
 const TIMEOUT_MS = 20_000;
 
-/** A refusal, or no reply. `status` is undefined without one. */
+/** A refusal, or no reply. `status` is undefined without one. `reason` is the message without the field that it names. */
 export class CallError extends Error {
-  constructor(message, status, code, field) {
-    super(message);
+  constructor(reason, status, code, field) {
+    super(field ? `${field}: ${reason}` : reason);
+    this.reason = reason;
     this.status = status;
     this.code = code;
     this.field = field;
@@ -54,7 +55,7 @@ export async function callForText(method, path, body, canRenew = true) {
   if (typeof error?.message !== "string") {
     throw new CallError(`the reply has the status ${status} and is not from Tidings; a proxy replies so while the server restarts`, status);
   }
-  const refusal = new CallError(error.field ? `${error.field}: ${error.message}` : error.message, status, error.code, error.field);
+  const refusal = new CallError(error.message, status, error.code, error.field);
   if (status === 401) {
     if (canRenew && (await session.renew(credential)) !== credential) return callForText(method, path, body, false);
     onUnauthorized(refusal);

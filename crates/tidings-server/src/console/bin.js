@@ -1,6 +1,6 @@
 // One request bin: its address, what it replies, and the requests that it has got.
 
-import { call, isFinal } from "./api.js";
+import { call, isFinal, part } from "./api.js";
 import { REMOVED, remove, urlOf } from "./bins.js";
 import { ask, field, line } from "./dialog.js";
 import { button, confirmDone, goTo, make, sayFailed } from "./dom.js";
@@ -15,7 +15,7 @@ const REPLIES = [
 ];
 
 export function open(root, id) {
-  const path = `/v1/bins/${encodeURIComponent(id)}`;
+  const path = `/v1/bins/${part(id)}`;
   const problem = make("p", { class: "problem", role: "status", hidden: true });
   const address = make("input", { readonly: true, class: "secret", id: "bin-url", "aria-label": "Address of the bin", onfocus: () => address.select() });
   const secret = make("p", { class: "soft", id: "bin-secret" });

@@ -1,15 +1,18 @@
 // Deliveries: one event to one endpoint, and how it went.
 
-import { call, deliveryPath, endpointsOf, listDeliveries } from "./api.js";
+import { call, deliveryPath, endpointsOf, isFinal, listDeliveries } from "./api.js";
 import { choice } from "./dialog.js";
-import { button, make, showRows } from "./dom.js";
+import { button, make, retire, showRows } from "./dom.js";
 import { addressOf } from "./endpoints.js";
 import { counted, time } from "./format.js";
+import { keep, kept } from "./place.js";
 import { poll, problemIn } from "./poll.js";
 import { session } from "./session.js";
 
 const PAUSE_MS = 3000;
 const PAGE = 50;
+/** At most this many names of endpoints are asked for in one poll. */
+const LEARNED = 10;
 const STATES = [["", "every state"], ["pending", "pending"], ["delivered", "delivered"], ["failed", "failed"], ["cancelled", "cancelled"]];
 const COLORS = { pending: "waiting", delivered: "live", failed: "failed", cancelled: "idle" };
 
@@ -44,10 +47,27 @@ function rowOf({ id, type, endpoint_id: endpoint, user_id: user, state, attempts
     make("td", {}, when));
 }
 
+const nameOf = ({ description, url }) => description || url;
+
 /** The endpoints that a delivery may be to, as far as the caller can list them. */
 async function endpointNames() {
   const { data } = await call("GET", endpointsOf(session.user));
-  return new Map(data.map(({ id, description, url }) => [id, description || url]));
+  return new Map(data.map((endpoint) => [endpoint.id, nameOf(endpoint)]));
+}
+
+/** Adds names of endpoints of users, which no list has. Returns whether there may be new ones. */
+async function learnNames(names, deliveries) {
+  const unknown = new Map(deliveries.filter(({ endpoint_id: id }) => !names.has(id)).map(({ endpoint_id: id, user_id: user }) => [id, user]));
+  const some = [...unknown].slice(0, LEARNED);
+  await Promise.all(some.map(async ([id, user]) => {
+    try {
+      names.set(id, nameOf(await call("GET", `${endpointsOf(user)}/${id}`)));
+    } catch (error) {
+      // One that was removed, or that the server does not tell, keeps its id.
+      if (isFinal(error)) names.set(id, id);
+    }
+  }));
+  return some.length > 0;
 }
 
 export function open(root, query) {
@@ -57,9 +77,10 @@ export function open(root, query) {
   const body = make("tbody");
   const table = make("div", { class: "scroll", hidden: true }, make("table", {}, body));
   const empty = make("p", { class: "empty" }, "Loading …");
-  let shown = PAGE;
+  let { shown = PAGE } = kept();
   const more = button("Load more", async () => {
     shown += PAGE;
+    keep({ shown });
     await polled.refresh();
   }, { hidden: true });
 
@@ -74,21 +95,25 @@ export function open(root, query) {
     const state = choice("state", STATES, chosen.state);
     endpoint.setAttribute("aria-label", "Endpoint");
     state.setAttribute("aria-label", "State");
-    const go = () => {
-      const wanted = new URLSearchParams(Object.entries({ endpoint: endpoint.value, state: state.value }).filter(([, value]) => value !== ""));
-      location.hash = `#/deliveries${wanted.size > 0 ? `?${wanted}` : ""}`;
+    // With the arrow keys, each option on the way is chosen for a moment; the view, and the focus in it, stays.
+    const choose = () => {
+      Object.assign(chosen, { endpoint: endpoint.value, state: state.value });
+      const wanted = new URLSearchParams(Object.entries(chosen).filter(([, value]) => value !== ""));
+      shown = PAGE;
+      history.replaceState(null, "", `#/deliveries${wanted.size > 0 ? `?${wanted}` : ""}`);
+      polled.refresh();
     };
-    endpoint.addEventListener("change", go);
-    state.addEventListener("change", go);
+    endpoint.addEventListener("change", choose);
+    state.addEventListener("change", choose);
     filters.replaceChildren(endpoint, state);
   }
 
-  async function load() {
+  async function load({ endpoint, state, shown }) {
     const found = [];
     let cursor = null;
     do {
       const limit = String(Math.min(500, shown - found.length));
-      const page = await listDeliveries(chosen.endpoint, { limit, ...(chosen.state ? { state: chosen.state } : {}), ...(cursor ? { cursor } : {}) });
+      const page = await listDeliveries(endpoint, { limit, ...(state ? { state } : {}), ...(cursor ? { cursor } : {}) });
       found.push(...page.data);
       cursor = page.next;
     } while (cursor !== null && found.length < shown);
@@ -100,15 +125,22 @@ export function open(root, query) {
       names = await endpointNames();
       // A user sees the deliveries of one endpoint at a time.
       if (session.user !== undefined && chosen.endpoint === "") chosen.endpoint = [...names.keys()][0] ?? "";
+      if (session.user === undefined && chosen.endpoint !== "") await learnNames(names, (await listDeliveries(chosen.endpoint, { limit: "1" })).data);
       showFilters();
     }
-    const hasNone = session.user !== undefined && chosen.endpoint === "";
-    const { found, hasMore } = hasNone ? { found: [], hasMore: false } : await load();
+    const wanted = { ...chosen, shown };
+    const hasNone = session.user !== undefined && wanted.endpoint === "";
+    const { found, hasMore } = hasNone ? { found: [], hasMore: false } : await load(wanted);
+    // Something else was chosen meanwhile, and is asked for next.
+    if (chosen.endpoint !== wanted.endpoint || chosen.state !== wanted.state) return;
     empty.hidden = found.length > 0;
-    empty.textContent = hasNone ? "You have no endpoint." : `There is no ${chosen.state === "" ? "" : `${chosen.state} `}delivery.`;
+    empty.textContent = hasNone ? "You have no endpoint." : `There is no ${wanted.state === "" ? "" : `${wanted.state} `}delivery.`;
     table.hidden = found.length === 0;
-    more.hidden = !hasMore;
+    const count = body.rows.length;
     await rowsOf(body, found, { names });
+    if (hasMore) more.hidden = false;
+    else retire(more, body.rows[count]?.querySelector("a") ?? filters.elements.state);
+    if (await learnNames(names, found)) await rowsOf(body, found, { names });
   }, problemIn(problem));
   return polled.stop;
 }

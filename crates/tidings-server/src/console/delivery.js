@@ -2,7 +2,7 @@
 
 import { call, deliveryPath, isFinal } from "./api.js";
 import { isDue, stateChip } from "./deliveries.js";
-import { button, confirmDone, make, showFacts } from "./dom.js";
+import { button, confirmDone, make, nameView, showFacts } from "./dom.js";
 import { addressOf } from "./endpoints.js";
 import { duration, fullTime, time } from "./format.js";
 import { poll, problemIn } from "./poll.js";
@@ -47,9 +47,11 @@ export function open(root, id) {
 
   let known = "";
   const polled = poll(PAUSE_MS, async () => {
-    const delivery = await call("GET", path);
+    let delivery = await call("GET", path);
     const { data } = await call("GET", `${path}/attempts`);
-    heading.textContent = delivery.type || delivery.id;
+    // One has ended between the two requests.
+    if ((data.at(-1)?.number ?? 0) > delivery.attempts) delivery = await call("GET", path);
+    nameView(heading, delivery.type || delivery.id);
     state.replaceChildren(stateChip(delivery.state));
     const { reason, next_attempt_at: next, finished_at: finished, user_id: user } = delivery;
     const rows = [

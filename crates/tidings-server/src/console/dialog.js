@@ -40,11 +40,7 @@ export function ask(title, fields, action, submit, { danger = false } = {}) {
       try {
         close((await submit(form.elements)) ?? true);
       } catch (thrown) {
-        const name = thrown.field?.split(/[.[]/)[0];
-        const field = name === undefined ? undefined : form.elements.namedItem(name);
-        field?.setAttribute?.("aria-invalid", "true");
-        field?.focus?.();
-        error.textContent = thrown.message;
+        error.textContent = pointTo(form, thrown) ?? thrown.message;
         error.hidden = false;
       } finally {
         send.disabled = false;
@@ -52,6 +48,21 @@ export function ask(title, fields, action, submit, { danger = false } = {}) {
     });
     return [form];
   });
+}
+
+/** Shows which field of a form an error is about. Returns what is wrong, with the words that a person reads at the field. */
+function pointTo(form, { field: path, reason, message }) {
+  const [, name, rest] = /^([^.[]*)(.*)$/.exec(path ?? "");
+  const found = name === "" ? null : form.elements.namedItem(name);
+  if (found === null) return undefined;
+  // Boxes of one group share a name; then this is a list.
+  const first = found instanceof RadioNodeList ? found[0] : found;
+  const words = first.closest("fieldset")?.querySelector("legend") ?? first.closest("label").querySelector("span");
+  first.closest("details")?.setAttribute("open", "");
+  first.setAttribute("aria-invalid", "true");
+  first.focus();
+  const place = rest.replace(/^\./, "").replace(/^\[(\d+)\]$/, (_, index) => `number ${Number(index) + 1}`);
+  return `${words.textContent}${place && ` (${place})`}: ${reason ?? message}`;
 }
 
 /** Asks before something that cannot be undone. Resolves with whether it was done. */

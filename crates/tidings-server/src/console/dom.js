@@ -37,6 +37,19 @@ export function button(text, action, { kind = "quiet", ...more } = {}) {
   return made;
 }
 
+/** Names the window, as its tab and the history of the browser show it. */
+export function nameWindow(text) {
+  document.title = `${text} · Tidings`;
+}
+
+/** Names a view, and the window with it, once it is known what the view is of. */
+export function nameView(heading, text) {
+  // Who asked may have left the view before the reply.
+  if (!heading.isConnected || heading.textContent === text) return;
+  heading.textContent = text;
+  nameWindow(text);
+}
+
 /** Names and what they are. What has not changed stays, and with it what a person has selected there. */
 export function showFacts(list, facts) {
   const rows = facts.map(([words, value]) => make("div", {}, make("dt", {}, words), make("dd", {}, value)));
@@ -60,6 +73,13 @@ export function showRows(body, rows) {
   const index = partsOf(row).indexOf(held);
   body.replaceChildren(...rows);
   if (row !== undefined) partsOf([...body.children].find(({ dataset }) => dataset.id === row.dataset.id))[index]?.focus();
+}
+
+/** Hides what has nothing left to do. If the focus was in it, `next` gets it. */
+export function retire(element, next) {
+  const hadFocus = element.contains(document.activeElement);
+  element.hidden = true;
+  if (hadFocus) next?.focus();
 }
 
 /** Says that an action has succeeded. */

@@ -39,7 +39,7 @@ function headersOf(text) {
   for (const row of text.split("\n").filter((row) => row.trim() !== "")) {
     const colon = row.indexOf(":");
     const name = row.slice(0, Math.max(colon, 0)).trim();
-    if (names.has(name.toLowerCase())) throw Object.assign(new Error(`headers: expected each name once, got ${name} twice`), { field: "headers" });
+    if (names.has(name.toLowerCase())) throw Object.assign(new Error(`expected each name once, got ${name} twice`), { field: "headers" });
     names.add(name.toLowerCase());
     headers[name] = row.slice(colon + 1).trim();
   }

@@ -1,21 +1,25 @@
 // One endpoint: its health, its settings, what was sent to it last, and what can be done with it.
 
-import { call, endpointsOf, listDeliveries } from "./api.js";
+import { call, endpointsOf, listDeliveries, part } from "./api.js";
 import { ask, confirm, field, line, showSecret } from "./dialog.js";
-import { button, confirmDone, goTo, make, showFacts } from "./dom.js";
+import { button, confirmDone, goTo, make, nameView, retire, showFacts } from "./dom.js";
 import { fieldsOf, numberOf, settingsOf } from "./endpoint-form.js";
 import { rateText, stateChip, stateOf } from "./endpoints.js";
-import { count, counted, fullTime, time } from "./format.js";
+import { TIME_ZONE, count, counted, fullTime, time } from "./format.js";
 import { lastError, rowsOf } from "./deliveries.js";
 import { poll, problemIn } from "./poll.js";
 import { session } from "./session.js";
+
+/** The server says it in milliseconds. */
+const MAX_OVERLAP_HOURS = 720;
 
 /** Hours as milliseconds. An empty field is no number: with an overlap of zero the old secret would end at once. */
 function millisOf({ name, value }) {
   const hours = value.trim().replace(",", ".");
   if (!/^\d+(\.\d+)?$/.test(hours)) {
-    throw Object.assign(new Error("Expected a number of hours, such as 24 or 0.5"), { field: name });
+    throw Object.assign(new Error("expected a number of hours, such as 24 or 0.5"), { field: name });
   }
+  if (Number(hours) > MAX_OVERLAP_HOURS) throw Object.assign(new Error(`expected at most ${MAX_OVERLAP_HOURS} (30 days)`), { field: name });
   return Math.round(Number(hours) * 3_600_000);
 }
 
@@ -25,7 +29,7 @@ const MAX_SEARCHED = "500";
 
 export function open(root, id, query) {
   const user = session.user ?? query.get("user") ?? "";
-  const path = `${endpointsOf(user)}/${encodeURIComponent(id)}`;
+  const path = `${endpointsOf(user)}/${part(id)}`;
   const problem = make("p", { class: "problem", role: "status", hidden: true });
   const heading = make("h1", {}, "Endpoint");
   const state = make("span");
@@ -34,7 +38,8 @@ export function open(root, id, query) {
   const settings = make("dl", { class: "settings" });
   const progress = make("progress");
   const progressText = make("span");
-  const replaying = make("p", { id: "replay", class: "replay", hidden: true }, progress, progressText);
+  const stop = button("Stop", () => after(call("DELETE", `${path}/replay`), "The replay is stopped"), { id: "stop-replay" });
+  const replaying = make("p", { id: "replay", class: "replay", hidden: true }, progress, progressText, stop);
   const deliveries = make("tbody");
   const none = make("p", { class: "empty" }, "Nothing was sent to this endpoint yet.");
   const table = make("div", { class: "scroll" }, make("table", {}, deliveries));
@@ -74,7 +79,7 @@ export function open(root, id, query) {
     const hourAgo = new Date(Date.now() - 3_600_000 - new Date().getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
     const fields = [
       make("p", {}, "Sends what failed, was cancelled, or arrived while the endpoint was disabled. What was delivered is not sent again."),
-      field("Since", make("input", { name: "since", type: "datetime-local", value: hourAgo, required: true })),
+      field("Since", make("input", { name: "since", type: "datetime-local", value: hourAgo, required: true }), `in the time zone ${TIME_ZONE}`),
       field("Until", make("input", { name: "until", type: "datetime-local" }), "everything, if it is empty"),
       field("Events per second, at most", line("per_second", { value: "10", inputmode: "numeric" })),
     ];
@@ -107,7 +112,8 @@ export function open(root, id, query) {
   }
 
   const toggle = button("Disable", switchOver, { id: "toggle" });
-  const needEnabled = [button("Send a test", sendTest, { id: "test" }), button("Replay", replay, { id: "replay-button" })];
+  const replayButton = button("Replay", replay, { id: "replay-button" });
+  const needEnabled = [button("Send a test", sendTest, { id: "test" }), replayButton];
   const actions = make("div", { class: "actions wrap", hidden: true },
     needEnabled, button("Edit", edit, { id: "edit" }), button("Rotate secret", rotate, { id: "rotate" }), toggle, button("Delete", remove, { kind: "danger quiet", id: "delete" }));
 
@@ -124,7 +130,7 @@ export function open(root, id, query) {
   const polled = poll(PAUSE_MS, async () => {
     endpoint = await call("GET", path);
     const { health } = endpoint;
-    heading.textContent = endpoint.description || endpoint.url;
+    nameView(heading, endpoint.description || endpoint.url);
     state.replaceChildren(stateChip(endpoint));
     const [, , reason] = stateOf(endpoint);
     why.hidden = reason === undefined || reason === null;
@@ -155,8 +161,8 @@ export function open(root, id, query) {
   }, problemIn(problem));
 
   function showReplay(replay) {
-    replaying.hidden = replay === null;
-    if (replay === null) return;
+    if (replay === null) return retire(replaying, replayButton.hidden ? toggle : replayButton);
+    replaying.hidden = false;
     replayLength = Math.max(replayLength, replay.remaining);
     progress.max = Math.max(replayLength, 1);
     progress.value = replayLength - replay.remaining;
@@ -172,7 +178,7 @@ function settingsTexts(endpoint) {
   return [
     ["URL", url],
     ["Id", id],
-    ["Owner", user ?? "the operator"],
+    ["Owner", user === null ? "the operator" : user === session.user ? "you" : user],
     ["Types of events", types.length === 0 ? "every type" : types.join(", ")],
     ["Body", format],
     ["Signatures", signatures.join(", ")],

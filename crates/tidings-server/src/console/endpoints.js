@@ -64,6 +64,7 @@ async function create(user) {
 
 export function open(root, query) {
   const user = session.user ?? query.get("user") ?? "";
+  const path = endpointsOf(user);
   const problem = make("p", { class: "problem", role: "status", hidden: true });
   const body = make("tbody");
   const table = make("table", { hidden: true },
@@ -84,13 +85,15 @@ export function open(root, query) {
     make("section", { class: "card" }, session.user === undefined && byOwner, empty, make("div", { class: "scroll" }, table)),
   );
 
+  const ofUser = user === session.user ? "You have no endpoint." : `${user} has no endpoint.`;
+  const nothing = user === "" ? "The operator has no endpoint. Endpoints of the operator get the events of all users." : ofUser;
   const known = new Map();
   const polled = poll(PAUSE_MS, async () => {
-    const { data } = await call("GET", endpointsOf(user));
+    const { data } = await call("GET", path);
     const endpoints = await withHealth(user, data, known);
     table.hidden = endpoints.length === 0;
     empty.hidden = endpoints.length > 0;
-    empty.textContent = user === "" ? "The operator has no endpoint. Endpoints of the operator get the events of all users." : `${user} has no endpoint.`;
+    empty.textContent = nothing;
     showRows(body, endpoints.map((endpoint) => rowOf(user, endpoint)));
   }, problemIn(problem));
   return polled.stop;

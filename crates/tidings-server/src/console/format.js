@@ -5,10 +5,14 @@ import { make } from "./dom.js";
 /** The language of the page, with the day before the month and 24 hours. */
 const LANGUAGE = "en-GB";
 
-const DATE = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "medium", timeStyle: "medium" });
+/** With the time zone. */
+const DATE = new Intl.DateTimeFormat(LANGUAGE, { dateStyle: "medium", timeStyle: "long" });
 const CLOCK = new Intl.DateTimeFormat(LANGUAGE, { timeStyle: "medium" });
 const AGO = new Intl.RelativeTimeFormat(LANGUAGE, { numeric: "auto", style: "short" });
 const NUMBER = new Intl.NumberFormat(LANGUAGE);
+
+/** The time zone of the browser, in which all times are shown. */
+export const TIME_ZONE = DATE.resolvedOptions().timeZone;
 
 const UNITS = [["day", 86_400], ["hour", 3600], ["minute", 60], ["second", 1]];
 

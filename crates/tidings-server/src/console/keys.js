@@ -3,7 +3,7 @@
 import { call } from "./api.js";
 import { ask, confirm, field, line, showSecret, tick } from "./dialog.js";
 import { button, confirmDone, make, showRows } from "./dom.js";
-import { fullTime, time } from "./format.js";
+import { TIME_ZONE, fullTime, time } from "./format.js";
 import { poll, problemIn } from "./poll.js";
 
 const PAUSE_MS = 10_000;
@@ -21,7 +21,7 @@ async function create() {
   const fields = [
     field("Name", line("name", { required: true, maxlength: 100, placeholder: "shop", autofocus: true }), "what the key is for"),
     make("fieldset", {}, make("legend", {}, "Scopes"), SCOPES.map(([name, words]) => tick("scopes", words, false, name))),
-    field("Expires", make("input", { name: "expires_at", type: "datetime-local" }), "never, if it is empty"),
+    field("Expires", make("input", { name: "expires_at", type: "datetime-local" }), `in the time zone ${TIME_ZONE}; never, if it is empty`),
   ];
   const submit = async ({ name, scopes, expires_at: expires }) => {
     const chosen = [...scopes].filter(({ checked }) => checked).map(({ value }) => value);

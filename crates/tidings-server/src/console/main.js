@@ -5,14 +5,15 @@ import * as bin from "./bin.js";
 import * as bins from "./bins.js";
 import * as deliveries from "./deliveries.js";
 import * as delivery from "./delivery.js";
-import { make, sayAnew } from "./dom.js";
+import { make, nameWindow, sayAnew } from "./dom.js";
 import * as endpoint from "./endpoint.js";
 import * as endpoints from "./endpoints.js";
 import { renewTimes } from "./format.js";
 import * as keys from "./keys.js";
 import * as login from "./login.js";
 import * as overview from "./overview.js";
-import { stopSampling } from "./sampler.js";
+import { leave, restore } from "./place.js";
+import { forget } from "./sampler.js";
 import { session } from "./session.js";
 import * as user from "./user.js";
 
@@ -49,6 +50,7 @@ function openView(root, [place = "", name, ...rest], query) {
 let close;
 
 function clear() {
+  leave();
   close?.();
   close = undefined;
   document.querySelector("dialog[open]")?.close();
@@ -61,7 +63,8 @@ function show() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   let parts = [];
   try {
-    parts = path === "" ? [] : path.split("/").map(decodeURIComponent);
+    parts = path.split("/").map(decodeURIComponent);
+    if (parts.at(-1) === "") parts.pop();
   } catch {
     // Not an address of ours.
     parts = ["?"];
@@ -74,7 +77,8 @@ function show() {
   } catch (error) {
     root.replaceChildren(make("p", { class: "problem", role: "alert" }, error.message));
   }
-  document.title = `${view.querySelector("h1")?.textContent ?? "Console"} · Tidings`;
+  nameWindow(view.querySelector("h1")?.textContent ?? "Console");
+  restore(view);
 }
 
 function showMenu(place) {
@@ -91,11 +95,11 @@ function showMenu(place) {
 /** Asks for a credential, and shows the view of the address with it. */
 function signIn(reason) {
   clear();
-  stopSampling();
+  forget();
   session.signOut();
   nav.replaceChildren();
   account.replaceChildren();
-  document.title = "Sign in · Tidings";
+  nameWindow("Sign in");
   login.open(view, reason, start);
 }
 
@@ -117,7 +121,6 @@ addEventListener("hashchange", () => {
   if (view.querySelector("#login") !== null) return;
   // Who uses the keyboard is in the new view, and not in what led there.
   document.getElementById("main").focus({ preventScroll: true });
-  scrollTo(0, 0);
   show();
 });
 document.querySelector(".skip").addEventListener("click", (event) => {

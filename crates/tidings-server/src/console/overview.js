@@ -50,19 +50,19 @@ export function open(root) {
   const start = firstSteps();
   start.hidden = true;
   const source = make("p", { class: "soft", id: "source" }, "of the instance that replies, while this page is open");
-  root.append(
-    make("header", { class: "head" }, make("h1", {}, title), source),
-    problem,
-    start,
+  const figures = [
     make("div", { class: "charts" }, charts.map(({ element }) => element)),
     make("section", { class: "card" },
       make("h2", {}, "Since the start of the instance"),
       make("dl", { class: "totals" }, totals.map(({ words, value }) => make("div", {}, make("dt", {}, words), value)))),
-  );
+  ];
+  root.append(make("header", { class: "head" }, make("h1", {}, title), source), problem, start, ...figures);
   return follow((samples, metrics, error, instances) => {
     problem.hidden = error === undefined;
+    const isForOthers = error !== undefined && isRefused(error);
+    for (const element of [source, ...figures]) element.hidden = isForOthers;
     if (error !== undefined) {
-      problem.textContent = isRefused(error) ? `This view is not for you: ${error.message}.` : `${error.message}. Trying again.`;
+      problem.textContent = isForOthers ? `This view is not for you: ${error.message}.` : `${error.message}. Trying again.`;
     }
     if (metrics === undefined) return;
     source.textContent = instances.length > 1

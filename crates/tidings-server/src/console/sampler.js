@@ -82,9 +82,14 @@ export function follow(listener) {
   return () => listeners.delete(listener);
 }
 
-/** Forgets everything, for another caller. */
-export function stopSampling() {
+function stopSampling() {
   running?.stop();
   running = undefined;
   readings.length = samples.length = 0;
+}
+
+/** Forgets everything, for another caller. */
+export function forget() {
+  stopSampling();
+  problem = undefined;
 }

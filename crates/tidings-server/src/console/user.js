@@ -2,8 +2,9 @@
 
 import { call, part } from "./api.js";
 import { field, line } from "./dialog.js";
-import { button, make } from "./dom.js";
+import { button, make, retire } from "./dom.js";
 import { count, fullTime, time } from "./format.js";
+import { keep, kept } from "./place.js";
 import { session } from "./session.js";
 
 /** The most lines of the live feed; the inbox has older ones. */
@@ -88,6 +89,12 @@ export function open(root, user, query) {
     },
     () => presence.remove(),
   );
+
+  /** Who uses the keyboard is in the first of what was loaded last. */
+  const showMore = (hasMore, before) => {
+    if (hasMore) more.hidden = false;
+    else retire(more, list.children[before]?.querySelector("button:not([hidden])") ?? tabs.querySelector("a"));
+  };
 
   const rows = new Map();
   /** Which notifications are listed, unless the inbox itself is shown. */
@@ -188,6 +195,8 @@ export function open(root, user, query) {
   // A list of its own, for what the inbox does not have: loaded again after each change.
   let items = [];
   let next = null;
+  /** As many as there were before the person left and came back. */
+  const begun = Math.min(kept().shown ?? 50, 1000);
   let loading = false;
   let isStale = false;
   async function reload() {
@@ -197,11 +206,11 @@ export function open(root, user, query) {
     try {
       while (isStale && !closed) {
         isStale = false;
-        const page = await tidings.list({ ...ownList, limit: Math.min(Math.max(items.length, 50), 1000) });
+        const page = await tidings.list({ ...ownList, limit: Math.min(Math.max(items.length, begun), 1000) });
         if (closed) return;
         ({ data: items, next } = page);
         show(items, nothing);
-        more.hidden = next === null;
+        showMore(next !== null, 0);
       }
     } catch (error) {
       empty.hidden = items.length > 0;
@@ -211,16 +220,32 @@ export function open(root, user, query) {
     }
   }
 
-  async function loadMore() {
-    if (ownList === undefined) return inbox.loadMore();
-    const page = await tidings.list({ ...ownList, cursor: next });
-    items = [...items, ...page.data];
-    next = page.next;
-    show(items, nothing);
-    more.hidden = next === null;
+  /** Loads of the inbox what there was before. What cannot be loaded now, the button loads. */
+  async function loadAgain() {
+    try {
+      while (!closed && inbox.state.hasMore && inbox.state.items.length < begun) await inbox.loadMore();
+    } catch (error) {
+      console.warn("not loaded again:", error.message);
+    }
   }
 
-  let nothing = `Nothing has been sent to ${user} yet.`;
+  async function loadMore() {
+    if (ownList === undefined) {
+      await inbox.loadMore();
+      if (!closed) keep({ shown: inbox.state.items.length });
+      return;
+    }
+    const page = await tidings.list({ ...ownList, cursor: next });
+    if (closed) return;
+    const before = items.length;
+    items = [...items, ...page.data];
+    next = page.next;
+    keep({ shown: items.length });
+    show(items, nothing);
+    showMore(next !== null, before);
+  }
+
+  let nothing = `Nothing has been sent to ${session.user === undefined ? user : "you"} yet.`;
   if (filter === "unread" || filter === "archived" || type !== "") {
     ownList = { ...(filter === "unread" ? { unread: true } : {}), ...(filter === "archived" ? { archived: true } : {}), ...(type ? { type } : {}) };
     const what = filter === "archived" ? "archived" : filter === "unread" ? "unread" : "in the inbox";
@@ -242,6 +267,7 @@ export function open(root, user, query) {
         onHello: ({ cursor }) => addLine("connected", `after ${cursor}`),
       });
     }
+    let isFirst = true;
     inbox.subscribe((state) => {
       showStatus(state.status, state.error);
       if (state.isLoading) {
@@ -253,8 +279,11 @@ export function open(root, user, query) {
         // Whatever changes the inbox may change this list.
         reload();
       } else if (filter === "inbox") {
+        const before = list.children.length;
         show(state.items, nothing);
-        more.hidden = !state.hasMore;
+        showMore(state.hasMore, before);
+        if (isFirst) loadAgain();
+        isFirst = false;
       }
     });
   });

@@ -42,6 +42,7 @@ scripts! {
     "main.js"
     "metrics.js"
     "overview.js"
+    "place.js"
     "poll.js"
     "sampler.js"
     "session.js"

@@ -4,6 +4,7 @@ mod access;
 mod files;
 mod inbox;
 mod overview;
+mod places;
 mod webhooks;
 
 use std::process::Stdio;

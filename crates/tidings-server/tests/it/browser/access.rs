@@ -62,7 +62,7 @@ async fn a_person_signs_in_with_a_key_that_is_in_no_url_and_makes_another() {
     browser.until_shown("There is no key yet.").await;
     browser.click("#new-key").await;
     browser.submit().await;
-    browser.until_shown("name: expected a text").await;
+    browser.until_shown("Name: expected a text").await;
     browser.type_into("dialog [name=name]", "shop").await;
     browser.click("dialog [value=read]").await;
     browser.submit().await;

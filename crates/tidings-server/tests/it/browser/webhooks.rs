@@ -26,7 +26,7 @@ async fn a_person_manages_an_endpoint_from_its_making_to_its_end() {
     let at_url =
         "document.activeElement.name === 'url' && document.activeElement.matches('[aria-invalid]')";
     browser.until("the field is named", at_url).await;
-    assert!(browser.text("dialog .error").await.starts_with("url: "));
+    assert!(browser.text("dialog .error").await.starts_with("URL: "));
     browser
         .type_into("dialog [name=url]", &receiver.url())
         .await;
@@ -195,7 +195,9 @@ async fn a_person_sees_why_a_delivery_failed_and_follows_a_replay() {
     for wrong in ["", "soon"] {
         browser.type_into("dialog [name=overlap_ms]", wrong).await;
         browser.submit().await;
-        browser.until_shown("Expected a number of hours").await;
+        browser
+            .until_shown("Overlap in hours: expected a number of hours")
+            .await;
     }
     browser.type_into("dialog [name=overlap_ms]", "0,5").await;
     browser.submit().await;
@@ -204,13 +206,22 @@ async fn a_person_sees_why_a_delivery_failed_and_follows_a_replay() {
     browser.click("#replay-button").await;
     browser.type_into("dialog [name=per_second]", "many").await;
     browser.submit().await;
-    browser.until_shown("per_second: ").await;
+    browser
+        .until_shown("Events per second, at most: expected")
+        .await;
     browser.type_into("dialog [name=per_second]", "1").await;
     browser.submit().await;
     browser
         .until_shown("left to look at, at most 1 per second")
         .await;
     let ended = "document.querySelector('#replay').hidden";
+    browser.click("#stop-replay").await;
+    browser.until_shown("The replay is stopped").await;
+    browser.until("it is not under way", ended).await;
+    let focus = "document.activeElement.id === 'replay-button'";
+    browser.until("the focus is where it begins", focus).await;
+    browser.click("#replay-button").await;
+    browser.submit().await;
     browser.until("the replay ends", ended).await;
     browser.open(&server, "/#/deliveries?state=delivered").await;
     browser.until("all have arrived", &rows(3)).await;
@@ -270,7 +281,7 @@ async fn a_person_watches_webhooks_arrive_in_a_request_bin() {
     browser.click("#set-secret").await;
     browser.type_into("dialog [name=secret]", "nonsense").await;
     browser.submit().await;
-    let error = "document.querySelector('dialog .error')?.textContent.startsWith('secret: ')";
+    let error = "document.querySelector('dialog .error')?.textContent.startsWith('Secret: ')";
     browser.until("what is wrong with it", error).await;
     browser
         .type_into(
