@@ -8,22 +8,12 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-/// Streams that are opened at the same time: as many as a database serves at once, and soon done. With four times as
-/// many, ten thousand that reconnect are not sooner done, and others wait twice as long.
-const AT_ONCE: usize = 16;
-
 /// After that, a stream is opened without a turn: those that have one may wait for a database that does not reply.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The turns of streams that are opened.
 #[derive(Debug)]
 pub(crate) struct Openings(Semaphore);
-
-impl Default for Openings {
-    fn default() -> Self {
-        Self(Semaphore::new(AT_ONCE))
-    }
-}
 
 /// A turn, until it is dropped. It must not be kept while a client is waited for.
 #[derive(Debug)]
@@ -33,6 +23,12 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Openings {
+    /// So many streams are opened at the same time: as many reads as the storage serves at once.
+    /// With four times as many, ten thousand that reconnect are not sooner done, and others wait twice as long.
+    pub(crate) fn new(at_once: usize) -> Self {
+        Self(Semaphore::new(at_once))
+    }
+
     /// Waits for a turn, in the order of the calls, for a while.
     ///
     /// Cancel safe: a dropped call takes no turn.
@@ -52,9 +48,11 @@ mod tests {
 
     use super::*;
 
+    const AT_ONCE: usize = 4;
+
     #[tokio::test(start_paused = true)]
     async fn streams_are_opened_a_few_at_a_time_in_the_order_in_which_they_came() {
-        let openings = Openings::default();
+        let openings = Openings::new(AT_ONCE);
         let mut turns: Vec<_> = (0..AT_ONCE)
             .map(|_| openings.turn().now_or_never().unwrap())
             .collect();
@@ -70,7 +68,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_that_does_not_come_is_not_waited_for() {
-        let openings = Openings::default();
+        let openings = Openings::new(AT_ONCE);
         let turns: Vec<_> = (0..AT_ONCE)
             .map(|_| openings.turn().now_or_never().unwrap())
             .collect();

@@ -147,7 +147,7 @@ impl Server {
         let app = Arc::new(App {
             permits: Permits::new(Arc::clone(&limits)),
             limits,
-            openings: Openings::default(),
+            openings: Openings::new(storage.reads_at_once),
             event_loops,
             bins: Bins::default(),
             bodies: Room::default(),

@@ -52,6 +52,8 @@ pub(crate) struct Storage {
     pub(crate) records: Arc<dyn Records>,
     pub(crate) requests: Arc<dyn Requests>,
     pub(crate) api_keys: Arc<dyn ApiKeyStore>,
+    /// How many reads it serves at the same time; others wait behind them.
+    pub(crate) reads_at_once: usize,
 }
 
 impl Storage {

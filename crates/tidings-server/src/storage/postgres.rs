@@ -44,6 +44,9 @@ use crate::idempotency::Once;
 
 const COMPONENT: &str = "tidings_server";
 
+/// The logs of users have four connections, and each takes the next requests before it has replied to the first.
+const READS_AT_ONCE: usize = 16;
+
 /// The steps of the migration. One that was released is never changed; a change is another step.
 const STEPS: &[&str] = &[
     include_str!("postgres/schema.sql"),
@@ -106,6 +109,7 @@ pub(super) async fn open_in(config: Config, redis: Option<Redis>) -> Result<Stor
         api_keys: Arc::clone(&records) as Arc<dyn ApiKeyStore>,
         requests: Arc::clone(&records) as Arc<dyn Requests>,
         records,
+        reads_at_once: READS_AT_ONCE,
     })
 }
 

@@ -93,6 +93,7 @@ pub(super) async fn open_in(database: Database) -> Result<Storage, StorageError>
         api_keys: Arc::clone(&records) as Arc<dyn ApiKeyStore>,
         requests: Arc::clone(&records) as Arc<dyn Requests>,
         records,
+        reads_at_once: READERS,
     })
 }
 
