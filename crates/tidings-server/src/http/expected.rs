@@ -71,7 +71,7 @@ pub(crate) trait Field: DeserializeOwned {
         false
     }
 
-    /// The part of a value that is wrong, if the value has parts.
+    /// The part of a value that is wrong, if the value has parts; or what is wrong with one that has the right JSON type.
     fn wrong_part(_json: &str) -> Option<Mistake> {
         None
     }
@@ -138,9 +138,6 @@ macro_rules! field {
 
 field!(String, "a string");
 field!(bool, "true or false");
-field!(u32, "a whole number from 0 to 4294967295");
-field!(u64, "a whole number, 0 or more");
-field!(NonZeroU32, "a whole number from 1 to 4294967295");
 field!(Format, r#""envelope" or "raw""#);
 field!(SignatureScheme, r#""standard" or "timestamped""#);
 field!(
@@ -159,6 +156,24 @@ field!(EventPattern, "a string", is_string);
 fn is_string(json: &str) -> bool {
     json.starts_with('"')
 }
+
+/// The field says what its largest value is: that of the type would mislead.
+macro_rules! whole {
+    ($type:ty, $least:literal) => {
+        impl Field for $type {
+            const EXPECTED: &'static str = concat!("a whole number, ", $least, " or more");
+
+            fn wrong_part(json: &str) -> Option<Mistake> {
+                let is_too_large = json.bytes().all(|byte| byte.is_ascii_digit()) && json != "0";
+                is_too_large.then(|| Mistake::new("expected a smaller number"))
+            }
+        }
+    };
+}
+
+whole!(u32, "0");
+whole!(u64, "0");
+whole!(NonZeroU32, "1");
 
 macro_rules! array {
     ($element:ty, $expected:expr) => {

@@ -236,7 +236,19 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
         "/v1/endpoints",
         r#"{"url":"http://h/","rate_limit":0}"#,
         "rate_limit",
-        "expected a whole number from 1 to 4294967295",
+        "expected a whole number, 1 or more",
+    ),
+    (
+        "/v1/endpoints",
+        r#"{"url":"http://h/","rate_limit":4294967296}"#,
+        "rate_limit",
+        "expected a smaller number",
+    ),
+    (
+        "/v1/endpoints",
+        r#"{"url":"http://h/","schedule":[0,99999999999999999999]}"#,
+        "schedule[1]",
+        "expected a smaller number",
     ),
     (
         "/v1/endpoints",
