@@ -24,6 +24,9 @@ const ENDPOINT_TABLES: &str = "
                            PRIMARY KEY (endpoint, id)) WITHOUT ROWID;
     CREATE TABLE health (endpoint INTEGER PRIMARY KEY, delivered INTEGER, at INTEGER);";
 
+/// Divides no number of endpoints: each has its turn.
+const A_PRIME: usize = 7919;
+
 const COUNT: &str = "INSERT INTO log VALUES (?1, 1, 1)
     ON CONFLICT DO UPDATE SET top = top + 1, unread = unread + 1 RETURNING top";
 
@@ -36,13 +39,13 @@ struct Logs {
 }
 
 /// Commits events and counts of 100 users, so many events a commit, from one thread: as callers would share
-/// commits that always wait. Returns the events a second.
+/// commits that always wait. Returns the events per second.
 pub(crate) fn commits(events: usize, length: Duration) -> Rate {
     let users: Vec<_> = (0..100).map(user).collect();
     Logs::new().commit(&users, events, length)
 }
 
-/// The events a second of so many users, spread over as many as there are, 64 a commit. Each has an event already.
+/// The events per second of so many users, spread over as many as there are, 64 a commit. Each has an event already.
 pub(crate) fn rate_among(few: usize, users: usize, length: Duration) -> f64 {
     let mut logs = Logs::new();
     let all: Vec<_> = (0..users).map(user).collect();
@@ -56,8 +59,10 @@ pub(crate) fn rate_among(few: usize, users: usize, length: Duration) -> f64 {
 }
 
 /// The deliveries a second to so many endpoints in turn, 64 a commit, as many as there are to be. The outcome of each is
-/// written by the commit after that of the delivery.
+/// written by the commit after that of the delivery. Those who follow each other are not neighbours in the file, because
+/// ids of endpoints are random.
 pub(crate) fn deliveries_among(endpoints: usize, deliveries: usize) -> f64 {
+    let endpoint_of = |id: usize| id * A_PRIME % endpoints;
     let mut logs = Logs::new();
     logs.connection.execute_batch(ENDPOINT_TABLES).unwrap();
     let transaction = logs.connection.transaction().unwrap();
@@ -71,7 +76,7 @@ pub(crate) fn deliveries_among(endpoints: usize, deliveries: usize) -> f64 {
         let transaction = logs.connection.transaction().unwrap();
         for id in first..(first + POSTERS).min(deliveries) {
             let mut insert = prepared(&transaction, "INSERT INTO delivery VALUES (?1, ?2, 0)");
-            insert.execute([id % endpoints, id]).unwrap();
+            insert.execute([endpoint_of(id), id]).unwrap();
             let Some(ended) = id.checked_sub(POSTERS) else {
                 continue;
             };
@@ -79,7 +84,7 @@ pub(crate) fn deliveries_among(endpoints: usize, deliveries: usize) -> f64 {
             let tally = "UPDATE health SET delivered = delivered + 1, at = ?2 WHERE endpoint = ?1";
             for outcome in [end, tally] {
                 let mut outcome = prepared(&transaction, outcome);
-                outcome.execute([ended % endpoints, ended]).unwrap();
+                outcome.execute([endpoint_of(ended), ended]).unwrap();
             }
         }
         transaction.commit().unwrap();
