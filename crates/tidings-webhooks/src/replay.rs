@@ -19,7 +19,7 @@ const DEFAULT_PER_SECOND: u32 = 10;
 const MAX_PER_SECOND: u32 = 10_000;
 
 impl Replay {
-    /// What was accepted from a time on until now, ten a second.
+    /// What was accepted from a time on until now, ten per second.
     pub fn since(since: Timestamp) -> Self {
         Self {
             since,
@@ -34,7 +34,7 @@ impl Replay {
         self
     }
 
-    /// Sets how many are sent a second at most: 1 to 10,000.
+    /// Sets how many are sent per second at most: 1 to 10,000.
     pub fn per_second(mut self, per_second: u32) -> Self {
         self.per_second = per_second;
         self

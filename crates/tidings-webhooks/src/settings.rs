@@ -45,7 +45,7 @@ pub struct EndpointSettings {
     /// How requests are signed. Never empty.
     #[serde(default = "standard_alone")]
     pub signatures: Vec<SignatureScheme>,
-    /// Most requests a second; `None` means no limit.
+    /// Most requests per second; `None` means no limit.
     #[serde(default)]
     pub rate_limit: Option<NonZeroU32>,
     /// The deadline of one attempt; `None` means that of the [options](crate::Options).

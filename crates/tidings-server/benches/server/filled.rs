@@ -44,7 +44,7 @@ async fn fill(address: &str, users: usize, each: usize) {
     posters.join_all().await;
 }
 
-/// All streams reconnect at once, each 100 events behind, while another user gets 50 notifications a second.
+/// All streams reconnect at once, each 100 events behind, while another user gets 50 notifications per second.
 pub(crate) async fn reconnect(length: Duration) {
     let users = if is_quick() { 500 } else { 10_000 };
     let server = Server::with(&["--max-streams", "12000"]);

@@ -170,7 +170,7 @@ async fn inserts(length: Duration) -> Rate {
     rate
 }
 
-/// The rows that the server writes as well, in one statement that checks nothing. Returns the events a second.
+/// The rows that the server writes as well, in one statement that checks nothing. Returns the events per second.
 async fn same_rows(size: usize, length: Duration) -> Rate {
     let schema = Schema::create().await;
     let config = Config::new(&schema.url()).unwrap();
@@ -224,7 +224,7 @@ async fn group_commit(length: Duration) -> Rate {
     Rate::new(rows, elapsed, &latencies)
 }
 
-/// The same callers over the store of the users' logs, without a server. Returns the events a second.
+/// The same callers over the store of the users' logs, without a server. Returns the events per second.
 async fn logs_alone(length: Duration) -> Rate {
     let schema = Schema::create().await;
     let config = Config::new(&schema.url()).unwrap();
@@ -280,7 +280,7 @@ pub(crate) async fn to_the_screens_of_another(length: Duration) {
     )
     .await;
     Row::time(
-        "accept to the screen of another instance, 500 a second",
+        "accept to the screen of another instance, 500 per second",
         &other,
     )
     .beside("of the same instance", &alone)
@@ -292,7 +292,7 @@ pub(crate) async fn to_the_screens_of_another(length: Duration) {
 /// that rests up to ten seconds later (`PGSTAT_IDLE_INTERVAL`).
 const SETTLED: Duration = Duration::from_secs(15);
 
-/// How many transactions a second the database makes for a server with idle streams, and for one without.
+/// How many transactions per second the database makes for a server with idle streams, and for one without.
 pub(crate) async fn idle(length: Duration) {
     let client = database().await;
     let server = Server::on(&url());

@@ -18,7 +18,7 @@ const FAN_OUTS: usize = 50;
 const RATE: usize = 1000;
 const USERS: usize = 50;
 
-/// One event to 1,000 streams of its user, 50 a second.
+/// One event to 1,000 streams of its user, 50 per second.
 pub(crate) async fn fan_out(length: Duration) {
     let server = Server::with(&["--max-streams-per-user", "1000"]);
     let requests = vec![streams::events("all"); FAN_OUT];
@@ -51,7 +51,7 @@ pub(crate) async fn fan_out(length: Duration) {
         }
     })
     .await;
-    Row::time("one event to 1,000 streams, 50 a second", &ours)
+    Row::time("one event to 1,000 streams, 50 per second", &ours)
         .beside("writes of bare loops", &bare)
         .target(Target::AtMost(3.0))
         .target(Target::P99(10.0))
@@ -111,7 +111,7 @@ fn bare_loop() -> (String, Vec<mpsc::Sender<String>>) {
     (address, senders)
 }
 
-/// 1,000 notifications a second to screens of 50 users, with and without streams of others.
+/// 1,000 notifications per second to screens of 50 users, with and without streams of others.
 pub(crate) async fn beside_others(length: Duration) {
     let others = if is_quick() { 1000 } else { 10_000 };
     let server = Server::with(&["--max-streams", "12000"]);
@@ -138,7 +138,7 @@ pub(crate) async fn beside_others(length: Duration) {
     )
     .await;
     Row::time(
-        &format!("accept to a screen, 1,000 a second, {others} streams of others"),
+        &format!("accept to a screen, 1,000 per second, {others} streams of others"),
         &beside,
     )
     .beside("no streams of others", &alone)

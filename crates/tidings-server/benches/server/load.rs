@@ -19,7 +19,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// How many requests a second, with so much in each.
+    /// How many requests per second, with so much in each.
     pub(crate) fn rate(&self, each: usize) -> Rate {
         Rate::new(self.count * each, self.elapsed, &self.latencies)
     }

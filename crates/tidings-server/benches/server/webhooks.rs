@@ -177,7 +177,7 @@ pub(crate) async fn isolation(length: Duration) {
     let busy = healthy(&mut poster, &arrivals, length).await;
     Row::time(
         &format!(
-            "accept to webhook, 50 a second, {backlog} deliveries to {STALLED} stalled endpoints"
+            "accept to webhook, 50 per second, {backlog} deliveries to {STALLED} stalled endpoints"
         ),
         &busy,
     )

@@ -31,17 +31,17 @@ pub struct LimitSettings {
           value_parser = count(1, 1_000_000_usize))]
     pub max_address_connections: Option<usize>,
 
-    /// Maximum number of requests a second of each API key; those of the configuration count together
+    /// Maximum number of requests per second of each API key; those of the configuration count together
     /// [default: no limit]
     #[arg(long, env = "TIDINGS_MAX_KEY_REQUESTS", value_name = "COUNT", value_parser = rate())]
     pub max_key_requests: Option<NonZeroU32>,
 
-    /// Maximum number of requests a second of each user with a token
+    /// Maximum number of requests per second of each user with a token
     #[arg(long, env = "TIDINGS_MAX_USER_REQUESTS", value_name = "COUNT",
           default_value = "300", value_parser = rate())]
     pub max_user_requests: NonZeroU32,
 
-    /// Maximum number of notifications a second for each user [default: no limit]
+    /// Maximum number of notifications per second for each user [default: no limit]
     #[arg(long, env = "TIDINGS_MAX_USER_NOTIFICATIONS", value_name = "COUNT", value_parser = rate())]
     pub max_user_notifications: Option<NonZeroU32>,
 

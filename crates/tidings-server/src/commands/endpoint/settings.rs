@@ -70,7 +70,7 @@ struct Settings {
     #[arg(long = "signature", value_name = "SCHEME", value_delimiter = ',', value_parser = signature)]
     signatures: Vec<SignatureScheme>,
 
-    /// Maximum number of requests a second
+    /// Maximum number of requests per second
     #[arg(long, value_name = "COUNT", value_parser = count(1_u32, u32::MAX))]
     rate_limit: Option<u32>,
 

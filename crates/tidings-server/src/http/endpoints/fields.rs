@@ -59,7 +59,7 @@ request! {
         "since" since: Option<Time>,
         /// The time after the last event; all of them if it is missing.
         "until" until: Option<Time>,
-        /// Most requests a second; 10 if it is missing.
+        /// Most requests per second; 10 if it is missing.
         #[schemars(range(min = 1, max = 10_000))]
         "per_second" per_second: Option<u32>,
     }
