@@ -46,7 +46,8 @@ function isAddress(url: unknown): url is string {
 
 /** Whether the server takes this name. A URL would drop `.` and `..`, and lead to another route. */
 function isUser(name: unknown): boolean {
-  if (typeof name !== "string" || ["", ".", ".."].includes(name) || /\p{Cc}/u.test(name)) return false;
+  if (typeof name !== "string" || ["", ".", ".."].includes(name) || name !== name.trim()) return false;
+  if (/[\p{Cc}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/u.test(name)) return false;
   return new TextEncoder().encode(name).length <= 255;
 }
 
@@ -63,7 +64,7 @@ export class Tidings {
   constructor(options: TidingsOptions) {
     expectOptions(options, "user", "url", "token", "transport", "share", "credentials", "maxWaitMs");
     const { user, token, url = ownUrl(), transport = "sse", share = true, credentials = "same-origin", maxWaitMs = 30_000 } = options;
-    expect("user", isUser(user), "the name of a user: 1 to 255 bytes, no control characters, not `.` or `..`", user);
+    expect("user", isUser(user), "the name of a user: 1 to 255 bytes, no control characters, no space at either end, not `.` or `..`", user);
     expect("url", url !== undefined && isAddress(url), "the address of a Tidings server, with http or https", url);
     expect("token", token === undefined || typeof token === "function", "a function that returns a token", typeof token);
     expect("transport", TRANSPORTS.includes(transport), TRANSPORTS.join(" or "), transport);

@@ -181,13 +181,13 @@ export class TidingsInboxElement extends Base {
       const { activeElement } = document;
       if (!isOpen && (activeElement === document.body || activeElement === this)) bell.focus({ preventScroll: true });
     });
-    list.addEventListener("keydown", (event) => this.#onKey(event));
+    panel.addEventListener("keydown", (event) => this.#onKey(event));
     root.replaceChildren(bell, announcer, panel);
     this.#parts = {
       bell, badge, markAll, list, empty, loading, more, scroll, notice, noticeText, noticeAction,
       done, doneText, doneAction, panel, announcer,
     };
-    this.#showBadge(0);
+    this.#showBadge(undefined);
   }
 
   /** Opens the list. */
@@ -273,21 +273,21 @@ export class TidingsInboxElement extends Base {
     const error = asTidingsError(thrown);
     // For the developer of the page: the person is shown plain words.
     if (!error.isRetryable) console.error(error);
-    this.dispatchEvent(new CustomEvent("tidings-error", { detail: error }));
+    this.dispatchEvent(new CustomEvent("tidings-error", { detail: error, bubbles: true, composed: true }));
   }
 
   #announce(notification: Notification): void {
     this.#arrived = notification.id;
     const { announcer } = this.#parts ?? {};
     if (announcer !== undefined) announcer.textContent = this.#labels.arrived(displayOf(notification).title);
-    this.dispatchEvent(new CustomEvent("tidings-notification", { detail: notification }));
+    this.dispatchEvent(new CustomEvent("tidings-notification", { detail: notification, bubbles: true, composed: true }));
   }
 
   #show(state: InboxState): void {
     const parts = this.#parts;
     if (parts === undefined) return;
     const { items, unseen, unread, hasMore, isLoading } = state;
-    this.#showBadge(unseen);
+    this.#showBadge(isLoading ? undefined : unseen);
     // The button that loads more goes, and who used it is in what it has loaded.
     const isDone = !hasMore && this.shadowRoot?.activeElement === parts.more;
     const first = isDone ? parts.list.children.length : undefined;
@@ -356,10 +356,16 @@ export class TidingsInboxElement extends Base {
     this.#undoTimer = setTimeout(hide, UNDO_MS);
   }
 
-  #showBadge(unseen: number): void {
+  /** Shows how many are unseen; `undefined` if that is not known. */
+  #showBadge(unseen: number | undefined): void {
     const { badge, bell } = this.#parts ?? {};
     if (badge === undefined || bell === undefined) return;
     const { notifications, unseen: words } = this.#labels;
+    if (unseen === undefined) {
+      badge.hidden = true;
+      bell.setAttribute("aria-label", notifications);
+      return;
+    }
     badge.hidden = unseen === 0;
     badge.textContent = unseen > 99 ? "99+" : String(unseen);
     badge.classList.toggle("new", unseen > this.#badge);
@@ -386,7 +392,8 @@ export class TidingsInboxElement extends Base {
       if (place !== row.element) list.insertBefore(row.element, place);
       before = row.element;
     }
-    if (list.querySelector('li[tabindex="0"]') === null) list.firstElementChild?.setAttribute("tabindex", "0");
+    const reached = list.querySelector('li[tabindex="0"]') ?? list.firstElementChild;
+    if (reached !== null) this.#reach(reached);
   }
 
   #addRow(item: Notification): Row {
@@ -423,9 +430,16 @@ export class TidingsInboxElement extends Base {
   #onKey(event: KeyboardEvent): void {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     const { target } = event;
+    const rows = [...(this.#parts?.list.children ?? [])];
     const row = target instanceof Element ? target.closest("li") : null;
-    if (row === null) return;
-    const rows = [...(row.parentElement?.children ?? [])];
+    if (row === null) {
+      // The list has just been opened.
+      const first = target === this.#parts?.panel ? { ArrowDown: rows[0], Home: rows[0], End: rows.at(-1) }[event.key] : undefined;
+      if (!(first instanceof HTMLElement)) return;
+      this.#focus(first);
+      event.preventDefault();
+      return;
+    }
     const to = { ArrowDown: row.nextElementSibling, ArrowUp: row.previousElementSibling, Home: rows[0], End: rows.at(-1) }[event.key];
     if (to instanceof HTMLElement) this.#focus(to);
     else if (event.key === "Delete") this.#archive(row.dataset["id"] ?? "");
@@ -434,10 +448,18 @@ export class TidingsInboxElement extends Base {
     event.preventDefault();
   }
 
-  /** One row at a time is reached by the tabulator; the arrow keys choose it. */
+  /** One row at a time, with what is in it, is reached by the tabulator. */
+  #reach(row: Element): void {
+    for (const { element } of this.#rows.values()) {
+      const isReached = element === row;
+      element.tabIndex = isReached ? 0 : -1;
+      for (const inner of element.querySelectorAll<HTMLElement>("a, button")) inner.tabIndex = isReached ? 0 : -1;
+    }
+  }
+
+  /** The arrow keys choose the row. */
   #focus(row: HTMLElement): void {
-    for (const other of this.#rows.values()) other.element.tabIndex = -1;
-    row.tabIndex = 0;
+    this.#reach(row);
     row.focus();
   }
 

@@ -86,9 +86,17 @@ test("the keyboard alone is enough", async (t) => {
   await browser.type(KEYS.delete);
   await browser.until("it is archived, and the focus stays in the list", `${isTrue(`$$("li").length === 2`)}`);
   await browser.until("the one below has the focus", focused("one"));
+  // Behind the link and the buttons of this row, and of no other.
+  await browser.type(KEYS.tab, KEYS.tab, KEYS.tab, KEYS.tab);
+  await browser.until("it can be undone", isTrue(`root.activeElement?.textContent === "Undo"`));
+  await browser.type(KEYS.enter);
+  await browser.until("it is back", isTrue(`$$("li").length === 3`));
+  await browser.run(inside(`$(".panel").focus()`));
+  await browser.type(KEYS.end);
+  await browser.until("the last row has the focus", focused("one"));
   await browser.type(KEYS.enter);
   await browser.until("the link is followed", `() => location.hash === "#one"`);
-  await until("it is read", async () => (await counts(server)).unread === 1);
+  await until("it is read", async () => (await counts(server)).unread === 2);
   await browser.type(KEYS.escape);
   await browser.until("the list is closed, and the bell has the focus", isTrue(`!$(".panel").matches(":popover-open") && root.activeElement === $(".bell")`));
 });
@@ -366,6 +374,7 @@ test("tokens come from the application, and words say when there is none", async
     await browser.goto(app);
     await browser.click(find(".bell"));
     await browser.until("the words", isTrue(`$(".notice").innerText.includes("${words}")`));
+    assert.equal(await browser.run(inside(`$(".bell").ariaLabel`)), "Notifications", "how many there are is not known");
     issue = () => token("anna", 600, secret);
     await browser.until("the list", isTrue(`$$("li").length === 1 && $(".notice").hidden`));
   }

@@ -22,7 +22,7 @@ describe("errors", { concurrency: true }, () => {
   test("a wrong option is refused by its name", () => {
     const right = { url: "http://127.0.0.1:1", user: "anna" };
     const wrong = {
-      user: [undefined, "", ".", "..", 7, "a\nb", "ä".repeat(128)],
+      user: [undefined, "", ".", "..", 7, "a\nb", " a", "a\u202eb", "ä".repeat(128)],
       url: ["", new URL("http://127.0.0.1:1"), "tidings.example.com", "/tidings", "ftp://tidings.example.com", 7, undefined],
       token: ["eyJ.e30.x", Promise.resolve("eyJ.e30.x")],
       transport: ["", "SSE", "http", null],

@@ -1684,7 +1684,9 @@ function isAddress(url) {
 	}
 }
 function isUser(name) {
-	if (typeof name !== "string" || ["", ".", ".."].includes(name) || /\p{Cc}/u.test(name))
+	if (typeof name !== "string" || ["", ".", ".."].includes(name) || name !== name.trim())
+		return false;
+	if (/[\p{Cc}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/u.test(name))
 		return false;
 	return new TextEncoder().encode(name).length <= 255;
 }
@@ -1695,7 +1697,7 @@ class Tidings {
 	constructor(options) {
 		expectOptions(options, "user", "url", "token", "transport", "share", "credentials", "maxWaitMs");
 		const { user, token, url = ownUrl(), transport = "sse", share = true, credentials = "same-origin", maxWaitMs = 30_000 } = options;
-		expect("user", isUser(user), "the name of a user: 1 to 255 bytes, no control characters, not `.` or `..`", user);
+		expect("user", isUser(user), "the name of a user: 1 to 255 bytes, no control characters, no space at either end, not `.` or `..`", user);
 		expect("url", url !== undefined && isAddress(url), "the address of a Tidings server, with http or https", url);
 		expect("token", token === undefined || typeof token === "function", "a function that returns a token", typeof token);
 		expect("transport", TRANSPORTS.includes(transport), TRANSPORTS.join(" or "), transport);
@@ -2254,13 +2256,13 @@ class TidingsInboxElement extends Base {
 			if (!isOpen && (activeElement === document.body || activeElement === this))
 				bell.focus({ preventScroll: true });
 		});
-		list.addEventListener("keydown", (event) => this.#onKey(event));
+		panel.addEventListener("keydown", (event) => this.#onKey(event));
 		root.replaceChildren(bell, announcer, panel);
 		this.#parts = {
 			bell, badge, markAll, list, empty, loading, more, scroll, notice, noticeText, noticeAction,
 			done, doneText, doneAction, panel, announcer,
 		};
-		this.#showBadge(0);
+		this.#showBadge(undefined);
 	}
 	open() {
 		this.#parts?.panel.showPopover();
@@ -2334,21 +2336,21 @@ class TidingsInboxElement extends Base {
 		const error = asTidingsError(thrown);
 		if (!error.isRetryable)
 			console.error(error);
-		this.dispatchEvent(new CustomEvent("tidings-error", { detail: error }));
+		this.dispatchEvent(new CustomEvent("tidings-error", { detail: error, bubbles: true, composed: true }));
 	}
 	#announce(notification) {
 		this.#arrived = notification.id;
 		const { announcer } = this.#parts ?? {};
 		if (announcer !== undefined)
 			announcer.textContent = this.#labels.arrived(displayOf(notification).title);
-		this.dispatchEvent(new CustomEvent("tidings-notification", { detail: notification }));
+		this.dispatchEvent(new CustomEvent("tidings-notification", { detail: notification, bubbles: true, composed: true }));
 	}
 	#show(state) {
 		const parts = this.#parts;
 		if (parts === undefined)
 			return;
 		const { items, unseen, unread, hasMore, isLoading } = state;
-		this.#showBadge(unseen);
+		this.#showBadge(isLoading ? undefined : unseen);
 		const isDone = !hasMore && this.shadowRoot?.activeElement === parts.more;
 		const first = isDone ? parts.list.children.length : undefined;
 		this.#showRows(items);
@@ -2425,6 +2427,11 @@ class TidingsInboxElement extends Base {
 		if (badge === undefined || bell === undefined)
 			return;
 		const { notifications, unseen: words } = this.#labels;
+		if (unseen === undefined) {
+			badge.hidden = true;
+			bell.setAttribute("aria-label", notifications);
+			return;
+		}
 		badge.hidden = unseen === 0;
 		badge.textContent = unseen > 99 ? "99+" : String(unseen);
 		badge.classList.toggle("new", unseen > this.#badge);
@@ -2452,8 +2459,9 @@ class TidingsInboxElement extends Base {
 				list.insertBefore(row.element, place);
 			before = row.element;
 		}
-		if (list.querySelector('li[tabindex="0"]') === null)
-			list.firstElementChild?.setAttribute("tabindex", "0");
+		const reached = list.querySelector('li[tabindex="0"]') ?? list.firstElementChild;
+		if (reached !== null)
+			this.#reach(reached);
 	}
 	#addRow(item) {
 		const row = new Row(item, this.#labels, {
@@ -2490,10 +2498,16 @@ class TidingsInboxElement extends Base {
 		if (event.altKey || event.ctrlKey || event.metaKey)
 			return;
 		const { target } = event;
+		const rows = [...(this.#parts?.list.children ?? [])];
 		const row = target instanceof Element ? target.closest("li") : null;
-		if (row === null)
+		if (row === null) {
+			const first = target === this.#parts?.panel ? { ArrowDown: rows[0], Home: rows[0], End: rows.at(-1) }[event.key] : undefined;
+			if (!(first instanceof HTMLElement))
+				return;
+			this.#focus(first);
+			event.preventDefault();
 			return;
-		const rows = [...(row.parentElement?.children ?? [])];
+		}
 		const to = { ArrowDown: row.nextElementSibling, ArrowUp: row.previousElementSibling, Home: rows[0], End: rows.at(-1) }[event.key];
 		if (to instanceof HTMLElement)
 			this.#focus(to);
@@ -2505,10 +2519,16 @@ class TidingsInboxElement extends Base {
 			return;
 		event.preventDefault();
 	}
+	#reach(row) {
+		for (const { element } of this.#rows.values()) {
+			const isReached = element === row;
+			element.tabIndex = isReached ? 0 : -1;
+			for (const inner of element.querySelectorAll("a, button"))
+				inner.tabIndex = isReached ? 0 : -1;
+		}
+	}
 	#focus(row) {
-		for (const other of this.#rows.values())
-			other.element.tabIndex = -1;
-		row.tabIndex = 0;
+		this.#reach(row);
 		row.focus();
 	}
 	#moveFocusFrom(row) {
