@@ -376,7 +376,7 @@ impl Replay {
             endpoint.change(Method::DELETE, &["replay"], None).await?;
             writeln!(
                 std::io::stderr(),
-                "no replay to {} is under way",
+                "the replay to {} is stopped",
                 endpoint.id
             )?;
             return Ok(());

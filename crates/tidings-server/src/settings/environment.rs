@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 
 use clap::Command;
+use clap::builder::Resettable;
 use clap::error::ErrorKind;
 
 use super::file;
@@ -48,9 +49,11 @@ pub(crate) fn name_variable(
 fn wrong_value(command: &Command, arguments: &[OsString]) -> Option<clap::Error> {
     let (command, arguments) = subcommand(command, arguments.get(1..)?);
     // What else is missing or wrong is not the fault of a variable.
-    let alone = command
-        .clone()
-        .mut_args(|arg| arg.env(None::<&str>).required(false));
+    let alone = command.clone().mut_args(|arg| {
+        arg.env(None::<&str>)
+            .required(false)
+            .required_unless_present(Resettable::Reset)
+    });
     command.get_arguments().find_map(|arg| {
         let (flag, variable) = (arg.get_long()?, arg.get_env()?);
         let value = std::env::var_os(variable)?;

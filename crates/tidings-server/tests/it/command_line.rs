@@ -432,6 +432,10 @@ async fn a_variable_with_a_wrong_value_is_named_and_a_key_is_not_shown() {
             "invalid value 'nope' for '<ID>'",
         ),
         (
+            &["endpoint", "replay", "nope", "--stop"],
+            "invalid value 'nope' for '<ID>'",
+        ),
+        (
             &["inbox", "anna", "--limit", "0"],
             "invalid value '0' for '--limit",
         ),
