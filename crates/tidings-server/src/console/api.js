@@ -58,7 +58,8 @@ export async function callForText(method, path, body, canRenew = true) {
   const refusal = new CallError(error.message, status, error.code, error.field);
   if (status === 401) {
     if (canRenew && (await session.renew(credential)) !== credential) return callForText(method, path, body, false);
-    onUnauthorized(refusal);
+    // Of several requests that are refused, the first has signed out, and says why.
+    if (session.credential === credential) onUnauthorized(refusal);
   }
   throw refusal;
 }

@@ -10,7 +10,7 @@ import { poll, problemIn } from "./poll.js";
 
 const PAUSE_MS = 1000;
 const REPLIES = [
-  [200, "200: taken"], [204, "204: taken, without a body"], [400, "400: refused, and not tried again"], [410, "410: gone, which disables an endpoint"],
+  [200, "200: taken"], [204, "204: taken, without a body"], [400, "400: refused"], [410, "410: gone, which disables an endpoint"],
   [429, "429: too many requests"], [500, "500: failed"], [503, "503: not available"],
 ];
 

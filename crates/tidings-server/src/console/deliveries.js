@@ -21,6 +21,9 @@ export const stateChip = (state) => make("span", { class: "chip", "data-state": 
 /** Whether the time of the next attempt has come: it waits for its turn, or for a circuit to close. */
 export const isDue = (next) => next !== null && Date.parse(next) <= Date.now();
 
+/** Enough of a response to recognise it. */
+const cut = (text) => (text.length > 120 ? `${text.slice(0, 120)}…` : text);
+
 /** What went wrong in the last attempt of a delivery, if it failed. */
 export async function lastError({ id, attempts, state, reason }) {
   if (reason) return reason;
@@ -28,7 +31,7 @@ export async function lastError({ id, attempts, state, reason }) {
   const { data } = await call("GET", `${deliveryPath(id)}/attempts`).catch(() => ({ data: [] }));
   const last = data.at(-1);
   if (last === undefined) return undefined;
-  return last.error ?? (last.status >= 300 ? `status ${last.status}${last.response ? `: ${last.response.slice(0, 120)}` : ""}` : undefined);
+  return last.error ?? (last.status >= 300 ? `status ${last.status}${last.response ? `: ${cut(last.response)}` : ""}` : undefined);
 }
 
 /** Fills the rows of a table. With the names of endpoints, each row has its endpoint. */
@@ -37,10 +40,10 @@ export async function rowsOf(body, deliveries, { hasErrors = false, names } = {}
   showRows(body, deliveries.map((delivery, index) => rowOf(delivery, errors[index], names)));
 }
 
-function rowOf({ id, type, endpoint_id: endpoint, user_id: user, state, attempts, next_attempt_at: next, created_at: created, finished_at: finished }, error, names) {
-  const when = make("span", {}, state !== "pending" ? ["ended ", time(finished)] : isDue(next) ? "due now" : ["next ", time(next)]);
+function rowOf({ id, message_id: message, type, endpoint_id: endpoint, user_id: user, state, attempts, next_attempt_at: next, created_at: created, finished_at: finished }, error, names) {
+  const when = make("span", {}, state !== "pending" ? ["ended ", time(finished)] : isDue(next) ? "waits for its turn" : ["next ", time(next)]);
   return make("tr", { "data-id": id },
-    make("td", {}, make("a", { href: `#/deliveries/${id}`, class: "main" }, type || id), names && make("div", { class: "soft" }, make("a", { href: addressOf(user, endpoint) }, names.get(endpoint) ?? endpoint), user && ` of ${user}`), error && make("div", { class: "error" }, error)),
+    make("td", {}, make("a", { href: `#/deliveries/${id}`, class: "main" }, type || id), names && make("div", { class: "soft" }, make("a", { href: addressOf(user, endpoint) }, names.get(endpoint) ?? endpoint), user && ` of ${user}`, message && ` · ${message}`), error && make("div", { class: "error" }, error)),
     make("td", {}, stateChip(state)),
     make("td", { class: "number" }, counted(attempts, "attempt")),
     make("td", {}, make("span", {}, "made ", time(created))),
@@ -49,25 +52,28 @@ function rowOf({ id, type, endpoint_id: endpoint, user_id: user, state, attempts
 
 const nameOf = ({ description, url }) => description || url;
 
+/** The name of the endpoint of a delivery. One that was removed, or that the server does not tell, has its id. */
+export async function nameOfEndpoint({ endpoint_id: id, user_id: user }) {
+  try {
+    return nameOf(await call("GET", `${endpointsOf(session.user ?? user)}/${id}`));
+  } catch (error) {
+    return isFinal(error) ? id : undefined;
+  }
+}
+
 /** The endpoints that a delivery may be to, as far as the caller can list them. */
 async function endpointNames() {
   const { data } = await call("GET", endpointsOf(session.user));
   return new Map(data.map((endpoint) => [endpoint.id, nameOf(endpoint)]));
 }
 
-/** Adds names of endpoints of users, which no list has. Returns whether there may be new ones. */
+/** Adds names of endpoints of users, which no list has. Returns those that are new. */
 async function learnNames(names, deliveries) {
-  const unknown = new Map(deliveries.filter(({ endpoint_id: id }) => !names.has(id)).map(({ endpoint_id: id, user_id: user }) => [id, user]));
-  const some = [...unknown].slice(0, LEARNED);
-  await Promise.all(some.map(async ([id, user]) => {
-    try {
-      names.set(id, nameOf(await call("GET", `${endpointsOf(user)}/${id}`)));
-    } catch (error) {
-      // One that was removed, or that the server does not tell, keeps its id.
-      if (isFinal(error)) names.set(id, id);
-    }
-  }));
-  return some.length > 0;
+  const unknown = new Map(deliveries.filter(({ endpoint_id: id }) => !names.has(id)).map((delivery) => [delivery.endpoint_id, delivery]));
+  const learned = await Promise.all([...unknown].slice(0, LEARNED).map(async ([id, delivery]) => [id, await nameOfEndpoint(delivery)]));
+  const known = learned.filter(([, name]) => name !== undefined);
+  for (const [id, name] of known) names.set(id, name);
+  return known;
 }
 
 export function open(root, query) {
@@ -122,10 +128,11 @@ export function open(root, query) {
 
   const polled = poll(PAUSE_MS, async () => {
     if (names === undefined) {
-      names = await endpointNames();
+      const known = await endpointNames();
       // A user sees the deliveries of one endpoint at a time.
-      if (session.user !== undefined && chosen.endpoint === "") chosen.endpoint = [...names.keys()][0] ?? "";
-      if (session.user === undefined && chosen.endpoint !== "") await learnNames(names, (await listDeliveries(chosen.endpoint, { limit: "1" })).data);
+      if (session.user !== undefined && chosen.endpoint === "") chosen.endpoint = [...known.keys()][0] ?? "";
+      if (session.user === undefined && chosen.endpoint !== "") await learnNames(known, (await listDeliveries(chosen.endpoint, { limit: "1" })).data);
+      names = known;
       showFilters();
     }
     const wanted = { ...chosen, shown };
@@ -140,7 +147,15 @@ export function open(root, query) {
     await rowsOf(body, found, { names });
     if (hasMore) more.hidden = false;
     else retire(more, body.rows[count]?.querySelector("a") ?? filters.elements.state);
-    if (await learnNames(names, found)) await rowsOf(body, found, { names });
+    const learned = await learnNames(names, found);
+    if (learned.length === 0) return;
+    const { options } = filters.elements.endpoint;
+    for (const [value, name] of learned) {
+      const option = [...options].find((option) => option.value === value);
+      if (option === undefined) options.add(make("option", { value }, name));
+      else option.textContent = name;
+    }
+    await rowsOf(body, found, { names });
   }, problemIn(problem));
   return polled.stop;
 }

@@ -1,7 +1,7 @@
 // One delivery: what was sent, every attempt, and what came back.
 
 import { call, deliveryPath, isFinal } from "./api.js";
-import { isDue, stateChip } from "./deliveries.js";
+import { isDue, nameOfEndpoint, stateChip } from "./deliveries.js";
 import { button, confirmDone, make, nameView, showFacts } from "./dom.js";
 import { addressOf } from "./endpoints.js";
 import { duration, fullTime, time } from "./format.js";
@@ -46,6 +46,7 @@ export function open(root, id) {
   }
 
   let known = "";
+  let endpointName;
   const polled = poll(PAUSE_MS, async () => {
     let delivery = await call("GET", path);
     const { data } = await call("GET", `${path}/attempts`);
@@ -53,13 +54,14 @@ export function open(root, id) {
     if ((data.at(-1)?.number ?? 0) > delivery.attempts) delivery = await call("GET", path);
     nameView(heading, delivery.type || delivery.id);
     state.replaceChildren(stateChip(delivery.state));
+    endpointName ??= await nameOfEndpoint(delivery);
     const { reason, next_attempt_at: next, finished_at: finished, user_id: user } = delivery;
     const rows = [
-      ["Endpoint", make("a", { href: addressOf(user, delivery.endpoint_id) }, delivery.endpoint_id)],
+      ["Endpoint", make("a", { href: addressOf(user, delivery.endpoint_id) }, endpointName ?? delivery.endpoint_id)],
       ["webhook-id", delivery.message_id || "–"],
       ["Id", delivery.id],
       ["Made", fullTime(delivery.created_at)],
-      finished === null ? ["Next attempt", isDue(next) ? "due now" : time(next)] : ["Ended", fullTime(finished)],
+      finished === null ? ["Next attempt", isDue(next) ? "it waits for its turn, or for the circuit to close" : time(next)] : ["Ended", fullTime(finished)],
       ...(reason ? [["Reason", reason]] : []),
     ];
     showFacts(facts, rows);

@@ -3,10 +3,11 @@
 import { make } from "./dom.js";
 
 /** Opens a dialog. Resolves with what `close` was called with, or with undefined after Escape or Cancel. */
-function open(title, build) {
+function open(title, build, { isKept = false } = {}) {
   return new Promise((resolve) => {
     let result;
-    const dialog = make("dialog", { "aria-labelledby": "dialog-title" });
+    // What is shown once must not end by a key that is pressed by mistake.
+    const dialog = make("dialog", { "aria-labelledby": "dialog-title", closedby: isKept && "none" });
     const close = (value) => {
       result = value;
       dialog.close();
@@ -85,7 +86,7 @@ export function showSecret(title, text, secret) {
     });
     const done = make("button", { type: "button", class: "primary", onclick: () => close(true) }, "Done");
     return [make("p", {}, text), shown, make("div", { class: "actions" }, copied, copy, done)];
-  });
+  }, { isKept: true });
 }
 
 /** A field of a form, with its label and a hint. */

@@ -38,8 +38,10 @@ function headersOf(text) {
   const names = new Set();
   for (const row of text.split("\n").filter((row) => row.trim() !== "")) {
     const colon = row.indexOf(":");
-    const name = row.slice(0, Math.max(colon, 0)).trim();
-    if (names.has(name.toLowerCase())) throw Object.assign(new Error(`expected each name once, got ${name} twice`), { field: "headers" });
+    const wrong = (message) => Object.assign(new Error(message), { field: "headers" });
+    if (colon < 1) throw wrong(`expected a name, a colon and a value in each line, got ${row}`);
+    const name = row.slice(0, colon).trim();
+    if (names.has(name.toLowerCase())) throw wrong(`expected each name once, got ${name} twice`);
     names.add(name.toLowerCase());
     headers[name] = row.slice(colon + 1).trim();
   }

@@ -84,7 +84,8 @@ export function open(root, id, query) {
       field("Events per second, at most", line("per_second", { value: "10", inputmode: "numeric" })),
     ];
     const submit = async ({ since, until, per_second: rate }) => {
-      const body = { since: since.value === "" ? "" : new Date(since.value).toISOString(), per_second: numberOf(rate.value) };
+      if (since.value === "") throw Object.assign(new Error("expected a date and a time"), { field: "since" });
+      const body = { since: new Date(since.value).toISOString(), per_second: numberOf(rate.value) };
       if (until.value !== "") body.until = new Date(until.value).toISOString();
       await call("POST", `${path}/replay`, body);
     };

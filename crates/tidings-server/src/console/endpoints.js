@@ -18,7 +18,7 @@ const RENEWED = 20;
 /** The state of an endpoint in a word, and how it is colored. */
 export function stateOf({ enabled, disabled_because: because, health }) {
   if (!enabled) return ["disabled", "idle", because];
-  if (health?.circuit === "open") return ["circuit open", "failed", "Too many requests failed: nothing is sent for a while"];
+  if (health?.circuit === "open") return ["circuit open", "failed", "Most requests failed lately: nothing is sent for a while"];
   if (health?.circuit === "half_open") return ["probing", "waiting", "The circuit was open; the first requests go through"];
   return ["enabled", "live", undefined];
 }
@@ -75,7 +75,7 @@ export function open(root, query) {
   const byOwner = make("form", { class: "inline" }, field("Endpoints of the user", owner), make("button", { class: "quiet" }, "Show"));
   byOwner.addEventListener("submit", (event) => {
     event.preventDefault();
-    const name = owner.value;
+    const name = owner.value.trim();
     location.hash = name === "" ? "#/endpoints" : `#/endpoints?user=${encodeURIComponent(name)}`;
   });
 

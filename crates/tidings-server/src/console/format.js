@@ -41,6 +41,9 @@ export function renewTimes(root) {
   for (const element of root.querySelectorAll("time[title]")) element.textContent = relative(new Date(element.dateTime));
 }
 
+/** A message as a sentence. */
+export const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
+
 export const count = (number) => NUMBER.format(number);
 
 /** `1 attempt`, `2 attempts`. */

@@ -2,7 +2,7 @@
 
 import { chart } from "./chart.js";
 import { make } from "./dom.js";
-import { count, duration, short } from "./format.js";
+import { count, duration, sentence, short } from "./format.js";
 import { sum } from "./metrics.js";
 import { follow, isRefused } from "./sampler.js";
 import { session } from "./session.js";
@@ -62,7 +62,7 @@ export function open(root) {
     const isForOthers = error !== undefined && isRefused(error);
     for (const element of [source, ...figures]) element.hidden = isForOthers;
     if (error !== undefined) {
-      problem.textContent = isForOthers ? `This view is not for you: ${error.message}.` : `${error.message}. Trying again.`;
+      problem.textContent = isForOthers ? `This view is not for you: ${error.message}.` : `${sentence(error.message)} Trying again.`;
     }
     if (metrics === undefined) return;
     source.textContent = instances.length > 1

@@ -1,6 +1,7 @@
 // Asks again and again while the page is visible.
 
 import { isFinal } from "./api.js";
+import { sentence } from "./format.js";
 
 /**
  * Runs a task now, and again after each pause while the page is visible, until `stop`, or until the caller is refused.
@@ -59,6 +60,6 @@ export function poll(pauseMs, task, onError) {
 export const problemIn = (place, isOver = isFinal) => (error) => {
   const isRefused = error !== undefined && isOver(error);
   place.hidden = error === undefined;
-  place.textContent = error === undefined ? "" : `${error.message}.${isRefused ? "" : " Trying again."}`;
+  place.textContent = error === undefined ? "" : `${sentence(error.reason ?? error.message)}${isRefused ? "" : " Trying again."}`;
   place.parentElement.toggleAttribute("data-refused", isRefused);
 };

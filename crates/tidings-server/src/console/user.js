@@ -34,7 +34,7 @@ export function choose(root) {
   const form = make("form", { id: "choose", class: "inline" }, field("User", name), make("button", { class: "primary" }, "Open"));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    location.hash = `#/users/${encodeURIComponent(name.value)}`;
+    location.hash = `#/users/${encodeURIComponent(name.value.trim())}`;
   });
   root.append(
     make("header", { class: "head" }, make("h1", {}, "Users")),
@@ -166,15 +166,17 @@ export function open(root, user, query) {
   function showCounts(counts) {
     unread.hidden = counts.unread === 0;
     unread.textContent = `${count(counts.unread)} unread`;
-    readAll.hidden = counts.unread === 0;
-    seen.hidden = counts.unseen === 0;
-    if (document.activeElement?.hidden) focusTabs();
+    for (const [button, left] of [[readAll, counts.unread], [seen, counts.unseen]]) {
+      if (left > 0) button.hidden = false;
+      else retire(button, tabs.querySelector("[aria-current]") ?? tabs.firstElementChild);
+    }
   }
 
   const focusTabs = () => (tabs.querySelector("[aria-current]") ?? tabs.firstElementChild).focus();
 
   function showStatus(state, error) {
     status.dataset.state = state;
+    if (state === "failed") readAll.hidden = seen.hidden = true;
     status.textContent = error && state !== "live" ? `${STATUS[state]}: ${error.message}` : STATUS[state];
     // An inbox asks for nothing else, so nothing else would notice. The error may be of another tab, with another
     // credential: this asks with that of this tab, and signs out if it is refused.
@@ -309,10 +311,12 @@ function sendForm(user) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     let payload = text.value;
+    let isText = false;
     try {
       JSON.parse(payload);
     } catch {
       payload = JSON.stringify({ message: payload });
+      isText = true;
     }
     const { type, key } = form.elements;
     const rest = JSON.stringify({ user_id: user, type: type.value || undefined, key: key.value || undefined });
@@ -320,7 +324,7 @@ function sendForm(user) {
       send.disabled = true;
       const { id } = await call("POST", "/v1/notifications", `${rest.slice(0, -1)},"payload":${payload}}`);
       sent.dataset.state = "done";
-      sent.textContent = `Stored as ${id}`;
+      sent.textContent = `Stored as ${id}${isText && /^\s*[{[]/.test(text.value) ? ", as text: it begins like JSON, and is none" : ""}`;
       text.value = "";
     } catch (error) {
       sent.dataset.state = "failed";

@@ -151,7 +151,7 @@ async fn a_user_with_a_token_sees_what_is_theirs_and_nothing_else() {
     browser
         .open(&server, &format!("/#/deliveries/{not_hers}"))
         .await;
-    browser.until_shown("there is no such delivery").await;
+    browser.until_shown("There is no such delivery").await;
     for elsewhere in ["keys", "users", "users/ben"] {
         browser.open(&server, &format!("/#/{elsewhere}")).await;
         browser.until_shown("There is no such page").await;

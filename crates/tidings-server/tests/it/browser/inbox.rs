@@ -173,7 +173,7 @@ async fn the_page_says_in_plain_words_what_is_wrong() {
     browser.open(&server, "/#/users/%ff").await;
     browser.until_shown("There is no such page").await;
     browser.open(&server, "/#/endpoints/none").await;
-    browser.until_shown("this owner has no such endpoint").await;
+    browser.until_shown("This owner has no such endpoint").await;
     browser.close().await;
 }
 
