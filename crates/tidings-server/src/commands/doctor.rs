@@ -23,6 +23,10 @@ use crate::{Config, Settings};
 /// What a finding about the settings is about.
 const SETTINGS: &str = "settings";
 
+/// The variable `TIDINGS_URL` may be set for the other commands.
+const NOT_CHECKED: &str =
+    "those of this machine are not checked, because the server of --url (TIDINGS_URL) is";
+
 /// Looks for what is wrong, and changes nothing: one line for each check, with ok, warning or error. It takes the
 /// settings of `serve`, and starts no server.
 #[derive(Debug, Args)]
@@ -88,6 +92,8 @@ impl Doctor {
         let mut report = Report::new(self.json);
         if self.url.is_none() || self.has_settings() {
             self.check_machine(&mut report).await?;
+        } else {
+            report.add(&Finding::ok(SETTINGS, NOT_CHECKED))?;
         }
         if let Some(url) = self.url {
             let keys = &self.resolved.settings.api_keys;

@@ -514,6 +514,7 @@ async fn a_running_server_is_asked_over_every_kind_of_connection() {
         })
         .collect();
     let checks = [
+        "settings",
         "health",
         "health",
         "clock",
@@ -527,6 +528,7 @@ async fn a_running_server_is_asked_over_every_kind_of_connection() {
     // Without a key nothing is known of the streams.
     let (ok, findings) = examine(&mut at(&server.url)).await;
     assert!(ok, "{findings:?}");
+    assert_finds(&findings, "settings", "ok", "are not checked");
     for check in ["sse", "websocket"] {
         assert_finds(
             &findings,
@@ -545,7 +547,7 @@ async fn a_running_server_is_asked_over_every_kind_of_connection() {
 #[tokio::test]
 async fn a_server_that_is_not_there_is_one_error() {
     let (ok, findings) = examine(&mut at("http://127.0.0.1:1")).await;
-    assert!(!ok && findings.len() == 1);
+    assert!(!ok && findings.len() == 2);
     assert_finds(
         &findings,
         "health",
@@ -619,7 +621,7 @@ async fn a_server_of_another_kind_is_one_error() {
     for (reply, kind) in [(page, "text/html"), (other, "application/json")] {
         let url = replies(reply, b"").await;
         let (ok, findings) = examine(&mut at(&url)).await;
-        assert!(!ok && findings.len() == 1, "{findings:?}");
+        assert!(!ok && findings.len() == 2, "{findings:?}");
         let says = format!("replies with {kind} that does not say live: this does not look like");
         assert_finds(&findings, "health", "error", &says);
     }
@@ -631,7 +633,7 @@ async fn a_reply_without_an_end_is_an_error_of_every_command() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[0";
     let url = replies(head, vec![b' '; 1 << 20].leak()).await;
     let (ok, findings) = examine(&mut at(&url)).await;
-    assert!(!ok && findings.len() == 1, "{findings:?}");
+    assert!(!ok && findings.len() == 2, "{findings:?}");
     for command in [
         &["key", "list"][..],
         &["inbox", "anna"],
