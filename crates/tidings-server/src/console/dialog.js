@@ -53,7 +53,7 @@ export function ask(title, fields, action, submit, { danger = false } = {}) {
 
 /** Shows which field of a form an error is about. Returns what is wrong, with the words that a person reads at the field. */
 function pointTo(form, { field: path, reason, message }) {
-  const [, name, rest] = /^([^.[]*)(.*)$/.exec(path ?? "");
+  const [, name, rest] = /^([^.[]*)([^]*)$/.exec(path ?? "");
   const found = name === "" ? null : form.elements.namedItem(name);
   if (found === null) return undefined;
   // Boxes of one group share a name; then this is a list.
