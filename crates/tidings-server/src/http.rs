@@ -43,6 +43,7 @@ mod sse;
 mod unversioned;
 mod upgrade;
 mod websocket;
+mod whoami;
 
 use std::sync::Arc;
 

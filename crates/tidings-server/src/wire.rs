@@ -12,6 +12,7 @@
 //! | [`presence`] | who is online |
 //! | [`unversioned`] | the shape of the four unversioned routes |
 //! | [`webhook`] | endpoints, deliveries, attempts |
+//! | [`whoami`] | who calls |
 
 pub(crate) mod api_key;
 pub(crate) mod bin;
@@ -20,6 +21,7 @@ pub(crate) mod notification;
 pub(crate) mod presence;
 pub(crate) mod unversioned;
 pub(crate) mod webhook;
+pub(crate) mod whoami;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

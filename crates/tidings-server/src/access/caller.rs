@@ -54,6 +54,16 @@ impl Caller {
         Ok(())
     }
 
+    /// What the caller may do; with a token, on the routes of its user.
+    pub(crate) fn scopes(&self) -> Vec<Scope> {
+        match self {
+            Self::Operator => Scope::ALL.to_vec(),
+            Self::Key(known) => known.key.scopes.to_vec(),
+            Self::User(token) if token.has_endpoints => vec![Scope::Read, Scope::Endpoints],
+            Self::User(_) => vec![Scope::Read],
+        }
+    }
+
     /// How long a stream of the caller may be open.
     pub(crate) fn validity(&self) -> Validity {
         match self {

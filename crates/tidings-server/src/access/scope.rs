@@ -77,6 +77,10 @@ impl Scopes {
         self.0.contains(&scope)
     }
 
+    pub(crate) fn to_vec(&self) -> Vec<Scope> {
+        self.0.clone()
+    }
+
     /// Reads what [`Display`](fmt::Display) has written.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let scope = |name: &str| Scope::ALL.into_iter().find(|scope| scope.as_str() == name);

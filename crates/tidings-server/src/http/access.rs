@@ -15,19 +15,20 @@ use super::observe::CALLER;
 use super::origin::is_cross_site;
 use super::parameters::{self, Known};
 use super::rate_limit::Counted;
+use super::routes::Demand;
 use crate::access::credential::{Credential, Place, Unclear};
-use crate::access::{Access, Caller, Forbidden, Refusal, Scope, TokenRule};
+use crate::access::{Access, Caller, Forbidden, Refusal, TokenRule};
 use crate::limits::Limits;
 use crate::wire::code::Code;
 
-/// What a route demands of its callers.
+/// Who may pass to the handler of a route.
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) access: Arc<Access>,
     pub(super) limits: Arc<Limits>,
     /// The parameters of the query, if others are refused.
     pub(super) parameters: Option<Known>,
-    pub(super) scope: Scope,
+    pub(super) demand: Demand,
     /// Whether the user in the path may use it with a token.
     pub(super) is_of_a_user: bool,
 }
@@ -85,6 +86,9 @@ impl Gate {
             ));
         }
         let caller = self.access.identify(sent).await.map_err(refused)?;
+        let Demand::Scope(scope) = self.demand else {
+            return Ok(caller);
+        };
         // A user that cannot be read is the handler's to refuse.
         let user = if self.is_of_a_user {
             InPath::<UserId>::from_request_parts(parts, &()).await.ok()
@@ -92,7 +96,7 @@ impl Gate {
             None
         };
         let user = user.as_ref().map(|InPath(user)| user);
-        match caller.check(self.scope, user) {
+        match caller.check(scope, user) {
             Ok(()) => Ok(caller),
             Err(rule) => Err(forbid(rule, parts.uri.path())),
         }

@@ -17,7 +17,7 @@ use tidings_webhooks::{DeliveryId, DeliveryState, EndpointId};
 
 use self::components::{Failure, headers, rate_limit_headers, request_id_header, security_schemes};
 use super::operation::{Content, Group, Parameter, Reply};
-use super::routes::{self, Route};
+use super::routes::{self, Demand, Route};
 use crate::idempotency;
 use crate::wire::code::Code;
 use crate::wire::{ErrorBody, ErrorDescription};
@@ -165,7 +165,7 @@ impl Document {
         for reply in &route.operation.replies {
             let mut response = self.reply(reply);
             let mut headers = Map::from_iter([request_id_header()]);
-            if route.scope.is_some() {
+            if route.demand != Demand::Nothing {
                 headers.extend(rate_limit_headers());
             }
             response["headers"] = headers.into();
@@ -227,13 +227,14 @@ fn parameter(parameter: &Parameter, place: &str) -> Value {
     })
 }
 
-/// Who may call: an API key with the scope, or the user in the path with a token.
+/// Who may call: an API key with the scope, or the user in the path with a token; or any of them.
 fn security(route: &Route) -> Value {
-    let Some(scope) = route.scope else {
-        return json!([]);
+    let key = match route.demand {
+        Demand::Nothing => return json!([]),
+        Demand::Credential => json!({ "apiKey": [] }),
+        Demand::Scope(scope) => json!({ "apiKey": [scope] }),
     };
-    let key = json!({ "apiKey": [scope] });
-    if route.is_of_a_user() {
+    if route.demand == Demand::Credential || route.is_of_a_user() {
         json!([key, { "token": [] }, { "tokenInQuery": [] }])
     } else {
         json!([key])
@@ -251,10 +252,12 @@ fn codes(route: &Route) -> BTreeSet<Code> {
         Code::HostNotAllowed,
         Code::BodyTooLarge,
     ]);
-    if route.scope.is_some() {
+    if matches!(route.demand, Demand::Scope(_)) {
+        codes.insert(Code::Forbidden);
+    }
+    if route.demand != Demand::Nothing {
         codes.extend([
             Code::Unauthorized,
-            Code::Forbidden,
             Code::TooManyRequests,
             Code::Internal,
             Code::TokenKeysUnavailable,

@@ -19,7 +19,7 @@ use super::operations as described;
 use super::parameters::Known;
 use super::{
     api_keys, asyncapi, bins, client, console, deliveries, endpoints, health, inbox, metrics,
-    notifications, openapi, presence, reference, sse, unversioned, websocket,
+    notifications, openapi, presence, reference, sse, unversioned, websocket, whoami,
 };
 use crate::access::{Access, Scope};
 use crate::app::SharedApp;
@@ -31,12 +31,28 @@ pub(super) const READY: &str = "/health/ready";
 /// What the path of a route of one user begins with. The user has access with a token.
 const OF_A_USER: &str = "/v1/users/{user}/";
 
+/// What a route demands of its callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Demand {
+    /// Nothing: it is open to everyone.
+    Nothing,
+    /// A valid API key or token, whatever it is for.
+    Credential,
+    /// An API key with this scope, or the token of the user in the path.
+    Scope(Scope),
+}
+
+impl From<Scope> for Demand {
+    fn from(scope: Scope) -> Self {
+        Self::Scope(scope)
+    }
+}
+
 /// A method of a path.
 pub(super) struct Route {
     pub(super) method: Method,
     pub(super) path: String,
-    /// `None` if the route is open to everyone.
-    pub(super) scope: Option<Scope>,
+    pub(super) demand: Demand,
     pub(super) operation: Operation,
     handler: MethodRouter<SharedApp>,
 }
@@ -45,7 +61,7 @@ impl Route {
     fn new<H, T>(
         method: Method,
         path: &str,
-        scope: Option<Scope>,
+        demand: Demand,
         handler: H,
         operation: Operation,
     ) -> Self
@@ -62,7 +78,7 @@ impl Route {
         Self {
             method,
             path: path.to_owned(),
-            scope,
+            demand,
             operation,
             handler: routing::on(filter, handler),
         }
@@ -84,18 +100,18 @@ impl Route {
 /// Makes the router.
 pub(super) fn router(access: &Arc<Access>, limits: &Arc<Limits>) -> Router<SharedApp> {
     all().into_iter().fold(Router::new(), |router, route| {
-        let gate = route.scope.map(|scope| Gate {
-            access: Arc::clone(access),
-            limits: Arc::clone(limits),
-            parameters: route.known_parameters(),
-            scope,
-            is_of_a_user: route.is_of_a_user(),
-        });
-        let handler = match gate {
-            Some(gate) => route
-                .handler
-                .route_layer(from_fn_with_state(Arc::new(gate), access::authorize)),
-            None => route.handler,
+        let handler = if route.demand == Demand::Nothing {
+            route.handler
+        } else {
+            let gate = Gate {
+                access: Arc::clone(access),
+                limits: Arc::clone(limits),
+                parameters: route.known_parameters(),
+                demand: route.demand,
+                is_of_a_user: route.is_of_a_user(),
+            };
+            let gate = from_fn_with_state(Arc::new(gate), access::authorize);
+            route.handler.route_layer(gate)
         };
         router.route(&route.path, handler)
     })
@@ -243,6 +259,13 @@ fn of_keys() -> Vec<Route> {
     use described::keys as of;
     let scope = Scope::Admin;
     vec![
+        Route::new(
+            Method::GET,
+            "/v1/whoami",
+            Demand::Credential,
+            whoami::show,
+            of::whoami(),
+        ),
         get("/v1/keys", scope, api_keys::list, of::list()),
         post("/v1/keys", scope, api_keys::create, of::create()),
         delete("/v1/keys/{id}", scope, api_keys::revoke, of::revoke()),
@@ -260,7 +283,13 @@ fn of_bins() -> Vec<Route> {
         get(one, scope, bins::show, of::show()),
         patch(one, scope, bins::update, of::update()),
         delete(one, scope, bins::remove, of::remove()),
-        Route::new(Method::POST, "/bins/{id}", None, bins::take, of::take()),
+        Route::new(
+            Method::POST,
+            "/bins/{id}",
+            Demand::Nothing,
+            bins::take,
+            of::take(),
+        ),
     ]
 }
 
@@ -335,7 +364,7 @@ where
     H: Handler<T, SharedApp>,
     T: 'static,
 {
-    Route::new(Method::GET, path, Some(scope), handler, operation)
+    Route::new(Method::GET, path, scope.into(), handler, operation)
 }
 
 fn post<H, T>(path: &str, scope: Scope, handler: H, operation: Operation) -> Route
@@ -343,7 +372,7 @@ where
     H: Handler<T, SharedApp>,
     T: 'static,
 {
-    Route::new(Method::POST, path, Some(scope), handler, operation)
+    Route::new(Method::POST, path, scope.into(), handler, operation)
 }
 
 fn patch<H, T>(path: &str, scope: Scope, handler: H, operation: Operation) -> Route
@@ -351,7 +380,7 @@ where
     H: Handler<T, SharedApp>,
     T: 'static,
 {
-    Route::new(Method::PATCH, path, Some(scope), handler, operation)
+    Route::new(Method::PATCH, path, scope.into(), handler, operation)
 }
 
 fn delete<H, T>(path: &str, scope: Scope, handler: H, operation: Operation) -> Route
@@ -359,7 +388,7 @@ where
     H: Handler<T, SharedApp>,
     T: 'static,
 {
-    Route::new(Method::DELETE, path, Some(scope), handler, operation)
+    Route::new(Method::DELETE, path, scope.into(), handler, operation)
 }
 
 fn open_to_all<H, T>(path: &str, handler: H, operation: Operation) -> Route
@@ -367,7 +396,7 @@ where
     H: Handler<T, SharedApp>,
     T: 'static,
 {
-    Route::new(Method::GET, path, None, handler, operation)
+    Route::new(Method::GET, path, Demand::Nothing, handler, operation)
 }
 
 #[cfg(test)]

@@ -23,8 +23,9 @@ use super::presence::UserPresence;
 use super::webhook::{
     CreatedEndpoint, EndpointWithHealth, RotatedSecret, SentMessage, TestDelivery,
 };
+use super::whoami::WhoAmI;
 use super::{Data, ErrorBody, ErrorDescription, Page, unversioned};
-use crate::access::{Scope, Scopes, new_key};
+use crate::access::{Caller, Scope, Scopes, new_key};
 use crate::storage::{DatabaseUrl, Storage};
 
 const DOCUMENT: &str = concat!(
@@ -185,6 +186,7 @@ async fn every_sample_of_the_document_has_the_shape_of_the_types() {
             key: "tk_…".to_owned(),
         }),
         json(Data { data: [api_key()] }),
+        json(WhoAmI::from(&Caller::Operator)),
         json(unversioned::Notification::from(&event)),
         json(WebSocketFrame::from(&event)),
         json(ErrorBody {

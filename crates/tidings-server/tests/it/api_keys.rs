@@ -8,6 +8,7 @@ use tidings_test_support::Schema;
 
 use crate::encryption::is_in_a_row;
 use crate::support::{Events, Home, Server, binary, http, soon};
+use crate::tokens::{SECRET, signed};
 
 const KEY: &str = "a-key-for-this-test-0123456789";
 
@@ -59,6 +60,57 @@ async fn publish(server: &Server, key: &str) -> u16 {
 async fn revoke(server: &Server, id: &str) -> u16 {
     let path = format!("/v1/keys/{id}");
     call(server, KEY, Method::DELETE, &path, None).await.0
+}
+
+#[tokio::test]
+async fn a_caller_is_told_who_they_are_and_what_they_may_do() {
+    let home = Home::with(&["--api-key", KEY, "--jwt-secret", SECRET]);
+    let server = home.start().await;
+    let who = async |credential: &str| {
+        let (status, says) = call(&server, credential, Method::GET, "/v1/whoami", None).await;
+        assert_eq!(status, 200, "{says}");
+        says
+    };
+    let all = ["publish", "read", "endpoints", "metrics", "admin"];
+    let operator = json!({ "kind": "operator", "name": null, "user_id": null, "scopes": all, "expires_at": null });
+    assert_eq!(who(KEY).await, operator);
+    let key = create(&server, &["read", "publish"]).await;
+    let expected = json!({
+        "kind": "key", "name": "shop", "user_id": null, "scopes": ["publish", "read"], "expires_at": null,
+    });
+    assert_eq!(who(text(&key, "key")).await, expected);
+    let expires = jiff::Timestamp::now().as_second() + 600;
+    let mut claims = json!({ "sub": "anna", "exp": expires });
+    let says = who(&signed(&claims)).await;
+    assert_eq!(
+        (&says["kind"], &says["user_id"], &says["scopes"]),
+        (&json!("user"), &json!("anna"), &json!(["read"]))
+    );
+    // With the difference of clocks that the server allows.
+    let accepted: jiff::Timestamp = text(&says, "expires_at").parse().unwrap();
+    assert!(accepted.as_second() >= expires, "{says}");
+    claims["endpoints"] = json!(true);
+    assert_eq!(
+        who(&signed(&claims)).await["scopes"],
+        json!(["read", "endpoints"])
+    );
+
+    let (status, _) = call(
+        &server,
+        "a-wrong-key-0123456789",
+        Method::GET,
+        "/v1/whoami",
+        None,
+    )
+    .await;
+    assert_eq!(status, 401);
+    let (status, error) = call(&server, KEY, Method::GET, "/v1/whoami?verbose=1", None).await;
+    assert_eq!((status, text(&error["error"], "field")), (400, "verbose"));
+
+    let home = Home::new();
+    let server = home.start().await;
+    let response = http().get(server.at("/v1/whoami")).send().await.unwrap();
+    assert_eq!(response.json::<Value>().await.unwrap(), operator);
 }
 
 #[tokio::test]

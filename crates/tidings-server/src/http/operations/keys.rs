@@ -7,6 +7,7 @@ use crate::http::operation::{Group, Operation};
 use crate::wire::Data;
 use crate::wire::api_key::{ApiKey, CreatedApiKey, key_id};
 use crate::wire::code::Code;
+use crate::wire::whoami::WhoAmI;
 
 fn key(more: Value) -> Value {
     let mut key = json!({
@@ -22,6 +23,26 @@ fn key(more: Value) -> Value {
         fields.extend(more);
     }
     key
+}
+
+pub(in crate::http) fn whoami() -> Operation {
+    Operation::new(
+        Group::Keys,
+        "whoAmI",
+        "Says who calls, and what they may do",
+    )
+    .description("Every API key and every token may ask.")
+    .replies::<WhoAmI>(
+        StatusCode::OK,
+        "The caller.",
+        json!({
+            "kind": "key",
+            "name": "shop",
+            "user_id": null,
+            "scopes": ["publish", "read"],
+            "expires_at": null,
+        }),
+    )
 }
 
 pub(in crate::http) fn list() -> Operation {
