@@ -34,8 +34,8 @@ use crate::wire::webhook::{
     CreatedEndpoint, EndpointWithHealth, RotatedSecret, SECRET_RULE, TestDelivery,
 };
 
-/// Why an endpoint is disabled if its owner wants it.
-const BY_ITS_OWNER: &str = "disabled by its owner";
+/// Why an endpoint is disabled if a caller wants it.
+const BY_A_CALLER: &str = "disabled by a request to the API";
 
 /// How long the old secret signs too after a rotation, unless the caller says otherwise.
 const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
@@ -72,7 +72,7 @@ pub(super) async fn create(
         new = new.with_secret(secret);
     }
     if enabled == Some(false) {
-        new = new.disabled(BY_ITS_OWNER);
+        new = new.disabled(BY_A_CALLER);
     }
     let prepared = app.webhooks.prepare_endpoint(new).await?;
     let created = serde_json::to_string(&CreatedEndpoint {
@@ -151,7 +151,7 @@ pub(super) async fn update(
     }
     let endpoint = match enabled {
         Some(true) => app.webhooks.enable_endpoint(id).await?,
-        Some(false) => app.webhooks.disable_endpoint(id, BY_ITS_OWNER).await?,
+        Some(false) => app.webhooks.disable_endpoint(id, BY_A_CALLER).await?,
         None => app.webhooks.endpoint(id).await?,
     };
     Ok(Json(endpoint.ok_or_else(unknown_endpoint)?).into_response())

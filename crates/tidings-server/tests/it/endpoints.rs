@@ -85,7 +85,10 @@ async fn an_endpoint_can_be_made_disabled_and_enabled_later() {
     let off = json!({ "url": receiver.url(), "enabled": false });
     let created = create(&server, "/v1/users/anna/endpoints", off).await;
     assert_eq!(created["enabled"], false);
-    assert_eq!(created["disabled_because"], "disabled by its owner");
+    assert_eq!(
+        created["disabled_because"],
+        "disabled by a request to the API"
+    );
     for on in [json!(true), Value::Null] {
         let on = json!({ "url": "http://127.0.0.1:9/", "enabled": on });
         let created = create(&server, "/v1/users/ben/endpoints", on).await;
