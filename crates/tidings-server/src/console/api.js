@@ -32,7 +32,7 @@ export const isFinal = ({ status, code }) => code !== undefined && status < 500 
  * once, if there is another.
  */
 export async function callForText(method, path, body, canRenew = true) {
-  const { credential } = session;
+  const { credential, user, entry } = session;
   const headers = credential === "" ? {} : { Authorization: `Bearer ${credential}` };
   const text = body === undefined || typeof body === "string" ? body : JSON.stringify(body);
   const signal = AbortSignal.timeout(TIMEOUT_MS);
@@ -57,9 +57,11 @@ export async function callForText(method, path, body, canRenew = true) {
   }
   const refusal = new CallError(error.message, status, error.code, error.field);
   if (status === 401) {
-    if (canRenew && (await session.renew(credential)) !== credential) return callForText(method, path, body, false);
-    // Of several requests that are refused, the first has signed out, and says why.
-    if (session.credential === credential) onUnauthorized(refusal);
+    const isRenewed = canRenew && user !== undefined && (await session.renew(credential)) !== credential;
+    // Of several requests that are refused, the first has signed out, and says why. None is sent as another caller.
+    if (session.entry !== entry || session.user !== user) throw refusal;
+    if (isRenewed) return callForText(method, path, body, false);
+    onUnauthorized(refusal);
   }
   throw refusal;
 }

@@ -1,13 +1,21 @@
 // Dialogs: a question, a form, or a secret that is shown once.
 
 import { make } from "./dom.js";
+import { session } from "./session.js";
+
+/** Whether a dialog ends with its buttons alone: what it shows or waits for would be lost. */
+function hold(dialog, isHeld) {
+  dialog.toggleAttribute("data-kept", isHeld);
+  if (isHeld) dialog.setAttribute("closedby", "none");
+  else dialog.removeAttribute("closedby");
+}
 
 /** Opens a dialog. Resolves with what `close` was called with, or with undefined after Escape or Cancel. */
 function open(title, build, { isKept = false } = {}) {
   return new Promise((resolve) => {
     let result;
-    // What is shown once must not end by a key that is pressed by mistake.
-    const dialog = make("dialog", { "aria-labelledby": "dialog-title", closedby: isKept && "none" });
+    const dialog = make("dialog", { "aria-labelledby": "dialog-title", oncancel: (event) => "kept" in dialog.dataset && event.preventDefault() });
+    hold(dialog, isKept);
     const close = (value) => {
       result = value;
       dialog.close();
@@ -15,6 +23,8 @@ function open(title, build, { isKept = false } = {}) {
     dialog.append(make("h2", { id: "dialog-title" }, title), ...build(close));
     dialog.addEventListener("close", () => {
       dialog.remove();
+      // What had the focus may be gone, for instance because the person is signed out.
+      if (document.activeElement === document.body) (document.querySelector("#login input") ?? document.getElementById("main")).focus();
       resolve(result);
     });
     document.body.append(dialog);
@@ -22,7 +32,7 @@ function open(title, build, { isKept = false } = {}) {
   });
 }
 
-const cancel = (close) => make("button", { type: "button", class: "quiet", onclick: () => close(undefined) }, "Cancel");
+const cancelButton = (close) => make("button", { type: "button", class: "quiet", onclick: () => close(undefined) }, "Cancel");
 
 /**
  * Shows a form, and resolves with what `submit` returns for its values. An error of `submit` is shown in the form, at
@@ -32,19 +42,25 @@ export function ask(title, fields, action, submit, { danger = false } = {}) {
   return open(title, (close) => {
     const error = make("p", { class: "error", role: "alert", hidden: true });
     const send = make("button", { class: danger ? "danger" : "primary" }, action);
-    const form = make("form", { novalidate: true }, fields, error, make("div", { class: "actions" }, cancel(close), send));
+    const cancel = cancelButton(close);
+    const form = make("form", { novalidate: true }, fields, error, make("div", { class: "actions" }, cancel, send));
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
-      send.disabled = true;
+      const dialog = form.closest("dialog");
+      send.disabled = cancel.disabled = true;
+      // The reply may have a secret.
+      hold(dialog, true);
       error.hidden = true;
       for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
       try {
         close((await submit(form.elements)) ?? true);
       } catch (thrown) {
+        if (!session.isKnown) close(undefined);
         error.textContent = pointTo(form, thrown) ?? thrown.message;
         error.hidden = false;
       } finally {
-        send.disabled = false;
+        send.disabled = cancel.disabled = false;
+        hold(dialog, false);
       }
     });
     return [form];

@@ -1,5 +1,7 @@
 // Makes elements. What users and servers have written only ever becomes text, never markup.
 
+import { session } from "./session.js";
+
 function put(element, properties, children) {
   for (const [name, value] of Object.entries(properties)) {
     if (value === undefined || value === false || value === null) continue;
@@ -29,7 +31,8 @@ export function button(text, action, { kind = "quiet", ...more } = {}) {
     try {
       await action();
     } catch (error) {
-      sayFailed(error.message);
+      // Who is not known any more reads why above the form to sign in.
+      if (session.isKnown) sayFailed(error.message);
     } finally {
       made.ariaBusy = "false";
     }
@@ -62,8 +65,8 @@ export function showFacts(list, facts) {
 }
 
 /**
- * Replaces the rows of a table, which have a `data-id` each. The focus stays on the same link or button of the same row.
- * Below a dialog nothing changes: it gives the focus back to where it came from.
+ * Replaces the rows of a table, which have a `data-id` each. The focus stays on the same link or button of the same row,
+ * or, if the row is gone, of the one that took its place. Below a dialog nothing changes: it gives the focus back to where it came from.
  */
 export function showRows(body, rows) {
   if (document.querySelector("dialog[open]") !== null) return;
@@ -71,8 +74,11 @@ export function showRows(body, rows) {
   const row = held?.closest("tr");
   const partsOf = (row) => [...(row?.querySelectorAll("a, button") ?? [])];
   const index = partsOf(row).indexOf(held);
+  const place = [...body.children].indexOf(row);
   body.replaceChildren(...rows);
-  if (row !== undefined) partsOf([...body.children].find(({ dataset }) => dataset.id === row.dataset.id))[index]?.focus();
+  if (row === undefined) return;
+  const next = rows.find(({ dataset }) => dataset.id === row.dataset.id) ?? rows[place] ?? rows.at(-1);
+  (partsOf(next).at(index) ?? document.getElementById("main")).focus({ preventScroll: true });
 }
 
 /** Hides what has nothing left to do. If the focus was in it, `next` gets it. */

@@ -38,7 +38,7 @@ export function open(root, id, query) {
   const settings = make("dl", { class: "settings" });
   const progress = make("progress");
   const progressText = make("span");
-  const stop = button("Stop", () => after(call("DELETE", `${path}/replay`), "The replay is stopped"), { id: "stop-replay" });
+  const stop = button("Stop", () => after(call("DELETE", `${path}/replay`), "No replay is under way any more"), { id: "stop-replay" });
   const replaying = make("p", { id: "replay", class: "replay", hidden: true }, progress, progressText, stop);
   const deliveries = make("tbody");
   const none = make("p", { class: "empty" }, "Nothing was sent to this endpoint yet.");
@@ -89,8 +89,9 @@ export function open(root, id, query) {
       if (until.value !== "") body.until = new Date(until.value).toISOString();
       await call("POST", `${path}/replay`, body);
     };
+    if (!(await ask("Replay", fields, "Replay", submit))) return;
     replayLength = 0;
-    if (await ask("Replay", fields, "Replay", submit)) await after(undefined, "The replay has begun");
+    await after(undefined, "The replay has begun");
   }
 
   async function edit() {
@@ -162,7 +163,10 @@ export function open(root, id, query) {
   }, problemIn(problem));
 
   function showReplay(replay) {
-    if (replay === null) return retire(replaying, replayButton.hidden ? toggle : replayButton);
+    if (replay === null) {
+      replayLength = 0;
+      return retire(replaying, replayButton.hidden ? toggle : replayButton);
+    }
     replaying.hidden = false;
     replayLength = Math.max(replayLength, replay.remaining);
     progress.max = Math.max(replayLength, 1);

@@ -48,7 +48,7 @@ async function withHealth(user, endpoints, known) {
   return endpoints.map((endpoint) => ({ ...endpoint, health: known.get(endpoint.id).health }));
 }
 
-async function create(user) {
+async function create(user, isShown) {
   let made;
   const submit = async (elements) => {
     const { secret } = elements;
@@ -59,7 +59,7 @@ async function create(user) {
   };
   if (!(await ask("New endpoint", fieldsOf(undefined), "Create", submit))) return;
   await showSecret("The secret of the endpoint", "The receiver verifies requests with it. The server does not show it again.", made.secret);
-  location.hash = addressOf(user, made.id);
+  if (isShown()) location.hash = addressOf(user, made.id);
 }
 
 export function open(root, query) {
@@ -80,7 +80,7 @@ export function open(root, query) {
   });
 
   root.append(
-    make("header", { class: "head" }, make("h1", {}, "Endpoints"), make("span", { class: "actions" }, button("New endpoint", () => create(user), { kind: "primary", id: "new-endpoint" }))),
+    make("header", { class: "head" }, make("h1", {}, "Endpoints"), make("span", { class: "actions" }, button("New endpoint", () => create(user, () => root.isConnected), { kind: "primary", id: "new-endpoint" }))),
     problem,
     make("section", { class: "card" }, session.user === undefined && byOwner, empty, make("div", { class: "scroll" }, table)),
   );

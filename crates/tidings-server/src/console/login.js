@@ -13,6 +13,11 @@ export function open(root, reason, onDone) {
   const error = make("p", { class: "error", role: "alert" }, reason ?? "");
   form.addEventListener("submit", (event) => {
     event.preventDefault();
+    if (credential.value.trim() === "") {
+      error.textContent = "Type or paste an API key or a token.";
+      credential.focus();
+      return;
+    }
     // What the header `Authorization` can have.
     if (!/^[\x21-\x7e]+$/.test(credential.value.trim())) {
       error.textContent = "An API key or token has no spaces, and only letters, digits and signs of ASCII. Was it copied whole?";

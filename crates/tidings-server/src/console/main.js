@@ -1,6 +1,6 @@
 // Chooses the view by the address: `#/users/anna`, `#/endpoints?user=anna`, and so on.
 
-import { call, CallError, part, whenUnauthorized } from "./api.js";
+import { call, whenUnauthorized } from "./api.js";
 import * as bin from "./bin.js";
 import * as bins from "./bins.js";
 import * as deliveries from "./deliveries.js";
@@ -13,29 +13,33 @@ import * as keys from "./keys.js";
 import * as login from "./login.js";
 import * as overview from "./overview.js";
 import { leave, restore } from "./place.js";
+import { poll, problemIn } from "./poll.js";
 import { forget } from "./sampler.js";
 import { session } from "./session.js";
 import * as user from "./user.js";
 
 const RENEW_TIMES_MS = 10_000;
+/** While the server cannot say who the caller is. */
+const RETRY_MS = 2000;
 
 const view = document.getElementById("view");
 const nav = document.getElementById("nav");
 const account = document.getElementById("account");
 
-/** The views of the menu, for those who may use them. */
-function menu() {
-  if (session.user !== undefined) {
-    const own = [["", "Inbox"]];
-    return session.hasEndpoints ? [...own, ["endpoints", "Endpoints"], ["deliveries", "Deliveries"]] : own;
-  }
-  return [["", "Overview"], ["users", "Users"], ["endpoints", "Endpoints"], ["deliveries", "Deliveries"], ["bins", "Request bins"], ["keys", "API keys"]];
-}
+/** The views of the menu, each with the scope that it needs. */
+const VIEWS = [["", "Overview", "metrics"], ["users", "Users", "read"], ["endpoints", "Endpoints", "endpoints"], ["deliveries", "Deliveries", "endpoints"], ["bins", "Request bins", "endpoints"], ["keys", "API keys", "admin"]];
+/** Those of a user with a token. */
+const OWN_VIEWS = [["", "Inbox", "read"], ["endpoints", "Endpoints", "endpoints"], ["deliveries", "Deliveries", "endpoints"]];
+
+const views = () => (session.user === undefined ? VIEWS : OWN_VIEWS);
+const menu = () => views().filter(([, , scope]) => session.may(scope));
 
 /** Opens the view of an address, and returns what closes it. */
 function openView(root, [place = "", name, ...rest], query) {
   const isPortal = session.user !== undefined;
-  const isAllowed = menu().some(([allowed]) => allowed === place) && rest.length === 0;
+  const found = rest.length === 0 ? views().find(([name]) => name === place) : undefined;
+  const isAllowed = found !== undefined && session.may(found[2]);
+  if (found !== undefined && !isAllowed) return refuse(root, place, found);
   if (isAllowed && place === "" && name === undefined) return isPortal ? user.open(root, session.user, query) : overview.open(root);
   if (isPortal && place === "users" && name === session.user) return user.open(root, name, query);
   if (isAllowed && place === "users") return name === undefined ? user.choose(root) : user.open(root, name, query);
@@ -47,13 +51,29 @@ function openView(root, [place = "", name, ...rest], query) {
   return undefined;
 }
 
+/** Leads from the start to a view that is for this caller, and says of the others why they are not. */
+function refuse(root, place, [, words, scope]) {
+  const [first] = menu();
+  if (place === "" && first !== undefined) {
+    location.replace(`#/${first[0]}`);
+    return undefined;
+  }
+  const lacks = session.user === undefined ? `your API key: it does not have the scope ${scope}` : `your token: it does not have the claim ${scope}`;
+  const why = first === undefined ? "This page has no view for your API key: it can only be used by programs." : `This view is not for ${lacks}.`;
+  root.append(
+    make("header", { class: "head" }, make("h1", {}, first === undefined ? "No view" : words)),
+    make("p", { class: "problem", role: "status" }, why));
+  return undefined;
+}
+
 let close;
 
 function clear() {
   leave();
   close?.();
   close = undefined;
-  document.querySelector("dialog[open]")?.close();
+  // What is shown once stays until the person has it.
+  document.querySelector("dialog[open]:not([data-kept])")?.close();
   sayAnew();
   view.replaceChildren();
 }
@@ -86,41 +106,62 @@ function showMenu(place) {
   nav.replaceChildren(...menu().map(([name, words]) => make("a", { href: `#/${name}`, "aria-current": name === (isUsers ? "" : place) ? "page" : undefined }, words)));
   // On a narrow screen the menu is wider than the screen.
   nav.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
-  const who = session.user !== undefined ? session.user : session.credential === "" ? "open server" : "API key";
+  showAccount();
+}
+
+function showAccount() {
+  const nobody = session.isKnown ? "open server" : "";
+  const who = session.user ?? (session.credential === "" ? nobody : (session.name ?? "API key"));
   const out = make("button", { type: "button", class: "quiet", id: "sign-out" }, session.credential === "" ? "Sign in" : "Sign out");
   out.addEventListener("click", () => signIn(undefined));
   account.replaceChildren(make("span", { class: "soft" }, who), out);
 }
 
+/** Who uses the keyboard goes on in the content of the view, and not in what led there. */
+const toContent = () => document.getElementById("main").focus({ preventScroll: true });
+
 /** Asks for a credential, and shows the view of the address with it. */
 function signIn(reason) {
+  starting?.stop();
   clear();
   forget();
   session.signOut();
   nav.replaceChildren();
   account.replaceChildren();
   nameWindow("Sign in");
-  login.open(view, reason, start);
+  login.open(view, reason, () => {
+    toContent();
+    start();
+  });
 }
 
-/** Finds out whether the server knows the caller, and shows the view of the address. */
-async function start() {
-  view.replaceChildren();
-  const path = session.user === undefined ? "/v1/keys" : `/v1/users/${part(session.user)}/notifications/unread-count`;
-  try {
-    await call("GET", path);
-  } catch (error) {
-    if (error instanceof CallError && error.status === 401) return;
-    // One that is known and may not do this sees what it may; a server that is away may come back.
-  }
-  show();
+let starting;
+
+/** Finds out who the caller is and what they may do, and then shows the view of the address. */
+function start() {
+  const problem = make("p", { class: "problem", role: "status", hidden: true });
+  view.replaceChildren(make("div", {}, problem, make("p", { class: "empty" }, "Loading …")));
+  showAccount();
+  nameWindow("Loading");
+  const { entry } = session;
+  const ask = async () => {
+    const who = await call("GET", "/v1/whoami");
+    if (session.entry === entry) session.learn(who);
+  };
+  const explain = problemIn(problem);
+  starting = poll(RETRY_MS, ask, (error) => {
+    if (session.entry !== entry) return;
+    explain(error);
+    if (error !== undefined) return;
+    starting.stop();
+    show();
+  });
 }
 
-whenUnauthorized(({ message }) => signIn(session.credential === "" ? "This server requires an API key or a token." : message));
+whenUnauthorized(({ message }) => signIn(message.startsWith("expected one header") ? "This server requires an API key or a token." : message));
 addEventListener("hashchange", () => {
-  if (view.querySelector("#login") !== null) return;
-  // Who uses the keyboard is in the new view, and not in what led there.
-  document.getElementById("main").focus({ preventScroll: true });
+  if (!session.isKnown) return;
+  toContent();
   show();
 });
 document.querySelector(".skip").addEventListener("click", (event) => {

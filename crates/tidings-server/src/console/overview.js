@@ -37,10 +37,9 @@ const TOTALS = [
 function firstSteps() {
   const key = session.credential === "" ? "" : `     -H "Authorization: Bearer $TIDINGS_API_KEY" \\\n`;
   const command = `curl -d '{"user_id":"anna","type":"greeting","payload":{"text":"Hello"}}' \\\n${key}     ${location.origin}/v1/notifications`;
-  return make("section", { class: "card first" },
-    make("h2", {}, "Nothing was accepted yet"),
-    make("p", {}, "Send the first notification from a terminal, or from the page of ", make("a", { href: "#/users/anna" }, "the user anna"), ", where it appears at once:"),
-    make("pre", {}, command));
+  const page = session.may("read") && [", or from the page of ", make("a", { href: "#/users/anna" }, "the user anna"), ", where it appears at once"];
+  const how = session.may("publish") && [make("p", {}, "Send a notification from a terminal", page, ":"), make("pre", {}, command)];
+  return make("section", { class: "card first" }, make("h2", {}, "Nothing was accepted since the start of the instance"), how);
 }
 
 export function open(root) {

@@ -4,6 +4,7 @@
 import { callForText, isFinal } from "./api.js";
 import { growth, quantile, readMetrics, sum } from "./metrics.js";
 import { poll } from "./poll.js";
+import { session } from "./session.js";
 
 const PAUSE_MS = 2000;
 export const SPAN_MS = 5 * 60_000;
@@ -43,7 +44,9 @@ let problem;
 
 async function read() {
   const at = Date.now();
+  const { entry } = session;
   const metrics = readMetrics(await callForText("GET", "/metrics"));
+  if (session.entry !== entry) return;
   const instance = metrics.get("tidings_server_info")?.[0].labels.tidings_instance;
   // Behind a load balancer another instance may reply each time. Its counters are its own.
   const isSame = (reading) => reading.instance === instance;

@@ -36,6 +36,17 @@ const REPLY_MS = 10_000;
 let credential = fromAddress() ?? kept() ?? "";
 keep();
 
+/** What the server has said of the caller, once it has. */
+let told;
+
+/** Raised when a person signs in or out: what was asked before is of another caller. */
+let entry = 0;
+
+function use(text) {
+  credential = text.trim();
+  keep();
+}
+
 /** A browser may refuse to store anything, for instance in the frame of another site. */
 function kept() {
   try {
@@ -81,7 +92,7 @@ addEventListener("message", ({ source, data }) => {
     return;
   }
   const before = session.user;
-  session.signIn(data.token);
+  use(data.token);
   if (session.user === before) renewed();
   else location.reload();
 });
@@ -91,25 +102,44 @@ export const session = {
     return credential;
   },
 
-  /** The user whose token is used: then this is their own portal. */
-  get user() {
-    return claimsOf(credential)?.sub;
+  get entry() {
+    return entry;
   },
 
-  /** Whether the caller may manage endpoints: a token needs a claim, and of an API key only the server knows. */
-  get hasEndpoints() {
+  /** The user whose token is used: then this is their own portal. Of a token in a cookie only the server knows. */
+  get user() {
+    return claimsOf(credential)?.sub ?? told?.user_id ?? undefined;
+  },
+
+  /** The name of the API key, if it is one of the database. */
+  get name() {
+    return told?.name ?? undefined;
+  },
+
+  /** Whether the server has said who the caller is. */
+  get isKnown() {
+    return told !== undefined;
+  },
+
+  learn(who) {
+    told = who;
+  },
+
+  /** Whether the caller may do what a scope is for. A token says it itself, and may have been replaced since. */
+  may(scope) {
     const claims = claimsOf(credential);
-    return claims === undefined || claims.endpoints === true;
+    if (claims !== undefined) return scope === "read" || (scope === "endpoints" && claims.endpoints === true);
+    return told?.scopes.includes(scope) === true;
   },
 
   signIn(text) {
-    credential = text.trim();
-    keep();
+    entry += 1;
+    told = undefined;
+    use(text);
   },
 
   signOut() {
-    credential = "";
-    keep();
+    this.signIn("");
   },
 
   renew,
@@ -118,8 +148,10 @@ export const session = {
   clientOf(user) {
     const { origin: url } = location;
     if (credential === "") return new Tidings({ url, user });
+    const begun = entry;
     let given;
     const token = async () => {
+      if (entry !== begun) throw Object.assign(new Error("the person has signed out"), { status: 401 });
       given = given === undefined ? credential : await renew(given);
       return given;
     };

@@ -19,6 +19,9 @@ let wasOpen = {};
 /** What a person reads of each status of a stream. */
 const STATUS = { connecting: "connecting", live: "live", waiting: "reconnecting", failed: "failed", closed: "closed" };
 
+/** What the live feed says until something has happened. */
+const LIVE_SOON = "What happens from now on appears here.";
+
 const FILTERS = [["inbox", "Inbox"], ["unread", "Unread"], ["archived", "Archived"], ["live", "Live"]];
 
 /** What is shown of a payload: the message if it has nothing else, otherwise the payload byte by byte. */
@@ -72,11 +75,11 @@ export function open(root, user, query) {
 
   root.append(
     make("header", { class: "head" }, make("h1", {}, session.user === undefined ? user : "Your inbox"), unread, status, presence, make("span", { class: "actions" }, seen, readAll)),
-    make("div", { class: session.user === undefined ? "columns" : "column" },
+    make("div", { class: session.may("publish") ? "columns" : "column" },
       make("section", { class: "card wide", "aria-label": "Notifications" },
         make("div", { class: "bar" }, tabs, byType),
         empty, list, more),
-      session.user === undefined && sendForm(user)),
+      session.may("publish") && sendForm(user)),
   );
 
   // Asked before the stream is open: this page makes the user online, too.
@@ -174,16 +177,23 @@ export function open(root, user, query) {
 
   const focusTabs = () => (tabs.querySelector("[aria-current]") ?? tabs.firstElementChild).focus();
 
-  function showStatus(state, error) {
+  function showStatus(state, error, isSaid) {
+    if (closed) return;
     status.dataset.state = state;
     if (state === "failed") readAll.hidden = seen.hidden = true;
-    status.textContent = error && state !== "live" ? `${STATUS[state]}: ${error.message}` : STATUS[state];
+    status.textContent = error && !isSaid && state !== "live" ? `${STATUS[state]}: ${error.message}` : STATUS[state];
     // An inbox asks for nothing else, so nothing else would notice. The error may be of another tab, with another
-    // credential: this asks with that of this tab, and signs out if it is refused.
-    if (state !== "live" && error?.code === "unauthorized") askOnceMore();
+    // credential: this asks with that of this tab, and signs out if it is refused. A token in a cookie ends with its
+    // stream.
+    if (state !== "live" && (error?.code === "unauthorized" || (isByCookie() && error?.code === "ended"))) askOnceMore();
   }
 
-  /** Asks for something small. If that gets another token of the page around this one, the view begins again with it. */
+  const isByCookie = () => session.user !== undefined && session.credential === "";
+
+  /**
+   * Asks for something small. If that gets another token of the page around this one, or the cookie has another one, the
+   * view begins again with it.
+   */
   async function askOnceMore() {
     const { credential } = session;
     try {
@@ -191,7 +201,7 @@ export function open(root, user, query) {
     } catch {
       return;
     }
-    if (!closed && session.credential !== credential) dispatchEvent(new Event("hashchange"));
+    if (!closed && (session.credential !== credential || isByCookie())) dispatchEvent(new Event("hashchange"));
   }
 
   // A list of its own, for what the inbox does not have: loaded again after each change.
@@ -255,7 +265,7 @@ export function open(root, user, query) {
   }
   if (filter === "live") {
     byType.hidden = true;
-    empty.textContent = "What happens from now on appears here.";
+    empty.textContent = LIVE_SOON;
   }
 
   whether.finally(() => {
@@ -271,12 +281,14 @@ export function open(root, user, query) {
     }
     let isFirst = true;
     inbox.subscribe((state) => {
-      showStatus(state.status, state.error);
+      // Until something is listed, what is wrong stands where the list would be.
+      showStatus(state.status, state.error, state.isLoading && !empty.hidden);
       if (state.isLoading) {
         if (state.error) empty.textContent = state.error.message;
         return;
       }
       showCounts(state);
+      if (filter === "live") empty.textContent = LIVE_SOON;
       if (ownList !== undefined) {
         // Whatever changes the inbox may change this list.
         reload();
@@ -324,7 +336,7 @@ function sendForm(user) {
       send.disabled = true;
       const { id } = await call("POST", "/v1/notifications", `${rest.slice(0, -1)},"payload":${payload}}`);
       sent.dataset.state = "done";
-      sent.textContent = `Stored as ${id}${isText && /^\s*[{[]/.test(text.value) ? ", as text: it begins like JSON, and is none" : ""}`;
+      sent.textContent = `Stored as ${id}${isText && /^\s*[{[]/.test(text.value) ? ", as text: it looks like JSON, but is not valid" : ""}`;
       text.value = "";
     } catch (error) {
       sent.dataset.state = "failed";

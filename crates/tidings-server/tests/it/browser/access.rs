@@ -1,5 +1,6 @@
 //! Who uses the console: with an API key, or with a user's token.
 
+use fantoccini::key::Key;
 use serde_json::{Value, json};
 
 use super::{Browser, IS_LIVE};
@@ -20,6 +21,28 @@ const LEFT: &str = "return performance.getEntriesByType('resource').map(({ name 
 async fn left_behind(browser: &Browser) -> String {
     let left = browser.client.execute(LEFT, vec![]).await.unwrap();
     left.as_str().unwrap().to_owned()
+}
+
+/// Makes a key with this scope; gives its id, and the key.
+async fn new_key(server: &Server, scope: &str) -> (String, String) {
+    let body = json!({ "name": "of a test", "scopes": [scope] });
+    let made = http().post(server.at("/v1/keys")).bearer_auth(KEY);
+    let made = made.json(&body).send().await.unwrap();
+    let made: Value = made.json().await.unwrap();
+    let text = |name: &str| made[name].as_str().unwrap().to_owned();
+    (text("id"), text("key"))
+}
+
+async fn revoke(server: &Server, id: &str) {
+    let revoke = http().delete(server.at(&format!("/v1/keys/{id}")));
+    let revoked = revoke.bearer_auth(KEY).send().await.unwrap();
+    assert_eq!(revoked.status(), 204);
+}
+
+/// Whether the menu has these views.
+fn has_views(words: &str) -> String {
+    let menu = "document.querySelector('#nav').innerText.split('\\n').join()";
+    format!("{menu} === '{words}'")
 }
 
 async fn sign_in(browser: &Browser, credential: &str) {
@@ -73,15 +96,32 @@ async fn a_person_signs_in_with_a_key_that_is_in_no_url_and_makes_another() {
     let status = async || inbox().bearer_auth(&key).send().await.unwrap().status();
     assert_eq!(status().await, 200);
 
-    // A key without the scope of a view sees that, and not a view that loads for ever.
+    // A key sees the views and the actions that are for its scopes, and of the others why they are not.
     browser.click("#sign-out").await;
+    browser.open(&server, "/#/").await;
     sign_in(&browser, &key).await;
-    browser.open(&server, "/#/endpoints").await;
-    browser.until_shown("scope").await;
-    let is_gone = |text: &str| format!("!document.body.innerText.includes('{text}')");
-    browser.until("nothing loads", &is_gone("Loading")).await;
+    browser.until_shown("A user is any name").await;
+    let focus = "document.activeElement.name === 'user'";
+    browser.until("the focus is in the view", focus).await;
+    browser.until("the views", &has_views("Users")).await;
+    browser.open(&server, "/#/users/anna").await;
+    browser.until("the stream opens", IS_LIVE).await;
+    let cannot_send = "document.querySelector('#send') === null";
+    browser.until("no form to send", cannot_send).await;
+    for (name, scope) in [
+        ("", "A user is any name"),
+        ("endpoints", "the scope endpoints"),
+        ("keys", "the scope admin"),
+    ] {
+        browser.open(&server, &format!("/#/{name}")).await;
+        browser.until_shown(scope).await;
+    }
+    let has_action = "document.querySelector('#view button')";
     browser
-        .until("no action that is refused", &is_gone("New endpoint"))
+        .until(
+            "no action that is refused",
+            &format!("{has_action} === null"),
+        )
         .await;
     browser.click("#sign-out").await;
     sign_in(&browser, KEY).await;
@@ -90,6 +130,10 @@ async fn a_person_signs_in_with_a_key_that_is_in_no_url_and_makes_another() {
     browser.click("tbody button").await;
     browser.submit().await;
     browser.until_shown("is revoked").await;
+    // The keyboard is not sent back to the start of the page.
+    browser.until_shown("There is no key yet.").await;
+    let focus = "document.activeElement.id === 'main'";
+    browser.until("the focus is in the view", focus).await;
     assert_eq!(status().await, 401);
 
     browser.click("#sign-out").await;
@@ -128,10 +172,8 @@ async fn a_user_with_a_token_sees_what_is_theirs_and_nothing_else() {
     browser.until_shown("for anna").await;
     browser.until("the stream opens", IS_LIVE).await;
     assert!(!left_behind(&browser).await.contains(&owner));
-    let menu = "document.querySelector('#nav').innerText.split('\\n').join()";
-    let has = |words: &str| format!("{menu} === '{words}'");
     browser
-        .until("the views", &has("Inbox,Endpoints,Deliveries"))
+        .until("the views", &has_views("Inbox,Endpoints,Deliveries"))
         .await;
     assert_eq!(
         browser
@@ -161,8 +203,105 @@ async fn a_user_with_a_token_sees_what_is_theirs_and_nothing_else() {
     browser
         .open(&server, &format!("/#token={}", token("anna", 600)))
         .await;
-    browser.until("the views", &has("Inbox")).await;
+    browser.until("the views", &has_views("Inbox")).await;
     browser.until_shown("for anna").await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_token_in_a_cookie_opens_the_portal_of_its_user() {
+    let cookie = ["--jwt-cookie", "session"];
+    let keys = ["--api-key", KEY, "--jwt-secret", SECRET];
+    let home = Home::with(&[keys.as_slice(), &cookie].concat());
+    let server = home.start().await;
+    notify(&server, "anna", "for anna").await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/").await;
+    browser
+        .until_shown("This server requires an API key or a token.")
+        .await;
+    let login = "document.cookie = arguments[0]";
+    let session = json!(format!("session={}", token("anna", 600)));
+    browser.client.execute(login, vec![session]).await.unwrap();
+    browser.client.refresh().await.unwrap();
+    browser.until_shown("for anna").await;
+    browser.until("the stream opens", IS_LIVE).await;
+    browser.until("the views", &has_views("Inbox")).await;
+    let name = "document.querySelector('#account span').textContent === 'anna'";
+    browser.until("who it is", name).await;
+    browser.close().await;
+}
+
+/// What is shown once is lost by no key that is pressed by mistake, and not because the person is signed out.
+#[tokio::test]
+async fn a_secret_stays_until_the_person_has_it() {
+    let home = Home::with(&["--api-key", KEY]);
+    let server = home.start().await;
+    let (id, key) = new_key(&server, "endpoints").await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/endpoints").await;
+    sign_in(&browser, &key).await;
+    browser.until_shown("The operator has no endpoint").await;
+    browser.click("#new-endpoint").await;
+    browser
+        .type_into("dialog [name=url]", "http://127.0.0.1:1/")
+        .await;
+    browser.click("dialog summary").await;
+    browser
+        .type_into("dialog [name=headers]", "x-team one")
+        .await;
+    browser.submit().await;
+    browser
+        .until_shown("Headers: expected a name, a colon and a value in each line, got x-team one")
+        .await;
+    browser.type_into("dialog [name=headers]", "").await;
+    // The request is under way when the person thinks better of it.
+    server.signal("-STOP").await;
+    browser.submit().await;
+    let active = browser.client.active_element().await.unwrap();
+    for _ in 0..2 {
+        active.send_keys(&Key::Escape).await.unwrap();
+    }
+    server.signal("-CONT").await;
+    let secret = browser.text("dialog .secret").await;
+    let active = browser.client.active_element().await.unwrap();
+    for _ in 0..2 {
+        active.send_keys(&Key::Escape).await.unwrap();
+    }
+    assert_eq!(browser.text("dialog .secret").await, secret);
+
+    revoke(&server, &id).await;
+    browser
+        .until("the form below", "document.querySelector('#login')")
+        .await;
+    assert_eq!(browser.text("dialog .secret").await, secret);
+    browser.click("dialog .primary").await;
+    sign_in(&browser, KEY).await;
+    browser.until_shown("http://127.0.0.1:1/").await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn who_signs_in_while_the_server_is_away_sees_their_views_when_it_is_back() {
+    let home = Home::with(&["--api-key", KEY]);
+    // An address of its own, so that no other test takes the port while the server is down.
+    let server = Server::of(home.command_at("127.0.0.5:0")).await;
+    let address = server.url.strip_prefix("http://").unwrap().to_owned();
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users/anna").await;
+    browser
+        .until_shown("This server requires an API key or a token.")
+        .await;
+    server.kill().await;
+    sign_in(&browser, KEY).await;
+    browser
+        .until_shown("The server does not reply. Trying again.")
+        .await;
+    let server = Server::of(home.command_at(&address)).await;
+    browser.until("the stream opens", IS_LIVE).await;
+    let all = "Overview,Users,Endpoints,Deliveries,Request bins,API keys";
+    browser.until("the views", &has_views(all)).await;
+    drop(server);
     browser.close().await;
 }
 
@@ -171,10 +310,7 @@ async fn a_user_with_a_token_sees_what_is_theirs_and_nothing_else() {
 async fn a_tab_whose_key_is_revoked_asks_for_another_and_signs_no_other_tab_out() {
     let home = Home::with(&["--api-key", KEY]);
     let server = home.start().await;
-    let new_key = json!({ "name": "first tab", "scopes": ["read"] });
-    let made = http().post(server.at("/v1/keys")).bearer_auth(KEY);
-    let made = made.json(&new_key).send().await.unwrap();
-    let made: Value = made.json().await.unwrap();
+    let (id, key) = new_key(&server, "read").await;
     let browser = Browser::start().await;
     let sign_in_here = async |key: &str| {
         browser.open(&server, "/#/users/anna").await;
@@ -182,18 +318,19 @@ async fn a_tab_whose_key_is_revoked_asks_for_another_and_signs_no_other_tab_out(
         browser.until("the stream opens", IS_LIVE).await;
         browser.client.window().await.unwrap()
     };
-    let first = sign_in_here(made["key"].as_str().unwrap()).await;
+    let first = sign_in_here(&key).await;
+    let named = "document.querySelector('#account span').textContent === 'of a test'";
+    browser.until("the name of the key", named).await;
     let second = browser.client.new_window(true).await.unwrap().handle;
     browser.client.switch_to_window(second).await.unwrap();
     let second = sign_in_here(KEY).await;
 
-    let id = made["id"].as_str().unwrap();
-    let revoke = http().delete(server.at(&format!("/v1/keys/{id}")));
-    let revoked = revoke.bearer_auth(KEY).send().await.unwrap();
-    assert_eq!(revoked.status(), 204);
+    revoke(&server, &id).await;
     browser.client.switch_to_window(first).await.unwrap();
     let asks = "document.querySelector('#login')";
     browser.until("the person is asked to sign in", asks).await;
+    // The first refusal says why, and no later one hides it.
+    browser.until_shown("the API key is not known").await;
     browser.client.switch_to_window(second).await.unwrap();
     notify(&server, "anna", "for the other tab").await;
     browser.until_shown("for the other tab").await;

@@ -11,7 +11,9 @@ async fn the_overview_draws_what_is_accepted_and_shows_the_first_steps_until_the
     let server = home.start().await;
     let browser = Browser::start().await;
     browser.open(&server, "/").await;
-    browser.until_shown("Nothing was accepted yet").await;
+    browser
+        .until_shown("Nothing was accepted since the start")
+        .await;
     let charts = "document.querySelectorAll('.chart svg[role=img]')";
     browser
         .until("the charts", &format!("{charts}.length === 8"))

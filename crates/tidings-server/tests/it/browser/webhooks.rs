@@ -91,7 +91,9 @@ async fn a_person_manages_an_endpoint_from_its_making_to_its_end() {
     assert_eq!(of_server["enabled"], json!(true));
     browser.click("#toggle").await;
     browser.submit().await;
-    browser.until_shown("disabled by its owner").await;
+    browser
+        .until_shown("disabled by a request to the API")
+        .await;
     browser.click("#toggle").await;
     browser
         .until(
@@ -216,7 +218,7 @@ async fn a_person_sees_why_a_delivery_failed_and_follows_a_replay() {
         .await;
     let ended = "document.querySelector('#replay').hidden";
     browser.click("#stop-replay").await;
-    browser.until_shown("The replay is stopped").await;
+    browser.until_shown("No replay is under way any more").await;
     browser.until("it is not under way", ended).await;
     let focus = "document.activeElement.id === 'replay-button'";
     browser.until("the focus is where it begins", focus).await;
