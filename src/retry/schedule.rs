@@ -26,7 +26,7 @@ impl Schedule {
         if delays.len() > MAX_DELAYS || delays.iter().any(|delay| *delay > MAX_DELAY) {
             return Err(ConfigError::new(
                 "delays",
-                "at most 100 delays of at most 30 days each",
+                "at most 100, of at most 30 days each",
             ));
         }
         Ok(Self {

@@ -25,7 +25,7 @@ const SETTINGS: &str = "settings";
 
 /// The variable `TIDINGS_URL` may be set for the other commands.
 const NOT_CHECKED: &str =
-    "those of this machine are not checked, because the server of --url (TIDINGS_URL) is";
+    "those of this machine are not checked: the server of --url (TIDINGS_URL) is checked instead";
 
 /// Looks for what is wrong, and changes nothing: one line for each check, with ok, warning or error. It takes the
 /// settings of `serve`, and starts no server.

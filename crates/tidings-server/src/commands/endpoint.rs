@@ -64,7 +64,12 @@ struct Owner {
     remote: Remote,
 }
 
+const TO_CREATE: &str = "Examples:
+  tidings endpoint create https://example.com/hook
+  tidings endpoint create https://example.com/hook --user anna --type 'order.*'";
+
 #[derive(Debug, Args)]
+#[command(after_help = TO_CREATE)]
 struct Create {
     #[command(flatten)]
     new: NewEndpoint,
@@ -108,7 +113,12 @@ struct One {
     endpoint: Silent,
 }
 
+const TO_UPDATE: &str = "Examples:
+  tidings endpoint update ID --rate-limit 10 --timeout 5s
+  tidings endpoint update ID --reset type,schedule";
+
 #[derive(Debug, Args)]
+#[command(after_help = TO_UPDATE)]
 struct Update {
     #[command(flatten)]
     changes: Changes,
@@ -376,7 +386,7 @@ impl Replay {
             endpoint.change(Method::DELETE, &["replay"], None).await?;
             writeln!(
                 std::io::stderr(),
-                "the replay to {} is stopped",
+                "no replay to {} is under way",
                 endpoint.id
             )?;
             return Ok(());

@@ -11,8 +11,13 @@ use super::remote::Remote;
 use crate::wire::Data;
 use crate::wire::notification::MessagePayload;
 
+const EXAMPLES: &str = "Examples:
+  tidings send anna \"Hello\"
+  tidings send anna,ben '{\"order\":17}' --type order.paid";
+
 /// Sends a notification.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Send {
     /// The user; several users separated by commas
     #[arg(value_name = "USER", value_parser = users)]
@@ -50,8 +55,9 @@ struct Body<'a> {
 impl Send {
     pub(super) async fn run(self) -> Result<(), CommandError> {
         // Kept as text: a parsed value would lose digits and order.
-        let payload = match RawValue::from_string(self.text.clone()) {
-            Ok(json) => json,
+        let json = RawValue::from_string(self.text.clone());
+        let payload = match &json {
+            Ok(json) => json.clone(),
             Err(_) => to_raw_value(&MessagePayload {
                 message: &self.text,
             })?,
@@ -64,6 +70,14 @@ impl Send {
         let url = self.remote.address(&["v1", "notifications"])?;
         let body = to_raw_value(&body)?;
         let Data::<Vec<Document>> { data: sent } = self.remote.create(url, &body).await?;
+        if let Err(error) = json
+            && self.text.trim_start().starts_with(['{', '['])
+        {
+            writeln!(
+                std::io::stderr(),
+                "sent as text: it looks like JSON, but is not valid: {error}"
+            )?;
+        }
         let mut out = std::io::stdout().lock();
         for notification in sent {
             writeln!(out, "{}", notification.json())?;
