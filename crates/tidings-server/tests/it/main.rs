@@ -4,6 +4,7 @@
 
 mod access;
 mod api_keys;
+mod arguments;
 mod bench;
 mod bins;
 mod browser;
@@ -39,8 +40,10 @@ mod retention;
 mod shutdown;
 mod slow;
 mod sse;
+mod start;
 mod storage;
 mod support;
+mod tail;
 mod tokens;
 mod traces;
 mod unversioned;

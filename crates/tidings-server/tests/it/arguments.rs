@@ -1,0 +1,415 @@
+//! Flags, their variables, and what is said of wrong ones.
+
+use crate::support::{Home, Server, binary, run, said_by, soon};
+
+#[tokio::test]
+async fn mistakes_are_explained_in_one_line() {
+    let home = Home::new();
+    let server = home.start().await;
+    let (ok, _, complaint) = run(&server, &["inbox", "anna", "--read", "nonsense"]).await;
+    assert!(!ok);
+    assert!(
+        complaint.starts_with("tidings: the server replied 404"),
+        "{complaint}"
+    );
+    assert_eq!(complaint.lines().count(), 1);
+    let refused = binary()
+        .args(["send", "anna", "x", "--url", "http://127.0.0.1:1"])
+        .output()
+        .await
+        .unwrap();
+    let complaint = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        complaint.contains("no server at http://127.0.0.1:1"),
+        "{complaint}"
+    );
+    let tls = server.url.replace("http:", "https:");
+    for (url, says) in [
+        (tls.as_str(), "no TLS at https://"),
+        (
+            "http://no.invalid",
+            "cannot connect to http://no.invalid/: the host of the URL has no address that can be found\n",
+        ),
+    ] {
+        let command = binary().args(["send", "anna", "x", "--url", url]).output();
+        let complaint = String::from_utf8(command.await.unwrap().stderr).unwrap();
+        assert!(complaint.contains(says), "{complaint}");
+        assert!(!complaint.contains("start one with"), "{complaint}");
+    }
+    let (ok, _, complaint) = run(&server, &["send", "anna"]).await;
+    assert!(
+        !ok && complaint.contains("not provided:\n  <TEXT>"),
+        "{complaint}"
+    );
+    for url in ["127.0.0.1:8080", "ftp://127.0.0.1/", "localhost"] {
+        let command = binary().args(["send", "anna", "x", "--url", url]).output();
+        let complaint = String::from_utf8(command.await.unwrap().stderr).unwrap();
+        assert!(
+            complaint.contains("such as http://127.0.0.1:8080"),
+            "{complaint}"
+        );
+    }
+    let bad = binary()
+        .args(["serve", "--dev", "--database", "mysql://x"])
+        .output()
+        .await
+        .unwrap();
+    let complaint = String::from_utf8(bad.stderr).unwrap();
+    assert!(complaint.contains("--database"), "{complaint}");
+}
+
+/// Arguments with a wrong value, and what the error says of it. No text of a library reaches a user.
+const WRONG_ARGUMENTS: &[(&[&str], &str)] = &[
+    (&["listen", "--port", "x"], "expected 0 to 65535"),
+    (&["listen", "--port", "65536"], "expected 0 to 65535"),
+    (&["listen", "--status", "99"], "expected 200 to 599"),
+    (&["listen", "--count", "x"], "expected 1 to 1000000000"),
+    (&["tail", "a", "--count", "0"], "expected 1 to 1000000000"),
+    (&["inbox", "a", "--limit", "x"], "expected 1 to 1000"),
+    (&["inbox", "a", "--limit", "1001"], "expected 1 to 1000"),
+    (
+        &["listen", "--port", "0", "--secret", "abc"],
+        "--secret: expected 24 to 64 bytes, got 2, as if it were cut off; a secret is `whsec_` and 24 to 64 bytes in base64",
+    ),
+    (
+        &["listen", "--port", "0", "--secret", "whsec_!"],
+        "; a secret is `whsec_` and 24 to 64 bytes in base64",
+    ),
+    (&["serve", "--dev=maybe"], "expected true or false"),
+    (&["serve", "--dev=yes"], "expected true or false"),
+    (&["serve", "--max-streams", "-1"], "expected 1 to 1000000"),
+    (&["serve", "--retention", "-5d"], "expected a duration"),
+    (&["tail", "a", "--count", "-1"], "expected 1 to 1000000000"),
+    (&["bench", "--rate", "0"], "expected 1 to 1000000"),
+    (&["bench", "--size", "63"], "expected 64 to 65536"),
+    (&["bench", "--duration", "2h"], "expected 1s to 1h"),
+    (
+        &["bench", "--webhooks", "0.0.0.0:9000"],
+        "expected the IP address of this machine",
+    ),
+    (&["serve", "--log-format", "xml"], "expected text or json"),
+    (&["serve", "--log", ""], "expected error, warn, info"),
+    (&["serve", "--log", "5"], "expected error, warn, info"),
+    (
+        &["serve", "--log", "info,tidings_server=4"],
+        "expected error, warn, info",
+    ),
+    (
+        &["serve", "--webhook-private-addresses=2"],
+        "expected true or false",
+    ),
+    (&["serve", "--log", "wran"], "expected error, warn, info"),
+    // Filters of spans and their fields are not known.
+    (
+        &["serve", "--log", "tidings_server[request]=debug"],
+        "expected error, warn, info",
+    ),
+    (
+        &["serve", "--log", "info,tidings_server"],
+        "expected error, warn, info",
+    ),
+    (
+        &["serve", "--log", "tidings_server=debgu"],
+        "expected error, warn, info",
+    ),
+    (&["serve", "--max-streams", "x"], "expected 1 to 1000000"),
+    (
+        &["serve", "--listen", "example.com:80"],
+        "such as 127.0.0.1:8080 or localhost:8080; no other name is looked up",
+    ),
+    (
+        &["serve", "--api-key", "short"],
+        "'--api-key <KEY>': expected at least 16 visible ASCII characters",
+    ),
+    (
+        &["send", "a", "x", "--api-key", ""],
+        "'--api-key <KEY>': expected an API key, got an empty text",
+    ),
+    (
+        &["send", "a", "x", "--api-key", ",second"],
+        "'--api-key <KEY>': expected visible ASCII characters",
+    ),
+    (&["key", "revoke", ""], "expected the id of a key"),
+    (
+        &["endpoint", "show", "ep_1"],
+        "expected `ep_` and sixteen hexadecimal digits",
+    ),
+    (
+        &["endpoint", "create", "http://a", "--header", "x"],
+        "expected a name, a colon and a value",
+    ),
+    (
+        &[
+            "endpoint",
+            "create",
+            "http://a",
+            "--header=x:1",
+            "--header=X:2",
+        ],
+        "--header: expected each header once, got X twice",
+    ),
+    (
+        &["endpoint", "create", "http://a", "--format", "xml"],
+        "expected envelope or raw",
+    ),
+    (
+        &["endpoint", "create", "http://a", "--signature", "none"],
+        "expected standard or timestamped",
+    ),
+    (
+        &["endpoint", "create", "http://a", "--schedule", "1.5s"],
+        "--schedule: expected whole seconds",
+    ),
+    (
+        &["endpoint", "create", "http://a", "--timeout", "1us"],
+        "--timeout: expected whole milliseconds",
+    ),
+    (
+        &["endpoint", "create", "http://a", "--rate-limit", "0"],
+        "expected 1 to 4294967295",
+    ),
+    (
+        &["endpoint", "create", "http://a", "--secret-file", "/none"],
+        "--secret-file: cannot read /none: no such file or folder",
+    ),
+    (
+        &["endpoint", "create", "http://a", "--user", " a"],
+        "--user <USER>",
+    ),
+    (
+        &["endpoint", "update", "ep_0000000000000001"],
+        "expected a setting to change",
+    ),
+    (
+        &[
+            "endpoint",
+            "update",
+            "ep_0000000000000001",
+            "--type=a",
+            "--reset=type",
+        ],
+        "--reset: not allowed for type beside --type",
+    ),
+    (
+        &[
+            "endpoint",
+            "rotate",
+            "ep_0000000000000001",
+            "--overlap",
+            "31d",
+        ],
+        "expected 0s to 30d",
+    ),
+    (
+        &["endpoint", "replay", "ep_0000000000000001"],
+        "--since <TIME>",
+    ),
+    (
+        &[
+            "endpoint",
+            "replay",
+            "ep_0000000000000001",
+            "--stop",
+            "--per-second=1",
+        ],
+        "the argument '--stop' cannot be used with '--per-second <COUNT>'",
+    ),
+    (
+        &["delivery", "show", "ep_0000000000000001"],
+        "expected `dlv_` and sixteen hexadecimal digits",
+    ),
+    (
+        &["delivery", "list", "--state", "sent"],
+        "expected pending, delivered, failed or cancelled",
+    ),
+    (&["delivery", "list", "--limit", "501"], "expected 1 to 500"),
+    (
+        &["inbox", "a", "--read-all", "--unread"],
+        "the argument '--read-all' cannot be used with '--unread'",
+    ),
+    (
+        &["inbox", "a", "--read", "x", "--limit", "5"],
+        "cannot be used with '--limit <COUNT>'",
+    ),
+    (
+        &[
+            "serve",
+            "--dev",
+            "--database",
+            "postgres://h/d",
+            "--redis",
+            "redis://h/?timeout=5",
+        ],
+        "--redis: ",
+    ),
+    (&["serve", "--retention", "5m"], "expected 1h to 36500d"),
+    (&["serve", "--lease", "1d"], "expected 1s to 5m"),
+    (&["serve", "--shutdown-timeout", "1d"], "expected 0s to 10m"),
+];
+
+#[tokio::test]
+async fn every_wrong_argument_is_refused_in_words_of_ours() {
+    for (arguments, says) in WRONG_ARGUMENTS {
+        let command = binary().args(*arguments).output();
+        let output = soon("the refusal", command).await.unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(complaint.contains(says), "{arguments:?}: {complaint}");
+    }
+}
+
+#[tokio::test]
+async fn a_url_that_is_refused_is_not_repeated_with_its_password() {
+    for (setting, url) in [
+        ("TIDINGS_DATABASE", "mysql://anna:hunter2@host/db"),
+        ("TIDINGS_DATABASE", "POSTGRES://anna:hunter2@host/db"),
+        ("TIDINGS_REDIS", "http://anna:hunter2@host/1"),
+    ] {
+        let command = binary().args(["serve", "--dev"]).env(setting, url).output();
+        let output = soon("the refusal", command).await.unwrap();
+        assert!(!output.status.success(), "{url}");
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(complaint.contains("expected `"), "{complaint}");
+        assert!(!complaint.contains("hunter2"), "{complaint}");
+    }
+}
+
+#[tokio::test]
+async fn a_variable_with_a_wrong_value_is_named_and_a_key_is_not_shown() {
+    for (arguments, name, value, says) in [
+        (
+            &["serve", "--dev"][..],
+            "TIDINGS_MAX_STREAMS",
+            "0",
+            "invalid value '0' for '--max-streams <COUNT>': expected 1 to 1000000",
+        ),
+        (&["serve"], "TIDINGS_DEV", "yes", "expected true or false"),
+        (&["serve"], "TIDINGS_DEV", "", "expected true or false"),
+        (
+            &["serve", "--dev"],
+            "TIDINGS_API_KEY",
+            "hidden",
+            "expected at least 16 visible ASCII characters",
+        ),
+        (
+            &["serve", "--dev"],
+            "TIDINGS_JWT_SECRET",
+            "hidden",
+            "expected at least 32 bytes",
+        ),
+        (
+            &["key", "list"],
+            "TIDINGS_URL",
+            "localhost",
+            "expected an address such as http://127.0.0.1:8080",
+        ),
+    ] {
+        let command = binary().args(arguments).env(name, value).output();
+        let output = soon("the refusal", command).await.unwrap();
+        assert!(!output.status.success(), "{name}");
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        let variable = format!("the environment variable {name}: ");
+        assert!(complaint.contains(&variable), "{complaint}");
+        assert!(complaint.contains(says), "{complaint}");
+        assert!(!complaint.contains("hidden"), "{complaint}");
+    }
+    // A right variable is not blamed for an argument, whatever else the command needs.
+    for (arguments, says) in [
+        (
+            &["endpoint", "show", "nope"][..],
+            "invalid value 'nope' for '<ID>'",
+        ),
+        (
+            &["endpoint", "replay", "nope", "--stop"],
+            "invalid value 'nope' for '<ID>'",
+        ),
+        (
+            &["inbox", "anna", "--limit", "0"],
+            "invalid value '0' for '--limit",
+        ),
+        (&["send", "", "x"], "invalid value '' for '<USER>'"),
+        (
+            &["token", "anna", "--for", "1000d"],
+            "invalid value '1000d' for '--for",
+        ),
+        (
+            &["key", "create", "x", "--scope", "y"],
+            "invalid value 'y' for '--scope",
+        ),
+    ] {
+        let command = binary()
+            .args(arguments)
+            .env("TIDINGS_URL", "http://127.0.0.1:18080")
+            .env("TIDINGS_API_KEY", "a key of 16 bytes".replace(' ', "-"))
+            .env("TIDINGS_JWT_SECRET", "s".repeat(32))
+            .output();
+        let output = soon("the refusal", command).await.unwrap();
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(complaint.contains(says), "{complaint}");
+        assert!(!complaint.contains("TIDINGS_"), "{complaint}");
+    }
+    // A flag overrides the variable, so it is the flag that is wrong.
+    let command = binary()
+        .args(["serve", "--max-streams", "x"])
+        .env("TIDINGS_MAX_STREAMS", "0")
+        .output();
+    let output = soon("the refusal", command).await.unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert!(complaint.contains("'x' for '--max-streams"), "{complaint}");
+    assert!(!complaint.contains("variable"), "{complaint}");
+}
+
+/// A command says which variable it cannot read.
+#[tokio::test]
+async fn a_variable_that_is_not_text_is_named() {
+    use std::os::unix::ffi::OsStrExt;
+    let wrong = std::ffi::OsStr::from_bytes(b"\xff0123456789abcdef");
+    for (arguments, name) in [
+        (&["serve", "--dev"][..], "TIDINGS_RETENTION"),
+        (&["serve", "--dev"], "TIDINGS_LOG"),
+        (&["inbox", "anna"], "TIDINGS_URL"),
+    ] {
+        let command = binary().args(arguments).env(name, wrong).output();
+        let output = soon("the refusal", command).await.unwrap();
+        assert!(!output.status.success(), "{name}");
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        let says = format!("the environment variable {name}: expected text in UTF-8");
+        assert!(complaint.contains(&says), "{complaint}");
+    }
+}
+
+#[tokio::test]
+async fn a_misspelt_variable_is_named_at_the_start() {
+    let home = Home::new();
+    let mut command = home.command();
+    command
+        .env("TIDINGS_RETENTON", "1d")
+        .env("TIDINGS_URL", "x");
+    let server = Server::of(command).await;
+    let (_, said) = server.stop("-TERM").await;
+    assert!(said.contains("TIDINGS_RETENTON"), "{said}");
+    assert!(!said.contains("TIDINGS_URL"), "{said}");
+}
+
+#[tokio::test]
+async fn every_flag_has_a_variable_and_an_explanation() {
+    let help = binary().args(["serve", "--help"]).output().await.unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    for flag in help
+        .lines()
+        .filter(|line| line.trim_start().starts_with("--"))
+    {
+        let name = flag.trim().split(' ').next().unwrap();
+        let variable = name
+            .trim_start_matches("--")
+            .replace('-', "_")
+            .to_uppercase();
+        let named = |end: char| help.contains(&format!("[env: TIDINGS_{variable}{end}"));
+        // Where the value is hidden, the name is all there is.
+        assert!(named('=') || named(']'), "{name} has no variable: {help}");
+    }
+    let mut by_variable = Home::new().command();
+    by_variable.env("TIDINGS_MAX_STREAMS", "0");
+    let (_, _, refused) = said_by(&mut by_variable).await;
+    assert!(refused.contains("--max-streams"), "{refused}");
+}

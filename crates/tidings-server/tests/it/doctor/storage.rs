@@ -1,0 +1,269 @@
+//! Databases, and Redis.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use serde_json::json;
+use tidings_test_support::Schema;
+use tokio::process::Command;
+
+use super::{assert_finds, examine, of, on, on_file};
+use crate::support::{Home, Server, binary};
+
+/// The bytes of each file in the folder.
+fn files(folder: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            (entry.file_name(), std::fs::read(entry.path()).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn a_file_is_looked_at_and_stays_as_it_is() {
+    let home = Home::new();
+    home.start().await.stop("-TERM").await;
+    let folder = home.path().join("copy # 100%");
+    std::fs::create_dir(&folder).unwrap();
+    let copy = folder.join("tidings.db");
+    rusqlite::Connection::open(home.database())
+        .unwrap()
+        .execute("VACUUM INTO ?1", [copy.to_str().unwrap()])
+        .unwrap();
+    let before = files(&folder);
+    let mut command = binary();
+    command
+        .current_dir(&folder)
+        .args(["doctor", "--dev", "--database", "sqlite:tidings.db"]);
+    let (ok, findings) = examine(&mut command).await;
+    assert!(ok, "{findings:?}");
+    assert_finds(&findings, "store", "ok", "whole (quick_check)");
+    assert_finds(&findings, "store", "warning", "run chmod 600");
+    assert_finds(&findings, "clock", "ok", "this machine");
+    assert!(files(&folder) == before);
+
+    let set_version = |statement: &str| {
+        rusqlite::Connection::open(&copy)
+            .unwrap()
+            .execute_batch(statement)
+            .unwrap();
+    };
+    set_version("UPDATE tidings_schema SET version = version + 1 WHERE component = 'api_keys'");
+    let (_, findings) = examine(&mut on_file(&copy)).await;
+    assert_finds(&findings, "store", "error", "newer version");
+    set_version(
+        "UPDATE tidings_schema SET version = version - 1 WHERE component = 'api_keys';
+         CREATE TABLE imported (\"to\" TEXT NOT NULL, at TEXT NOT NULL) STRICT;
+         INSERT INTO imported VALUES ('postgres://host/db', 'x');",
+    );
+    let (ok, findings) = examine(&mut on_file(&copy)).await;
+    assert!(ok);
+    assert_finds(
+        &findings,
+        "store",
+        "warning",
+        "imported into postgres://host/db",
+    );
+    let future = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
+    std::fs::File::options()
+        .write(true)
+        .open(&copy)
+        .unwrap()
+        .set_modified(future)
+        .unwrap();
+    let (_, findings) = examine(&mut on_file(&copy)).await;
+    assert_finds(&findings, "clock", "warning", "was set back");
+}
+
+#[tokio::test]
+async fn a_file_that_a_server_uses_is_read_beside_it() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify("anna", json!(1)).await;
+    let (ok, findings) = examine(&mut on_file(&home.database())).await;
+    assert!(ok, "{findings:?}");
+    let says = format!("process {} uses", server.process_id());
+    assert_finds(&findings, "store", "ok", &says);
+    assert_finds(&findings, "store", "ok", "whole");
+    server.notify("anna", json!(2)).await;
+    let (_, said) = server.stop("-TERM").await;
+    assert!(!said.contains("WARN"), "{said}");
+}
+
+#[tokio::test]
+async fn secrets_that_cannot_be_decrypted_are_an_error() {
+    const KEYS: [&str; 2] = [
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+        "EEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEE=",
+    ];
+    let home = Home::new();
+    let file = home.database();
+    let server = home.start().await;
+    let body = json!({ "url": "http://127.0.0.1:9/" });
+    assert_eq!(server.post("/v1/endpoints", &body).await.status(), 201);
+    server.stop("-TERM").await.0.code().unwrap();
+    let mut with_key = on_file(&file);
+    let (ok, findings) = examine(with_key.env("TIDINGS_ENCRYPTION_KEY", KEYS[0])).await;
+    assert!(ok, "{findings:?}");
+    let says = "the secrets of 1 endpoint are stored without encryption: a server encrypts them";
+    assert_finds(&findings, "keys", "ok", says);
+    assert_eq!(of(&examine(&mut on_file(&file)).await.1, "keys"), []);
+
+    let home = Home::new();
+    let file = home.database();
+    let mut command = home.command();
+    command.env("TIDINGS_ENCRYPTION_KEY", KEYS[0]);
+    let server = Server::of(command).await;
+    for _ in 0..2 {
+        assert_eq!(server.post("/v1/endpoints", &body).await.status(), 201);
+    }
+    // Beside the server, and without it.
+    let mut server = Some(server);
+    for _ in 0..2 {
+        let mut right = on_file(&file);
+        let both = format!("{},{}", KEYS[1], KEYS[0]);
+        let (ok, findings) = examine(right.env("TIDINGS_ENCRYPTION_KEY", both)).await;
+        assert!(ok, "{findings:?}");
+        let says = "the secrets of 2 endpoints can be decrypted";
+        assert_finds(&findings, "keys", "ok", says);
+        for key in ["", KEYS[1]] {
+            let mut lost = on_file(&file);
+            if !key.is_empty() {
+                lost.env("TIDINGS_ENCRYPTION_KEY", key);
+            }
+            let (ok, findings) = examine(&mut lost).await;
+            assert!(!ok);
+            let says = "the secrets of 2 endpoints cannot be decrypted, so all their webhooks fail: encrypted with \
+                        the key ";
+            assert_finds(&findings, "keys", "error", says);
+            assert_finds(
+                &findings,
+                "keys",
+                "error",
+                "which is not configured (--encryption-key)",
+            );
+        }
+        if let Some(server) = server.take() {
+            server.stop("-TERM").await.0.code().unwrap();
+        }
+    }
+}
+
+/// As root, nothing is forbidden: the doctor runs as another user then.
+#[tokio::test]
+async fn a_file_or_folder_that_this_user_may_not_write_is_an_error() {
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let home = Home::new();
+    let file = home.database();
+    home.start().await.stop("-TERM").await.0.code().unwrap();
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    let doctor = home.path().join("tidings");
+    if is_root {
+        std::fs::copy(env!("CARGO_BIN_EXE_tidings"), &doctor).unwrap();
+        set(&doctor, 0o755);
+    }
+    let examine_as_user = async |file: &Path| {
+        let mut command = on_file(file);
+        if is_root {
+            let arguments = command.as_std().get_args().map(ToOwned::to_owned);
+            let arguments: Vec<_> = arguments.collect();
+            command = Command::new(&doctor);
+            command.args(arguments).uid(65534).gid(65534).env_clear();
+        }
+        examine(&mut command).await
+    };
+    let missing = home.path().join("missing.db");
+    for (of_folder, of_file, what, may_make) in [
+        (0o777, 0o444, "the file", true),
+        (0o555, 0o666, "its folder", false),
+    ] {
+        set(&file, of_file);
+        set(home.path(), of_folder);
+        let (ok, findings) = examine_as_user(&file).await;
+        assert!(!ok, "{what}");
+        let says = format!("this user cannot write {what}: permission denied");
+        assert_finds(&findings, "store", "error", &says);
+        let (ok, findings) = examine_as_user(&missing).await;
+        assert_eq!(ok, may_make, "{findings:?}");
+        if !may_make {
+            assert_finds(&findings, "store", "error", &says);
+        }
+    }
+    // So that it can be removed.
+    set(home.path(), 0o777);
+}
+
+#[tokio::test]
+async fn files_that_are_no_database_of_ours_are_errors() {
+    let home = Home::new();
+    let text = home.path().join("text.db");
+    std::fs::write(&text, "x".repeat(4096)).unwrap();
+    let other = home.path().join("other.db");
+    let connection = rusqlite::Connection::open(&other).unwrap();
+    connection.execute_batch("CREATE TABLE t (n)").unwrap();
+    for (path, says) in [
+        (text.as_path(), "cannot read"),
+        (&other, "is a database of another program"),
+        (home.path(), "is not a file"),
+        (&home.path().join("none/a.db"), "its folder does not exist"),
+    ] {
+        let (ok, findings) = examine(&mut on_file(path)).await;
+        assert!(!ok, "{}", path.display());
+        assert_finds(&findings, "store", "error", says);
+    }
+}
+
+#[tokio::test]
+async fn a_postgresql_is_looked_at_and_its_clock_is_compared() {
+    let schema = Schema::create().await;
+    let (ok, findings) = examine(&mut on(&schema.url())).await;
+    assert!(ok, "{findings:?}");
+    assert_finds(&findings, "store", "ok", "without tables");
+    assert_finds(&findings, "clock", "ok", "the clock of the database agrees");
+    let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()";
+    let made: i64 = schema
+        .client()
+        .await
+        .query_one(tables, &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(made, 0);
+
+    let home = Home::on(&schema.url(), &[]);
+    let server = home.start().await;
+    let (ok, findings) = examine(&mut on(&schema.url())).await;
+    assert!(ok, "{findings:?}");
+    assert_finds(&findings, "store", "ok", ": PostgreSQL 1");
+    server.stop("-TERM").await;
+    schema
+        .execute(
+            "UPDATE tidings_schema SET version = version + 1 WHERE component = 'tidings_server'",
+        )
+        .await;
+    let (_, findings) = examine(&mut on(&schema.url())).await;
+    assert_finds(&findings, "store", "error", "newer version");
+}
+
+#[tokio::test]
+async fn a_redis_server_is_asked() {
+    let redis = std::env::var("REDIS_URL").expect("REDIS_URL is set; scripts/services does so");
+    for (url, status, says) in [
+        (redis.as_str(), "ok", "replies"),
+        (
+            "redis://127.0.0.1:1/",
+            "warning",
+            "a server starts without it",
+        ),
+    ] {
+        let mut command = on("postgres://127.0.0.1:1/db");
+        let (_, findings) = examine(command.args(["--redis", url])).await;
+        assert_finds(&findings, "redis", status, says);
+    }
+}
