@@ -38,7 +38,9 @@ const CREDENTIALS: readonly RequestCredentials[] = ["same-origin", "include", "o
 
 function isAddress(url: unknown): url is string {
   try {
-    return typeof url === "string" && /^https?:$/.test(new URL(url).protocol);
+    if (typeof url !== "string" || /[?#\s]/.test(url)) return false;
+    const { protocol, username, password } = new URL(url);
+    return /^https?:$/.test(protocol) && username === "" && password === "";
   } catch {
     return false;
   }
@@ -46,7 +48,7 @@ function isAddress(url: unknown): url is string {
 
 /** Whether the server takes this name. A URL would drop `.` and `..`, and lead to another route. */
 function isUser(name: unknown): boolean {
-  if (typeof name !== "string" || ["", ".", ".."].includes(name) || name !== name.trim()) return false;
+  if (typeof name !== "string" || ["", ".", ".."].includes(name) || /^\p{White_Space}|\p{White_Space}$/u.test(name)) return false;
   if (/[\p{Cc}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/u.test(name)) return false;
   return new TextEncoder().encode(name).length <= 255;
 }
@@ -65,7 +67,7 @@ export class Tidings {
     expectOptions(options, "user", "url", "token", "transport", "share", "credentials", "maxWaitMs");
     const { user, token, url = ownUrl(), transport = "sse", share = true, credentials = "same-origin", maxWaitMs = 30_000 } = options;
     expect("user", isUser(user), "the name of a user: 1 to 255 bytes, no control characters, no space at either end, not `.` or `..`", user);
-    expect("url", url !== undefined && isAddress(url), "the address of a Tidings server, with http or https", url);
+    expect("url", url !== undefined && isAddress(url), "the address of a Tidings server, with http or https, and without a query, a password or spaces", url);
     expect("token", token === undefined || typeof token === "function", "a function that returns a token", typeof token);
     expect("transport", TRANSPORTS.includes(transport), TRANSPORTS.join(" or "), transport);
     expect("share", typeof share === "boolean", "true or false", share);

@@ -29,10 +29,16 @@ export interface StreamOptions<Payload = unknown> {
   onStatus?(status: Status, error?: TidingsError): void;
 }
 
+/** A time in RFC 3339. */
+const TIME = /^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$/;
+
 /** Whether a stream can begin there. The server checks more of a time. */
 function isStart(since: unknown): boolean {
   if (typeof since !== "string") return false;
-  return ["now", "start", "undelivered"].includes(since) || (/^\d{4}-\d\d-\d\d[Tt ]/.test(since) && !Number.isNaN(Date.parse(since)));
+  if (["now", "start", "undelivered"].includes(since)) return true;
+  // JavaScript knows no leap seconds.
+  const known = since.toUpperCase().replace(" ", "T").replace(/:60(?=[.Z+-])/, ":59");
+  return TIME.test(since) && !Number.isNaN(Date.parse(known));
 }
 
 /** How streams of a client connect. */

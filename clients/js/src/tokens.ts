@@ -81,11 +81,14 @@ function statusOf(cause: unknown): number | undefined {
 /** Whether a text can be a token: whether the header `Authorization` can have it. */
 export const isToken = (text: unknown): boolean => typeof text === "string" && /^[\x21-\x7e]+$/.test(text);
 
+/** Whether a text is a page, however short: an API key that begins with a tag is nobody's. */
+const isMarkup = (text: string): boolean => /^<[^>]+>/.test(text);
+
 /** Refuses what is no token, for instance a page that says that there is no such route. */
 function checked(token: unknown): string {
   if (typeof token !== "string") throw new TypeError(`expected a text, got ${token === null ? "null" : typeof token}`);
   const text = token.trim();
   if (text === "") throw new TypeError("expected a token, got an empty text");
-  if (!isToken(text)) throw new TypeError(`expected a token, got a text that begins with ${JSON.stringify(text.slice(0, 20))}`);
+  if (!isToken(text) || isMarkup(text)) throw new TypeError(`expected a token, got a text that begins with ${JSON.stringify(text.slice(0, 20))}`);
   return text;
 }

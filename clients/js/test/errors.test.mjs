@@ -23,7 +23,7 @@ describe("errors", { concurrency: true }, () => {
     const right = { url: "http://127.0.0.1:1", user: "anna" };
     const wrong = {
       user: [undefined, "", ".", "..", 7, "a\nb", " a", "a\u202eb", "ä".repeat(128)],
-      url: ["", new URL("http://127.0.0.1:1"), "tidings.example.com", "/tidings", "ftp://tidings.example.com", 7, undefined],
+      url: ["", new URL("http://127.0.0.1:1"), "tidings.example.com", "/tidings", "ftp://tidings.example.com", "https://tidings.example.com?tenant=7", "https://tidings.example.com/#/", "https://tidings.example.com/app?", "https://tidings.example.com ", "https://anna:secret@tidings.example.com", 7, undefined],
       token: ["eyJ.e30.x", Promise.resolve("eyJ.e30.x")],
       transport: ["", "SSE", "http", null],
       share: [1, "yes"],
@@ -64,10 +64,18 @@ describe("errors", { concurrency: true }, () => {
       for (const [option, values] of Object.entries(wrong)) {
         for (const value of values) {
           const expected = (error) => error instanceof TypeError && error.message.startsWith(`${option}: expected `);
-          assert.throws(() => tidings[open]({ [option]: value }), expected, `${open} ${option}: ${String(value)}`);
+          const attempt = () => {
+            const opened = tidings[open]({ [option]: value });
+            t.after(() => opened.close());
+          };
+          assert.throws(attempt, expected, `${open} ${option}: ${String(value)}`);
         }
       }
       for (const none of [null, "start"]) assert.throws(() => tidings[open](none), /^TypeError: options: expected an object/);
+    }
+    for (const since of ["now", "2026-11-28T10:00:00.5+01:00", "2026-11-28 10:00:00z", "2016-12-31T23:59:60Z"]) {
+      const accepting = new Tidings({ url: await replying(t, 503, ""), user: "anna" });
+      accepting.stream({ since }).close();
     }
     for (const id of [undefined, null, "", "x", 17, "../read-all", "6f1c0a52d3e84b97-"]) {
       for (const action of ["markRead", "markUnread", "archive", "unarchive"]) {
@@ -156,6 +164,7 @@ describe("errors", { concurrency: true }, () => {
     const url = await replying(t, 200, "{}");
     for (const [token, reason] of [
       ["<!doctype html>\n<p>Not found", /begins with "<!doctype html>/],
+      ["<h1>404</h1>", /begins with "<h1>404<.h1>/],
       ["Cannot GET /tidings-token", /begins with "Cannot GET/],
       [" \n", /an empty text/],
       [undefined, /got undefined/],

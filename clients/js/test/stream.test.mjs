@@ -243,7 +243,7 @@ test("what is not from Tidings is tried again, and an error of Tidings is final"
   assert.deepEqual(seen.errors.map(({ code }) => code), ["unexpected_response", "unexpected_response", "unexpected_response", "unreachable"]);
   const error = JSON.stringify({ error: { code: "invalid_field", message: "expected a time", field: "since" } });
   const final = await replies(t, refusing(400, {}, error));
-  const failed = record(t, { url: final.url }, { since: "2026-01-01T00:00" });
+  const failed = record(t, { url: final.url }, { since: "2026-01-01T00:00:00Z" });
   await until("the failure", () => failed.stream.status === "failed");
   assert.ok(failed.errors[0] instanceof TidingsError);
   assert.equal(failed.errors[0].message, "since: expected a time");

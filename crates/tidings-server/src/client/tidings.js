@@ -136,13 +136,14 @@ function statusOf(cause) {
 	return typeof status === "number" ? status : undefined;
 }
 const isToken = (text) => typeof text === "string" && /^[\x21-\x7e]+$/.test(text);
+const isMarkup = (text) => /^<[^>]+>/.test(text);
 function checked(token) {
 	if (typeof token !== "string")
 		throw new TypeError(`expected a text, got ${token === null ? "null" : typeof token}`);
 	const text = token.trim();
 	if (text === "")
 		throw new TypeError("expected a token, got an empty text");
-	if (!isToken(text))
+	if (!isToken(text) || isMarkup(text))
 		throw new TypeError(`expected a token, got a text that begins with ${JSON.stringify(text.slice(0, 20))}`);
 	return text;
 }
@@ -1273,10 +1274,14 @@ function received(error) {
 	return error && new TidingsError(error.message, error);
 }
 // stream.ts
+const TIME = /^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$/;
 function isStart(since) {
 	if (typeof since !== "string")
 		return false;
-	return ["now", "start", "undelivered"].includes(since) || (/^\d{4}-\d\d-\d\d[Tt ]/.test(since) && !Number.isNaN(Date.parse(since)));
+	if (["now", "start", "undelivered"].includes(since))
+		return true;
+	const known = since.toUpperCase().replace(" ", "T").replace(/:60(?=[.Z+-])/, ":59");
+	return TIME.test(since) && !Number.isNaN(Date.parse(known));
 }
 class Stream {
 	#api;
@@ -1677,14 +1682,17 @@ function ownUrl() {
 const CREDENTIALS = ["same-origin", "include", "omit"];
 function isAddress(url) {
 	try {
-		return typeof url === "string" && /^https?:$/.test(new URL(url).protocol);
+		if (typeof url !== "string" || /[?#\s]/.test(url))
+			return false;
+		const { protocol, username, password } = new URL(url);
+		return /^https?:$/.test(protocol) && username === "" && password === "";
 	}
 	catch {
 		return false;
 	}
 }
 function isUser(name) {
-	if (typeof name !== "string" || ["", ".", ".."].includes(name) || name !== name.trim())
+	if (typeof name !== "string" || ["", ".", ".."].includes(name) || /^\p{White_Space}|\p{White_Space}$/u.test(name))
 		return false;
 	if (/[\p{Cc}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/u.test(name))
 		return false;
@@ -1698,7 +1706,7 @@ class Tidings {
 		expectOptions(options, "user", "url", "token", "transport", "share", "credentials", "maxWaitMs");
 		const { user, token, url = ownUrl(), transport = "sse", share = true, credentials = "same-origin", maxWaitMs = 30_000 } = options;
 		expect("user", isUser(user), "the name of a user: 1 to 255 bytes, no control characters, no space at either end, not `.` or `..`", user);
-		expect("url", url !== undefined && isAddress(url), "the address of a Tidings server, with http or https", url);
+		expect("url", url !== undefined && isAddress(url), "the address of a Tidings server, with http or https, and without a query, a password or spaces", url);
 		expect("token", token === undefined || typeof token === "function", "a function that returns a token", typeof token);
 		expect("transport", TRANSPORTS.includes(transport), TRANSPORTS.join(" or "), transport);
 		expect("share", typeof share === "boolean", "true or false", share);
