@@ -175,13 +175,15 @@ impl Shared {
 
     /// Looks for what has become due or was changed by another instance.
     async fn look_at_resting(self: &Arc<Self>) -> Result<(), StoreError> {
-        let resting: Vec<_> = {
+        let mut resting: Vec<_> = {
             let lanes = self.lock();
             let pace = lanes.pace();
             let waits = |(_, it): &(&EndpointId, &Resting)| it.looked.elapsed() >= pace.look;
             let since = |(endpoint, it): (&EndpointId, &Resting)| (*endpoint, it.since);
             lanes.resting.iter().filter(waits).map(since).collect()
         };
+        // Neighbours share pages of the database, which SQLite reads again for each look after a commit.
+        resting.sort_unstable_by_key(|(endpoint, _)| *endpoint);
         for some in resting.chunks(AT_ONCE) {
             let endpoints: Vec<_> = some.iter().map(|(endpoint, _)| *endpoint).collect();
             let (began, now) = (Instant::now(), self.clock.now());
