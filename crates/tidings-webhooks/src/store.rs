@@ -217,7 +217,7 @@ pub trait Store: Debug + Send + Sync + 'static {
 
     /// Makes deliveries of replayed events due, each at its time: new ones, and those that failed or
     /// were cancelled. Moves the replay on to `cursor`, and ends it when there is none. Does nothing
-    /// unless the replay still stands where `from` says.
+    /// unless the replay still stands where `from` and `due` say.
     async fn replay(&self, step: ReplayStep, at: Timestamp) -> Result<(), StoreError>;
 
     /// Deletes deliveries that ended before `cutoff`, with their attempts, and events that were
@@ -485,7 +485,7 @@ pub struct NewReplay {
 pub struct ReplayPage {
     /// Where it stands: to be handed back.
     pub from: i64,
-    /// When the next step is due.
+    /// When the next step is due: to be handed back, because another replay may begin at the same place.
     pub due: Timestamp,
     /// Most deliveries a second.
     pub per_second: u32,
@@ -513,6 +513,8 @@ pub struct ReplayStep {
     pub endpoint: EndpointId,
     /// Where the replay stood.
     pub from: i64,
+    /// When this step was due.
+    pub due: Timestamp,
     /// The events, and when each is due.
     pub events: Vec<(i64, Timestamp)>,
     /// The last event that was looked at, and when the next step is due; `None` ends the replay.

@@ -23,6 +23,7 @@ fn step(endpoint: EndpointId, page: &ReplayPage, due: i64) -> ReplayStep {
     ReplayStep {
         endpoint,
         from: page.from,
+        due: page.due,
         events: page.events.iter().map(|it| (it.number, at(due))).collect(),
         cursor: page.more.then(|| (page.to, at(due))),
     }
@@ -240,8 +241,24 @@ pub async fn a_replay_can_be_stopped(Stores { a, b }: Stores) {
     assert_eq!(names(&due.due), ["one"]);
     assert_eq!((due.next_due, due.replay_due), (None, None));
 
+    // Another one that begins at the same place is another one.
     let began = b.start_replay(everything(endpoint_id), at(30)).await;
     assert!(began.unwrap());
+    let before = page(&*a, endpoint_id, 1).await;
+    assert!(b.stop_replay(endpoint_id).await.unwrap());
+    let began = b.start_replay(everything(endpoint_id), at(31)).await;
+    assert!(began.unwrap());
+    let next = page(&*a, endpoint_id, 1).await;
+    assert_eq!(before.from, next.from);
+    for cursor in [Some((before.to, at(32))), None] {
+        let stale = ReplayStep {
+            cursor,
+            ..step(endpoint_id, &before, 32)
+        };
+        a.replay(stale, at(31)).await.unwrap();
+        assert_eq!(page(&*b, endpoint_id, 1).await, next);
+    }
+
     let off = disabled(a.endpoint(endpoint_id).await.unwrap().unwrap());
     let on = StoredEndpoint {
         disabled: None,

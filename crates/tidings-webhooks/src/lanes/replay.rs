@@ -51,6 +51,7 @@ pub(super) async fn step(
     let step = ReplayStep {
         endpoint,
         from: page.from,
+        due: page.due,
         events,
         cursor: next,
     };

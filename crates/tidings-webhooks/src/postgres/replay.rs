@@ -109,8 +109,10 @@ pub(super) async fn step(
     let position = step.cursor.map(|(position, _)| position);
     let resume_at = step.cursor.map(|(_, due)| micros(due));
     connections
-        .row(
-            "SELECT tidings_webhook_replay_step($1, $2, $3, $4, $5, $6, $7)",
+        .query(
+            "SELECT tidings_webhook_replay_step($1, $2, $3, $4, $5, $6, $7)
+             FROM (SELECT FROM tidings_webhook_replay
+                 WHERE endpoint = $1 AND position = $2 AND resume_at = $8 FOR UPDATE) AS same",
             &[
                 (&step.endpoint.as_i64(), Type::INT8),
                 (&step.from, Type::INT8),
@@ -119,6 +121,7 @@ pub(super) async fn step(
                 (&position, Type::INT8),
                 (&resume_at, Type::INT8),
                 (&micros(at), Type::INT8),
+                (&micros(step.due), Type::INT8),
             ],
         )
         .await?;

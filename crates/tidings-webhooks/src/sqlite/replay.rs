@@ -126,17 +126,19 @@ pub(super) fn step(
     step: &ReplayStep,
     at: Timestamp,
 ) -> Result<(), StoreError> {
-    let endpoint = step.endpoint.as_i64();
+    let (endpoint, due) = (step.endpoint.as_i64(), micros(step.due));
     let moved = match step.cursor {
         Some((position, resume_at)) => tx
             .prepare_cached(
                 "UPDATE webhook_replay SET position = ?3, resume_at = ?4
-                 WHERE endpoint = ?1 AND position = ?2",
+                 WHERE endpoint = ?1 AND position = ?2 AND resume_at = ?5",
             )?
-            .execute((endpoint, step.from, position, micros(resume_at)))?,
+            .execute((endpoint, step.from, position, micros(resume_at), due))?,
         None => tx
-            .prepare_cached("DELETE FROM webhook_replay WHERE endpoint = ?1 AND position = ?2")?
-            .execute((endpoint, step.from))?,
+            .prepare_cached(
+                "DELETE FROM webhook_replay WHERE endpoint = ?1 AND position = ?2 AND resume_at = ?3",
+            )?
+            .execute((endpoint, step.from, due))?,
     };
     if moved == 0 {
         return Ok(());
