@@ -115,11 +115,12 @@ impl Queue {
     /// goes first as long as there is credit for a retry; without credit new messages go first, but
     /// for one retry at a time that has waited for the budget's trickle.
     pub(super) fn choose(&self, budget: Option<&Budget>, now: Instant) -> Option<Source> {
-        let fresh = self.oldest_fresh();
         let (Some(Reverse(Retry(retry))), Some(due_since)) = (self.due.peek(), self.due_since)
         else {
-            return fresh.map(|_| Source::Fresh);
+            // Most of the time, and without a look at a message that has left the processor's cache.
+            return (!self.fresh.is_empty()).then_some(Source::Fresh);
         };
+        let fresh = self.oldest_fresh();
         let goes = match budget {
             None => fresh.is_none_or(|fresh| retry.due <= fresh),
             Some(budget) => {
