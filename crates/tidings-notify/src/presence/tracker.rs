@@ -175,7 +175,8 @@ impl Tracker {
         self.inner.watching.watch(items).await
     }
 
-    /// Ends the registrations and the lease, and refuses later calls. Closing twice is harmless.
+    /// Ends the registrations, the lease and the watches, and refuses later calls. Closing twice is
+    /// harmless. Whether its own watches still report the users who go offline by this is not defined.
     ///
     /// # Errors
     ///
