@@ -26,7 +26,7 @@ pub(crate) enum Caller {
 pub(crate) enum Forbidden {
     #[error("the API key does not have the scope `{0}`")]
     NoScope(Scope),
-    #[error("a token is for the routes below /v1/users/{{sub}} only")]
+    #[error("a token is only for /v1/whoami and the routes below /v1/users/{{sub}}")]
     NotForUsers,
     #[error("the token is of another user than the one in the path")]
     AnotherUser,

@@ -35,7 +35,7 @@ async fn call(
 }
 
 /// Makes a key; gives the response.
-async fn create(server: &Server, scopes: &[&str]) -> Value {
+pub(crate) async fn create(server: &Server, scopes: &[&str]) -> Value {
     let body = json!({ "name": "shop", "scopes": scopes });
     let (status, created) = call(server, KEY, Method::POST, "/v1/keys", Some(body)).await;
     assert_eq!(status, 201, "{created}");

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use reqwest::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 use tidings_test_support::{Receiver, Reply};
 
+use crate::api_keys::create;
 use crate::raw::RawSocket;
 use crate::support::{Home, Server, http, soon};
+use crate::tokens::KEY;
 
 pub(crate) async fn metrics(server: &Server) -> String {
     let response = http().get(server.at("/metrics")).send().await.unwrap();
@@ -253,8 +255,7 @@ async fn labels_are_bounded_whatever_callers_send() {
 
 #[tokio::test]
 async fn a_key_of_a_scraper_reads_metrics_and_nothing_else() {
-    let key = "a-key-for-this-test-0123456789";
-    let home = Home::with(&["--api-key", key]);
+    let home = Home::with(&["--api-key", KEY]);
     let server = home.start().await;
     let status = async |path: &str, key: &str| {
         let request = http().get(server.at(path)).bearer_auth(key);
@@ -262,17 +263,8 @@ async fn a_key_of_a_scraper_reads_metrics_and_nothing_else() {
     };
     let none = http().get(server.at("/metrics")).send().await.unwrap();
     assert_eq!(none.status(), 401);
-    assert_eq!(status("/metrics", key).await, 200);
-    let body = json!({ "name": "prometheus", "scopes": ["metrics"] });
-    let request = http().post(server.at("/v1/keys")).bearer_auth(key);
-    let created: Value = request
-        .json(&body)
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    assert_eq!(status("/metrics", KEY).await, 200);
+    let created = create(&server, &["metrics"]).await;
     let scraper = created["key"].as_str().unwrap();
     assert_eq!(status("/metrics", scraper).await, 200);
     for path in ["/v1/keys", "/v1/endpoints", "/v1/users/anna/notifications"] {

@@ -4,6 +4,7 @@ use fantoccini::key::Key;
 use serde_json::{Value, json};
 
 use super::{Browser, IS_LIVE};
+use crate::api_keys::create;
 use crate::support::{Home, Server, http};
 use crate::tokens::{KEY, SECRET, signed, token};
 
@@ -25,10 +26,7 @@ async fn left_behind(browser: &Browser) -> String {
 
 /// Makes a key with this scope; gives its id, and the key.
 async fn new_key(server: &Server, scope: &str) -> (String, String) {
-    let body = json!({ "name": "of a test", "scopes": [scope] });
-    let made = http().post(server.at("/v1/keys")).bearer_auth(KEY);
-    let made = made.json(&body).send().await.unwrap();
-    let made: Value = made.json().await.unwrap();
+    let made = create(server, &[scope]).await;
     let text = |name: &str| made[name].as_str().unwrap().to_owned();
     (text("id"), text("key"))
 }
