@@ -21,6 +21,12 @@ export const whenUnauthorized = (action) => {
   onUnauthorized = action;
 };
 
+/** Called when something is not for the caller, whom the server may know by a cookie. */
+let onForbidden = () => {};
+export const whenForbidden = (action) => {
+  onForbidden = action;
+};
+
 /**
  * Whether the server would refuse the same request again: it is not for this caller, or what it asks for is not there. What
  * a proxy says has no code, and may be over soon.
@@ -63,6 +69,7 @@ export async function callForText(method, path, body, canRenew = true) {
     if (isRenewed) return callForText(method, path, body, false);
     onUnauthorized(refusal);
   }
+  if (status === 403 && credential === "" && session.entry === entry) onForbidden();
   throw refusal;
 }
 

@@ -19,18 +19,20 @@ export function open(root, id) {
   const problem = make("p", { class: "problem", role: "status", hidden: true });
   const address = make("input", { readonly: true, class: "secret", id: "bin-url", "aria-label": "Address of the bin", onfocus: () => address.select() });
   const secret = make("p", { class: "soft", id: "bin-secret" });
-  const reply = make("select", { id: "bin-status" }, REPLIES.map(([status, words]) => make("option", { value: status }, words)));
+  const reply = make("select", { id: "bin-status", disabled: true }, REPLIES.map(([status, words]) => make("option", { value: status }, words)));
   const head = make("h2", {}, "Requests");
   const none = make("p", { class: "empty" }, "Nothing has come yet. Send a POST to the address above, or make an endpoint that does.");
   const requests = make("ol", { class: "items", id: "requests" });
   let bin;
 
   reply.addEventListener("change", async () => {
+    const chosen = reply.value;
     try {
-      await call("PATCH", path, { status: Number(reply.value) });
-      confirmDone(`From now on it replies with ${reply.value}`);
+      await call("PATCH", path, { status: Number(chosen) });
+      if (root.isConnected) confirmDone(`From now on it replies with ${chosen}`);
     } catch (error) {
-      sayFailed(error.message);
+      if (reply.value === chosen) reply.value = String(bin.status);
+      if (root.isConnected) sayFailed(error.message);
     }
     polled.refresh();
   });
@@ -41,10 +43,10 @@ export function open(root, id) {
     try {
       await call("PATCH", path, { secret: made.secret });
     } catch (error) {
-      goTo(address, `The endpoint is made. Its bin does not verify with its secret: ${error.message}.`, "failed");
+      if (root.isConnected) goTo(address, `The endpoint is made. Its bin does not verify with its secret: ${error.message}.`, "failed");
       return;
     }
-    goTo(address, "The endpoint is made, and its bin verifies with its secret. Send a test to see it arrive.");
+    if (root.isConnected) goTo(address, "The endpoint is made, and its bin verifies with its secret. Send a test to see it arrive.");
   }
 
   async function setSecret() {
@@ -53,15 +55,15 @@ export function open(root, id) {
     if (await ask("Verify with", fields, "Save", submit)) polled.refresh();
   }
 
+  const actions = make("div", { class: "actions wrap", hidden: true },
+    button("Make an endpoint that sends here", connect, { kind: "primary", id: "connect" }),
+    button("Set the secret", setSecret, { id: "set-secret" }),
+    button("Delete", async () => {
+      if ((await remove(bin)) && root.isConnected) goTo("#/bins", REMOVED);
+    }, { kind: "danger quiet", id: "delete-bin" }));
   root.append(
     make("header", { class: "head" }, make("h1", {}, "Request bin")),
-    make("div", { class: "actions wrap" },
-      button("Make an endpoint that sends here", connect, { kind: "primary", id: "connect" }),
-      button("Set the secret", setSecret, { id: "set-secret" }),
-      button("Delete", async () => {
-        if (await remove(bin)) goTo("#/bins", REMOVED);
-      }, { kind: "danger quiet", id: "delete-bin" })),
-    problem,
+    actions, problem,
     make("section", { class: "card" }, field("Address", address), secret, field("It replies with", reply)),
     make("section", { class: "card" }, head, none, requests),
   );
@@ -70,6 +72,7 @@ export function open(root, id) {
   const polled = poll(PAUSE_MS, async () => {
     const { data, ...settings } = await call("GET", path);
     bin = settings;
+    actions.hidden = reply.disabled = false;
     address.value = urlOf(bin);
     secret.textContent = bin.has_secret ? "Requests are verified with the secret that was set." : "Nothing is verified: no secret is set.";
     showStatus(reply, bin.status);

@@ -28,7 +28,7 @@ export function open(root) {
   const empty = make("p", { class: "empty" }, "Loading …");
   const add = button("New bin", async () => {
     const { id } = await call("POST", "/v1/bins");
-    location.hash = `#/bins/${id}`;
+    if (root.isConnected) location.hash = `#/bins/${id}`;
   }, { kind: "primary", id: "new-bin" });
   root.append(
     make("header", { class: "head" }, make("h1", {}, "Request bins"), make("span", { class: "actions" }, add)),
@@ -48,7 +48,7 @@ export function open(root) {
       ...[count(bin.received), String(bin.status), time(bin.created_at)].map((value, index) => make("td", { class: "number", "data-label": COLUMNS[index + 1] }, value)),
       make("td", { class: "number" }, button("Delete", async () => {
         if (!(await remove(bin))) return;
-        confirmDone(REMOVED);
+        if (root.isConnected) confirmDone(REMOVED);
         await polled.refresh();
       }, { kind: "danger quiet", "aria-label": `Delete ${bin.id}` })))));
   }, problemIn(problem));

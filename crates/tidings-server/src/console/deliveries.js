@@ -24,11 +24,11 @@ export const isDue = (next) => next !== null && Date.parse(next) <= Date.now();
 /** Enough of a response to recognise it. */
 const cut = (text) => (text.length > 120 ? `${text.slice(0, 120)}…` : text);
 
-/** What went wrong in the last attempt of a delivery, if it failed. */
+/** What went wrong in the last attempt of a delivery, if it failed. Throws if the server does not tell now. */
 export async function lastError({ id, attempts, state, reason }) {
   if (reason) return reason;
   if (attempts === 0 || state === "delivered") return undefined;
-  const { data } = await call("GET", `${deliveryPath(id)}/attempts`).catch(() => ({ data: [] }));
+  const { data } = await call("GET", `${deliveryPath(id)}/attempts`);
   const last = data.at(-1);
   if (last === undefined) return undefined;
   return last.error ?? (last.status >= 300 ? `status ${last.status}${last.response ? `: ${cut(last.response)}` : ""}` : undefined);
@@ -36,7 +36,7 @@ export async function lastError({ id, attempts, state, reason }) {
 
 /** Fills the rows of a table. With the names of endpoints, each row has its endpoint. */
 export async function rowsOf(body, deliveries, { hasErrors = false, names } = {}) {
-  const errors = await Promise.all(deliveries.map((delivery) => (hasErrors ? lastError(delivery) : delivery.reason)));
+  const errors = await Promise.all(deliveries.map((delivery) => (hasErrors ? lastError(delivery).catch(() => undefined) : delivery.reason)));
   showRows(body, deliveries.map((delivery, index) => rowOf(delivery, errors[index], names)));
 }
 

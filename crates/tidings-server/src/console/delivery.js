@@ -20,7 +20,7 @@ export function open(root, id) {
   const none = make("p", { class: "empty" }, "No attempt was made yet.");
   const retry = button("Send again", async () => {
     await call("POST", `${path}/retry`);
-    confirmDone("It is sent again");
+    if (root.isConnected) confirmDone("It is sent again");
     await polled.refresh();
   }, { kind: "primary", id: "retry" });
 

@@ -61,6 +61,8 @@ export function ask(title, fields, action, submit, { danger = false } = {}) {
       } finally {
         send.disabled = cancel.disabled = false;
         hold(dialog, false);
+        // A button that is disabled loses the focus.
+        if (dialog.open && !dialog.contains(document.activeElement)) send.focus();
       }
     });
     return [form];

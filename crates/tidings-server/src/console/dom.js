@@ -1,5 +1,6 @@
 // Makes elements. What users and servers have written only ever becomes text, never markup.
 
+import { renewTimes } from "./format.js";
 import { session } from "./session.js";
 
 function put(element, properties, children) {
@@ -53,6 +54,12 @@ export function nameView(heading, text) {
   nameWindow(text);
 }
 
+/** Whether an element is like another. A time that reads otherwise by now, and is renewed here, makes no difference. */
+function isLike(shown, element) {
+  renewTimes(shown);
+  return shown.isEqualNode(element);
+}
+
 /** Names and what they are. What has not changed stays, and with it what a person has selected there. */
 export function showFacts(list, facts) {
   const rows = facts.map(([words, value]) => make("div", {}, make("dt", {}, words), make("dd", {}, value)));
@@ -60,13 +67,14 @@ export function showFacts(list, facts) {
   rows.forEach((row, index) => {
     const shown = list.children[index];
     if (shown === undefined) list.append(row);
-    else if (!shown.isEqualNode(row)) shown.replaceWith(row);
+    else if (!isLike(shown, row)) shown.replaceWith(row);
   });
 }
 
 /**
- * Replaces the rows of a table, which have a `data-id` each. The focus stays on the same link or button of the same row,
- * or, if the row is gone, of the one that took its place. Below a dialog nothing changes: it gives the focus back to where it came from.
+ * Shows these rows in a table; they have a `data-id` each. What has not changed stays, and with it what a person has
+ * selected there or is about to click. The focus stays on the same link or button of the same row, or, if the row is
+ * gone, of the one that took its place. Below a dialog nothing changes: it gives the focus back to where it came from.
  */
 export function showRows(body, rows) {
   if (document.querySelector("dialog[open]") !== null) return;
@@ -75,9 +83,18 @@ export function showRows(body, rows) {
   const partsOf = (row) => [...(row?.querySelectorAll("a, button") ?? [])];
   const index = partsOf(row).indexOf(held);
   const place = [...body.children].indexOf(row);
-  body.replaceChildren(...rows);
-  if (row === undefined) return;
-  const next = rows.find(({ dataset }) => dataset.id === row.dataset.id) ?? rows[place] ?? rows.at(-1);
+  const before = new Map([...body.children].map((row) => [row.dataset.id, row]));
+  const shown = rows.map((row) => {
+    const old = before.get(row.dataset.id);
+    return old !== undefined && isLike(old, row) ? old : row;
+  });
+  const kept = new Set(shown);
+  for (const row of before.values()) if (!kept.has(row)) row.remove();
+  shown.forEach((row, index) => {
+    if (body.children[index] !== row) body.insertBefore(row, body.children[index] ?? null);
+  });
+  if (row === undefined || body.contains(document.activeElement)) return;
+  const next = shown.find(({ dataset }) => dataset.id === row.dataset.id) ?? shown[place] ?? shown.at(-1);
   (partsOf(next).at(index) ?? document.getElementById("main")).focus({ preventScroll: true });
 }
 
@@ -110,7 +127,11 @@ export function goTo(address, text, state = "done") {
 
 function show(state, text) {
   const place = document.getElementById("said");
-  const close = make("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => place.replaceChildren() }, "×");
+  const remove = () => {
+    place.replaceChildren();
+    document.getElementById("main").focus({ preventScroll: true });
+  };
+  const close = make("button", { type: "button", class: "close", "aria-label": "Close", onclick: remove }, "×");
   place.replaceChildren(make("p", { "data-state": state }, make("span", {}, text), close));
 }
 

@@ -52,13 +52,14 @@ export function open(root, id, query) {
 
   const after = async (request, done) => {
     await request;
-    if (done !== undefined) confirmDone(done);
+    // The person may be in another view by now.
+    if (done !== undefined && root.isConnected) confirmDone(done);
     polled.refresh();
   };
 
   async function sendTest() {
     const { delivery_id: delivery } = await call("POST", `${path}/test`);
-    location.hash = `#/deliveries/${delivery}`;
+    if (root.isConnected) location.hash = `#/deliveries/${delivery}`;
   }
 
   async function rotate() {
@@ -101,7 +102,7 @@ export function open(root, id, query) {
 
   async function remove() {
     const text = `${endpoint.url} gets nothing any more, and what still waits for it (${count(endpoint.health.pending)}) is cancelled. This cannot be undone.`;
-    if (!(await confirm("Delete the endpoint?", text, "Delete", () => call("DELETE", path)))) return;
+    if (!(await confirm("Delete the endpoint?", text, "Delete", () => call("DELETE", path))) || !root.isConnected) return;
     goTo(user && !session.user ? `#/endpoints?user=${encodeURIComponent(user)}` : "#/endpoints", "The endpoint is deleted");
   }
 
@@ -141,10 +142,12 @@ export function open(root, id, query) {
     toggle.textContent = endpoint.enabled ? "Disable" : "Enable";
     for (const needs of needEnabled) needs.hidden = !endpoint.enabled;
     if (errorAt !== health.last_failure_at) {
-      errorAt = health.last_failure_at;
-      const { data } = await listDeliveries(id, { limit: MAX_SEARCHED });
-      const tried = data.find(({ attempts, state }) => attempts > 0 && state !== "delivered");
-      if (tried !== undefined) error = await lastError(tried);
+      try {
+        await findError();
+        errorAt = health.last_failure_at;
+      } catch {
+        // It is sought again with the next look.
+      }
     }
     showFacts(facts, [
       ["Waiting", count(health.pending)],
@@ -161,6 +164,12 @@ export function open(root, id, query) {
     table.hidden = data.length === 0;
     await rowsOf(deliveries, data, { hasErrors: true });
   }, problemIn(problem));
+
+  async function findError() {
+    const { data } = await listDeliveries(id, { limit: MAX_SEARCHED });
+    const tried = data.find(({ attempts, state }) => attempts > 0 && state !== "delivered");
+    if (tried !== undefined) error = await lastError(tried);
+  }
 
   function showReplay(replay) {
     if (replay === null) {

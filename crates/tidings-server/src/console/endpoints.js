@@ -33,12 +33,13 @@ export const rateText = (rate) => (rate === null || rate === undefined ? "–" :
 export const addressOf = (user, id) => `#/endpoints/${encodeURIComponent(id)}${user ? `?user=${encodeURIComponent(user)}` : ""}`;
 
 /** Adds their healths: those that are not known yet, and of the others those that were asked for first. */
-async function withHealth(user, endpoints, known) {
+async function withHealth(user, endpoints, known, isShown) {
   const askedAt = ({ id }) => known.get(id)?.askedAt ?? 0;
   const byAge = endpoints.toSorted((one, other) => askedAt(one) - askedAt(other));
   const due = byAge.filter((endpoint, place) => place < RENEWED || !known.has(endpoint.id)).values();
   const work = async () => {
     for (const { id } of due) {
+      if (!isShown()) throw new Error("the view is closed");
       // One that was removed meanwhile, or that the server has refused to tell, stays as it was.
       const health = await call("GET", `${endpointsOf(user)}/${id}`).then(({ health }) => health, () => known.get(id)?.health);
       known.set(id, { health, askedAt: Date.now() });
@@ -90,7 +91,7 @@ export function open(root, query) {
   const known = new Map();
   const polled = poll(PAUSE_MS, async () => {
     const { data } = await call("GET", path);
-    const endpoints = await withHealth(user, data, known);
+    const endpoints = await withHealth(user, data, known, () => root.isConnected);
     table.hidden = endpoints.length === 0;
     empty.hidden = endpoints.length > 0;
     empty.textContent = nothing;

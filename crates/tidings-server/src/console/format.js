@@ -36,9 +36,12 @@ export const fullTime = (text) => make("time", { datetime: text }, DATE.format(n
 /** The time of the day. */
 export const clock = (at) => CLOCK.format(at);
 
-/** Writes all relative times in an element anew. */
+/** Writes the relative times in an element anew. Those that read as before stay, and with them what is selected there. */
 export function renewTimes(root) {
-  for (const element of root.querySelectorAll("time[title]")) element.textContent = relative(new Date(element.dateTime));
+  for (const element of root.querySelectorAll("time[title]")) {
+    const text = relative(new Date(element.dateTime));
+    if (element.textContent !== text) element.textContent = text;
+  }
 }
 
 /** A message as a sentence. */

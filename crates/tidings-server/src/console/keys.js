@@ -52,7 +52,7 @@ export function open(root) {
   async function revoke({ id, name }) {
     const text = `Requests with the key “${name}” are refused from now on, and its streams end. This cannot be undone.`;
     if (!(await confirm("Revoke the key?", text, "Revoke", () => call("DELETE", `/v1/keys/${encodeURIComponent(id)}`)))) return;
-    confirmDone(`The key “${name}” is revoked`);
+    if (root.isConnected) confirmDone(`The key “${name}” is revoked`);
     await polled.refresh();
   }
 
@@ -63,9 +63,9 @@ export function open(root) {
     table.hidden = data.length === 0;
     showRows(body, data.map((key) => make("tr", { "data-id": key.id },
       make("td", {}, make("span", { class: "main" }, key.name), make("div", { class: "soft" }, `${key.prefix}…`)),
-      make("td", {}, key.scopes.map((scope) => make("span", { class: "chip" }, scope))),
+      make("td", {}, make("div", { class: "chips" }, key.scopes.map((scope) => make("span", { class: "chip" }, scope)))),
       make("td", { "data-label": "Last used" }, key.last_used_at === null ? make("span", { class: "soft" }, "never") : time(key.last_used_at)),
-      make("td", { "data-label": "Expires" }, key.expires_at === null ? make("span", { class: "soft" }, "never") : fullTime(key.expires_at)),
+      make("td", { class: "wraps", "data-label": "Expires" }, key.expires_at === null ? make("span", { class: "soft" }, "never") : fullTime(key.expires_at)),
       make("td", { class: "number" }, button("Revoke", () => revoke(key), { kind: "danger quiet", "aria-label": `Revoke ${key.name}` })))));
   }, problemIn(problem));
   return polled.stop;

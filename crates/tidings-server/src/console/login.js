@@ -4,12 +4,13 @@ import { line } from "./dialog.js";
 import { make } from "./dom.js";
 import { session } from "./session.js";
 
-/** Shows the form; `reason` is what the server said of the last credential. */
-export function open(root, reason, onDone) {
+/** Shows the form; `reason` is what the server said of the last credential. `onCancel` goes on without one, if that is possible. */
+export function open(root, reason, onDone, onCancel) {
   const credential = line("credential", { type: "password", required: true, autofocus: true, "aria-describedby": "login-hint" });
   const form = make("form", { id: "login" },
     make("label", {}, make("span", {}, "API key or token"), credential),
-    make("button", { class: "primary" }, "Sign in"));
+    make("button", { class: "primary" }, "Sign in"),
+    onCancel && make("button", { type: "button", class: "quiet", onclick: onCancel }, "Cancel"));
   const error = make("p", { class: "error", role: "alert" }, reason ?? "");
   form.addEventListener("submit", (event) => {
     event.preventDefault();

@@ -1,6 +1,6 @@
 // Chooses the view by the address: `#/users/anna`, `#/endpoints?user=anna`, and so on.
 
-import { call, whenUnauthorized } from "./api.js";
+import { call, whenForbidden, whenUnauthorized } from "./api.js";
 import * as bin from "./bin.js";
 import * as bins from "./bins.js";
 import * as deliveries from "./deliveries.js";
@@ -15,7 +15,7 @@ import * as overview from "./overview.js";
 import { leave, restore } from "./place.js";
 import { poll, problemIn } from "./poll.js";
 import { forget } from "./sampler.js";
-import { session } from "./session.js";
+import { session, whenAnother } from "./session.js";
 import * as user from "./user.js";
 
 const RENEW_TIMES_MS = 10_000;
@@ -122,17 +122,34 @@ const toContent = () => document.getElementById("main").focus({ preventScroll: t
 
 /** Asks for a credential, and shows the view of the address with it. */
 function signIn(reason) {
+  const mayGoBack = reason === undefined && session.credential === "";
+  leaveCaller();
+  session.signOut();
+  nameWindow("Sign in");
+  const go = () => {
+    toContent();
+    start();
+  };
+  login.open(view, reason, go, mayGoBack ? go : undefined);
+}
+
+/** Removes everything that was for the caller before. */
+function leaveCaller() {
   starting?.stop();
   clear();
   forget();
-  session.signOut();
   nav.replaceChildren();
   account.replaceChildren();
-  nameWindow("Sign in");
-  login.open(view, reason, () => {
-    toContent();
-    start();
-  });
+}
+
+/** Begins anew with another credential. If it is of another user, nothing stays that may be of the one before. */
+function begin(isOfAnother) {
+  leaveCaller();
+  if (isOfAnother) {
+    document.querySelector("dialog[open]")?.close();
+    history.replaceState(null, "", location.pathname);
+  }
+  start();
 }
 
 let starting;
@@ -158,7 +175,37 @@ function start() {
   });
 }
 
-whenUnauthorized(({ message }) => signIn(message.startsWith("expected one header") ? "This server requires an API key or a token." : message));
+let isChecking = false;
+
+/** Begins anew if the cookie is another user's by now, or has other rights. A person who has typed a credential uses that. */
+async function checkCaller() {
+  if (isChecking || !session.isKnown || session.credential !== "") return;
+  isChecking = true;
+  const { entry, user } = session;
+  try {
+    const who = await call("GET", "/v1/whoami");
+    if (session.entry !== entry || (session.credential === "" && session.isStill(who))) return;
+    // The page around this one may have replied with a token.
+    session.signIn(session.credential);
+    begin((who.user_id ?? undefined) !== user);
+  } catch {
+    // Who is not known any more has been asked to sign in. Everything else is asked again next time.
+  } finally {
+    isChecking = false;
+  }
+}
+
+whenUnauthorized(({ message }) => {
+  // What a view that is gone still asks does not begin the form anew.
+  if (document.getElementById("login") !== null) return;
+  signIn(message.startsWith("expected one header") ? "This server requires an API key or a token." : message);
+});
+whenForbidden(checkCaller);
+whenAnother(begin);
+addEventListener("focus", checkCaller);
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible") checkCaller();
+});
 addEventListener("hashchange", () => {
   if (!session.isKnown) return;
   toContent();

@@ -83,6 +83,12 @@ async function renew(refused) {
   return credential;
 }
 
+/** Called when the page around this one, or the address, has brought another credential, with whether it is another user's. */
+let onAnother = () => {};
+export const whenAnother = (action) => {
+  onAnother = action;
+};
+
 /** Only pages of `--allow-origin` can show this one in a frame, so what is around it may say whose portal it is. */
 addEventListener("message", ({ source, data }) => {
   if (parent === window || source !== parent || data?.type !== TOKEN) return;
@@ -91,11 +97,20 @@ addEventListener("message", ({ source, data }) => {
     renewed();
     return;
   }
-  const before = session.user;
-  use(data.token);
-  if (session.user === before) renewed();
-  else location.reload();
+  if (claimsOf(data.token.trim()).sub === session.user) {
+    use(data.token);
+    renewed();
+  } else {
+    // While nothing is known of the caller, it may be the same.
+    const isOfAnother = session.user !== undefined;
+    session.signIn(data.token);
+    // Nothing is sent again with it that was for the caller before.
+    renewed();
+    onAnother(isOfAnother);
+  }
 });
+
+const signedOut = () => Object.assign(new Error("the person has signed out"), { status: 401 });
 
 export const session = {
   get credential() {
@@ -125,6 +140,12 @@ export const session = {
     told = who;
   },
 
+  /** Whether the caller is the one that the server has told of before. */
+  isStill(who) {
+    const [now, before] = [who, told].map(({ kind, user_id: user, scopes }) => JSON.stringify([kind, user, scopes]));
+    return now === before;
+  },
+
   /** Whether the caller may do what a scope is for. A token says it itself, and may have been replaced since. */
   may(scope) {
     const claims = claimsOf(credential);
@@ -151,8 +172,9 @@ export const session = {
     const begun = entry;
     let given;
     const token = async () => {
-      if (entry !== begun) throw Object.assign(new Error("the person has signed out"), { status: 401 });
+      if (entry !== begun) throw signedOut();
       given = given === undefined ? credential : await renew(given);
+      if (entry !== begun) throw signedOut();
       return given;
     };
     return new Tidings({ url, user, token });
@@ -163,5 +185,5 @@ addEventListener("hashchange", () => {
   const token = fromAddress();
   if (token === undefined) return;
   session.signIn(token);
-  location.reload();
+  onAnother(true);
 });

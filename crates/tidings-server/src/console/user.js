@@ -10,6 +10,9 @@ import { session } from "./session.js";
 /** The most lines of the live feed; the inbox has older ones. */
 const MAX_LINES = 200;
 
+/** The most notifications that a screen reader says when they arrive together. */
+const MAX_SAID = 3;
+
 /** How long the server may count a stream that this page has closed. */
 const OWN_STREAM_MS = 3000;
 
@@ -51,6 +54,7 @@ export function choose(root) {
 export function open(root, user, query) {
   part(user);
   const tidings = session.clientOf(user);
+  const isByCookie = session.user !== undefined && session.credential === "";
   const filter = FILTERS.some(([name]) => name === query.get("show")) ? query.get("show") : "inbox";
   const type = query.get("type") ?? "";
 
@@ -117,6 +121,9 @@ export function open(root, user, query) {
     const held = list.contains(document.activeElement) ? document.activeElement : undefined;
     const heldAt = [...list.children].indexOf(held?.closest("li"));
     const ids = new Set(items.map(({ id }) => id));
+    // A page of the list is not news, which screen readers say.
+    const added = items.filter(({ id }) => !rows.has(id)).length;
+    list.setAttribute("aria-live", added > MAX_SAID ? "off" : "polite");
     for (const [id, row] of rows) {
       if (ids.has(id)) continue;
       row.element.remove();
@@ -184,11 +191,10 @@ export function open(root, user, query) {
     status.textContent = error && !isSaid && state !== "live" ? `${STATUS[state]}: ${error.message}` : STATUS[state];
     // An inbox asks for nothing else, so nothing else would notice. The error may be of another tab, with another
     // credential: this asks with that of this tab, and signs out if it is refused. A token in a cookie ends with its
-    // stream.
-    if (state !== "live" && (error?.code === "unauthorized" || (isByCookie() && error?.code === "ended"))) askOnceMore();
+    // stream, and the next one may be of another user.
+    const isOver = isByCookie && state === "failed" && (error?.code === "ended" || error?.status === 403);
+    if (state !== "live" && (error?.code === "unauthorized" || isOver)) askOnceMore();
   }
-
-  const isByCookie = () => session.user !== undefined && session.credential === "";
 
   /**
    * Asks for something small. If that gets another token of the page around this one, or the cookie has another one, the
@@ -201,7 +207,7 @@ export function open(root, user, query) {
     } catch {
       return;
     }
-    if (!closed && (session.credential !== credential || isByCookie())) dispatchEvent(new Event("hashchange"));
+    if (!closed && (session.credential !== credential || isByCookie)) dispatchEvent(new Event("hashchange"));
   }
 
   // A list of its own, for what the inbox does not have: loaded again after each change.
@@ -343,6 +349,7 @@ function sendForm(user) {
       sent.textContent = error.message;
     } finally {
       send.disabled = false;
+      if (form.isConnected && document.activeElement === document.body) send.focus();
     }
   });
   return make("section", { class: "card narrow", "aria-labelledby": "send-title" }, make("h2", { id: "send-title" }, "Send"), form);

@@ -213,20 +213,63 @@ async fn a_token_in_a_cookie_opens_the_portal_of_its_user() {
     let home = Home::with(&[keys.as_slice(), &cookie].concat());
     let server = home.start().await;
     notify(&server, "anna", "for anna").await;
+    notify(&server, "ben", "for ben").await;
     let browser = Browser::start().await;
+    let log_in = async |user: &str| {
+        let log_in = "document.cookie = arguments[0]; dispatchEvent(new Event('focus'))";
+        let session = json!(format!("session={}", token(user, 600)));
+        browser.client.execute(log_in, vec![session]).await.unwrap();
+    };
+    let is_of = async |user: &str| {
+        browser.until_shown(&format!("for {user}")).await;
+        browser.until("the stream opens", IS_LIVE).await;
+        browser.until("the views", &has_views("Inbox")).await;
+        let name = format!("document.querySelector('#account span').textContent === '{user}'");
+        browser.until("who it is", &name).await;
+    };
     browser.open(&server, "/").await;
     browser
         .until_shown("This server requires an API key or a token.")
         .await;
-    let login = "document.cookie = arguments[0]";
-    let session = json!(format!("session={}", token("anna", 600)));
-    browser.client.execute(login, vec![session]).await.unwrap();
+    log_in("anna").await;
     browser.client.refresh().await.unwrap();
-    browser.until_shown("for anna").await;
-    browser.until("the stream opens", IS_LIVE).await;
-    browser.until("the views", &has_views("Inbox")).await;
-    let name = "document.querySelector('#account span').textContent === 'anna'";
-    browser.until("who it is", name).await;
+    is_of("anna").await;
+
+    // A person who is asked for another credential can go back.
+    browser.click("#sign-out").await;
+    browser.click("#login .quiet").await;
+    is_of("anna").await;
+
+    // The application has signed in another user in another tab, and then signed that one out.
+    browser.open(&server, "/#/users/anna?show=unread").await;
+    is_of("anna").await;
+    log_in("ben").await;
+    is_of("ben").await;
+    let log_out = "document.cookie = 'session=; max-age=0'; dispatchEvent(new Event('focus'))";
+    browser.client.execute(log_out, vec![]).await.unwrap();
+    browser
+        .until_shown("This server requires an API key or a token.")
+        .await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_list_of_keys_with_long_names_fits_a_window_of_middle_width() {
+    let home = Home::with(&["--api-key", KEY]);
+    let server = home.start().await;
+    let scopes = ["publish", "read", "endpoints", "metrics", "admin"];
+    let long = "shop-of-the-company-in-the-north-and-another-one-in-the-south";
+    let body = json!({ "name": long, "scopes": scopes, "expires_at": "2999-01-01T00:00:00Z" });
+    let made = http().post(server.at("/v1/keys")).bearer_auth(KEY);
+    assert_eq!(made.json(&body).send().await.unwrap().status(), 201);
+    let browser = Browser::start().await;
+    browser.client.set_window_size(1000, 800).await.unwrap();
+    browser.open(&server, "/#/keys").await;
+    sign_in(&browser, KEY).await;
+    browser.until_shown(long).await;
+    let fits =
+        "(([it]) => it.scrollWidth <= it.clientWidth)(document.getElementsByClassName('scroll'))";
+    browser.until("nothing is beside the window", fits).await;
     browser.close().await;
 }
 
@@ -317,7 +360,7 @@ async fn a_tab_whose_key_is_revoked_asks_for_another_and_signs_no_other_tab_out(
         browser.client.window().await.unwrap()
     };
     let first = sign_in_here(&key).await;
-    let named = "document.querySelector('#account span').textContent === 'of a test'";
+    let named = "document.querySelector('#account span').textContent === 'shop'";
     browser.until("the name of the key", named).await;
     let second = browser.client.new_window(true).await.unwrap().handle;
     browser.client.switch_to_window(second).await.unwrap();

@@ -230,6 +230,24 @@ async fn a_person_sees_why_a_delivery_failed_and_follows_a_replay() {
     browser.close().await;
 }
 
+/// What a person selects or is about to click there is not taken away.
+#[tokio::test]
+async fn a_row_of_a_list_is_the_same_while_its_age_grows() {
+    let home = Home::new();
+    let server = home.start().await;
+    assert_eq!(server.post("/v1/bins", &json!({})).await.status(), 201);
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/bins").await;
+    let mark =
+        "[...document.querySelectorAll('tbody tr')].map((row) => row.firstText = row.innerText)[0]";
+    browser.until("the bin is listed", mark).await;
+    let has_aged = "(({ firstText, innerText }) => firstText !== undefined && firstText !== innerText)(document.querySelector('tbody tr'))";
+    browser
+        .until("the same row reads otherwise", has_aged)
+        .await;
+    browser.close().await;
+}
+
 #[tokio::test]
 async fn a_person_watches_webhooks_arrive_in_a_request_bin() {
     let home = Home::new();
