@@ -249,6 +249,28 @@ async fn a_row_of_a_list_is_the_same_while_its_age_grows() {
 }
 
 #[tokio::test]
+async fn a_late_reply_moves_no_person_out_of_the_view_they_have_gone_to() {
+    let home = Home::new();
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/bins").await;
+    browser.until_shown("There is no bin yet").await;
+    server.signal("-STOP").await;
+    browser.click("#new-bin").await;
+    browser.click("#nav a[href='#/endpoints']").await;
+    server.signal("-CONT").await;
+    browser.until_shown("The operator has no endpoint").await;
+    let replies = "performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('/v1/bins')).length > 1";
+    browser.until("the bin is made", replies).await;
+    browser.until_shown("The operator has no endpoint").await;
+    let place = "location.hash === '#/endpoints'";
+    browser.until("the person is where they went", place).await;
+    let bins = server.get("/v1/bins").await;
+    assert_eq!(bins["data"].as_array().unwrap().len(), 1);
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn a_person_watches_webhooks_arrive_in_a_request_bin() {
     let home = Home::new();
     let server = home.start().await;
