@@ -71,6 +71,7 @@ macro_rules! for_each_store_behaviour {
             an_outcome_changes_a_pending_delivery_only
             a_retry_is_due_at_its_time
             attempts_of_the_same_number_are_all_kept
+            outcomes_that_are_recorded_again_change_nothing
             an_outcome_of_an_unknown_delivery_does_nothing
             health_follows_the_outcomes
             deliveries_are_cancelled_in_steps
@@ -78,6 +79,7 @@ macro_rules! for_each_store_behaviour {
             a_replay_is_of_its_owner_and_its_time
             a_replay_passes_over_many_events_of_others
             a_stale_step_of_a_replay_does_nothing
+            a_replay_replaces_the_earlier_one
             a_replay_can_be_stopped
             what_has_ended_is_cleaned
             events_of_disabled_endpoints_are_cleaned

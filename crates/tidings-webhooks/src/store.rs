@@ -29,6 +29,8 @@ use crate::{
 ///   lane row, which says when there is something to do. Of all handles, one at a time has the lease
 ///   of a lane, until it releases it or the lease ends.
 /// - **An outcome changes a pending delivery only.** The attempt is recorded in any case.
+/// - **Outcomes are recorded once.** The same outcomes in another call, as after a reply that was lost, change
+///   nothing.
 /// - **Times.** Those called `now` or `due` are of the clock of what is due, which the caller has;
 ///   those called `at` are of the wall. A store reads no clock.
 /// - **Durability.** Changes of endpoints survive a loss of power. Deliveries, leases and outcomes

@@ -3,7 +3,7 @@ use super::support::{
     record, release, work,
 };
 use crate::store::{AfterAttempt, Outcome};
-use crate::{DeliveryId, DeliveryState, Owner};
+use crate::{AttemptRecord, DeliveryId, DeliveryState, Owner};
 
 /// The first final outcome stays; attempts are recorded all the same.
 pub async fn an_outcome_changes_a_pending_delivery_only(Stores { a, b }: Stores) {
@@ -74,11 +74,42 @@ pub async fn attempts_of_the_same_number_are_all_kept(Stores { a, b }: Stores) {
     add(&*a, &["e1"], endpoint, at(0)).await;
     let id = made(&*a, endpoint).await[0];
     record(&*a, outcome(id, endpoint, 1, AfterAttempt::Retry(at(20)))).await;
-    record(&*b, outcome(id, endpoint, 1, AfterAttempt::Retry(at(30)))).await;
+    let mut of_another = outcome(id, endpoint, 1, AfterAttempt::Retry(at(30)));
+    of_another.attempt = Some(AttemptRecord {
+        number: 1,
+        ..attempt(2)
+    });
+    record(&*b, of_another).await;
     let attempts = a.attempts(id).await.unwrap().unwrap();
     let numbers: Vec<_> = attempts.iter().map(|attempt| attempt.number).collect();
     assert_eq!(numbers, [1, 2]);
     assert_eq!(delivery(&*a, id).await.attempts, 2);
+}
+
+/// A reply that was lost does not say whether they were recorded. The first of them may be of a delivery that is gone.
+pub async fn outcomes_that_are_recorded_again_change_nothing(Stores { a, b }: Stores) {
+    let endpoint = operator(&*a, 1).await;
+    add(&*a, &["e1", "e2"], endpoint, at(0)).await;
+    let ids = made(&*a, endpoint).await;
+    let gone = DeliveryId::from_i64(i64::MAX);
+    let batch = vec![
+        outcome(gone, endpoint, 1, finish(DeliveryState::Failed)),
+        outcome(ids[0], endpoint, 1, AfterAttempt::Retry(at(20))),
+        outcome(ids[1], endpoint, 1, AfterAttempt::Retry(at(30))),
+    ];
+    let news = a.record(batch.clone(), at(10), at(110)).await.unwrap();
+    let all = async || {
+        let due = work(&*a, endpoint, at(30)).await.due;
+        let tries: Vec<_> = due.iter().map(|due| (due.attempts, due.tries)).collect();
+        let attempts = a.attempts(ids[0]).await.unwrap();
+        let second = delivery(&*b, ids[1]).await;
+        (tries, attempts, second, b.health(endpoint).await.unwrap())
+    };
+    let before = all().await;
+    assert_eq!(before.0, [(1, 1), (1, 1)]);
+    let again = b.record(batch, at(12), at(112)).await.unwrap();
+    assert_eq!(again, news);
+    assert_eq!(all().await, before);
 }
 
 /// Nor does it keep the others of its batch from being recorded.
@@ -146,9 +177,10 @@ pub async fn health_follows_the_outcomes(Stores { a, b }: Stores) {
     assert_eq!((health.succeeded, health.failed), (2, 4));
 
     // The figures are those of two hours with attempts.
-    for (hours, expected) in [(1, (2, 5)), (2, (0, 2))] {
+    for (hours, number, expected) in [(1, 5, (2, 5)), (2, 6, (0, 2))] {
         let later = at(140 + hours * 3600);
-        a.record(vec![failure(0, 4)], at(50), later).await.unwrap();
+        let failed = vec![failure(0, number)];
+        a.record(failed, at(50), later).await.unwrap();
         let health = b.health(endpoint_id).await.unwrap();
         assert_eq!((health.succeeded, health.failed), expected);
     }

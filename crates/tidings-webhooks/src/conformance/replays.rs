@@ -214,6 +214,34 @@ pub async fn a_stale_step_of_a_replay_does_nothing(Stores { a, b }: Stores) {
     assert_eq!(page(&*a, endpoint_id, 5).await.events.len(), 2);
 }
 
+/// Also when there is nothing in its time.
+pub async fn a_replay_replaces_the_earlier_one(Stores { a, b }: Stores) {
+    let endpoint_id = operator(&*a, 1).await;
+    add(&*a, &["e1", "e2"], endpoint_id, at(500)).await;
+    let all = everything(endpoint_id);
+    let slower = NewReplay {
+        per_second: 2,
+        ..all
+    };
+    let of_nothing = [
+        NewReplay {
+            since: at(900),
+            ..all
+        },
+        NewReplay {
+            until: at(0),
+            ..all
+        },
+    ];
+    for empty in of_nothing {
+        for (replay, expected) in [(all, Some(5)), (slower, Some(2)), (empty, None)] {
+            assert!(b.start_replay(replay, at(20)).await.unwrap());
+            let under_way = a.health(endpoint_id).await.unwrap().replay;
+            assert_eq!(under_way.map(|it| it.per_second), expected);
+        }
+    }
+}
+
 /// By its owner, or because its endpoint is disabled, even for a moment. A step that was read before does nothing.
 pub async fn a_replay_can_be_stopped(Stores { a, b }: Stores) {
     let endpoint_id = operator(&*a, 1).await;

@@ -147,7 +147,7 @@ pub(super) async fn release(
 }
 
 pub(super) fn attempt(number: u32) -> AttemptRecord {
-    AttemptRecord::new(number, at(1), Duration::from_millis(20)).with_status(200)
+    AttemptRecord::new(number, at(number.into()), Duration::from_millis(20)).with_status(200)
 }
 
 pub(super) fn finish(state: DeliveryState) -> AfterAttempt {

@@ -17,6 +17,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("schema/5_look.sql"),
     include_str!("schema/6_hand_over.sql"),
     include_str!("schema/7_stop_replay.sql"),
+    include_str!("schema/8_repeats.sql"),
 ];
 
 /// A column that is not what it should be.

@@ -18,6 +18,12 @@ pub(super) fn record(
     now: Timestamp,
     at: Timestamp,
 ) -> Result<Vec<(EndpointId, Option<Timestamp>)>, StoreError> {
+    if were_recorded(tx, outcomes)? {
+        let endpoints = crate::tally::by_endpoint(outcomes).into_keys();
+        return endpoints
+            .map(|endpoint| Ok((endpoint, failing_since(tx, endpoint)?)))
+            .collect();
+    }
     let mut due: BTreeMap<EndpointId, Timestamp> = BTreeMap::new();
     for outcome in outcomes {
         let is_known = change(tx, outcome, at)?;
@@ -36,6 +42,31 @@ pub(super) fn record(
         .into_iter()
         .map(|(endpoint, tally)| Ok((endpoint, note(tx, endpoint, &tally, now, at)?)))
         .collect()
+}
+
+/// Whether an earlier call has recorded these outcomes: then it has recorded the first attempt of a delivery that exists.
+fn were_recorded(tx: &Transaction<'_>, outcomes: &[Outcome]) -> Result<bool, StoreError> {
+    let mut find = tx.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM webhook_attempt
+             WHERE delivery = ?1 AND started_at = ?2 AND duration = ?3)
+         FROM webhook_delivery WHERE delivery = ?1",
+    )?;
+    for outcome in outcomes {
+        let Some(attempt) = &outcome.attempt else {
+            continue;
+        };
+        let started_at = micros(attempt.started_at);
+        let duration = duration_micros(attempt.duration);
+        let found = find
+            .query_row((outcome.delivery.as_i64(), started_at, duration), |row| {
+                row.get(0)
+            })
+            .optional()?;
+        if let Some(is_recorded) = found {
+            return Ok(is_recorded);
+        }
+    }
+    Ok(false)
 }
 
 /// Changes a delivery that is pending. Returns whether it exists.
@@ -151,10 +182,18 @@ fn note(
     if !tally.ends_with_failure {
         return Ok(None);
     }
-    let failing_since = tx
+    failing_since(tx, endpoint)
+}
+
+fn failing_since(
+    tx: &Transaction<'_>,
+    endpoint: EndpointId,
+) -> Result<Option<Timestamp>, StoreError> {
+    let since = tx
         .prepare_cached("SELECT failing_since FROM webhook_health WHERE endpoint = ?1")?
-        .query_row([endpoint.as_i64()], |row| row.get(0))?;
-    optional_time(failing_since)
+        .query_row([endpoint.as_i64()], |row| row.get(0))
+        .optional()?;
+    optional_time(since.flatten())
 }
 
 const MICROSECONDS_PER_HOUR: i64 = 3_600_000_000;

@@ -39,6 +39,8 @@ pub(super) fn start(
         .query_row([micros(replay.until)], |row| row.get(0))
         .optional()?;
     let (Some(first), Some(last)) = (first, last) else {
+        // It replaces an earlier one all the same.
+        stop(tx, replay.endpoint)?;
         return Ok(true);
     };
     tx.prepare_cached(
