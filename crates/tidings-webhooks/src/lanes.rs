@@ -75,8 +75,8 @@ pub(crate) struct Shared {
     aborting: CancellationToken,
     /// Feeders.
     feeders: TaskTracker,
-    /// Called with endpoints that are to be disabled, and why.
-    disabling: tokio::sync::mpsc::Sender<(EndpointId, &'static str)>,
+    /// Endpoints that are to be disabled.
+    disabling: tokio::sync::mpsc::Sender<ToDisable>,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +97,16 @@ struct Lanes {
     made_at: Option<Instant>,
     /// When the next lane without a lease is due, as far as is known.
     next_due: Option<Timestamp>,
+}
+
+/// An endpoint that is to be disabled, unless it was changed since.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ToDisable {
+    pub(crate) endpoint: EndpointId,
+    /// The revision that has failed.
+    pub(crate) revision: u64,
+    /// In words for a person.
+    pub(crate) because: &'static str,
 }
 
 /// A lane that is served. It is counted until it is dropped.
@@ -159,7 +169,7 @@ impl Shared {
         store: Arc<dyn Store>,
         clock: Clock,
         options: Options,
-        disabling: tokio::sync::mpsc::Sender<(EndpointId, &'static str)>,
+        disabling: tokio::sync::mpsc::Sender<ToDisable>,
     ) -> Result<Arc<Self>, Error> {
         let defaults = Defaults::new(&options)?;
         // The dispatcher is a part of what its callbacks need.
@@ -295,8 +305,8 @@ impl Shared {
     /// every lane is given back. Returns how many attempts were abandoned, and how many outcomes
     /// could not be written.
     pub(crate) async fn stop(&self, limit: Duration) -> (usize, usize) {
-        let deadline = Instant::now() + limit;
-        let left = || deadline.saturating_duration_since(Instant::now());
+        let began = Instant::now();
+        let left = || limit.saturating_sub(began.elapsed());
         self.stopping.cancel();
         self.feeders.close();
         if timeout(limit, self.feeders.wait()).await.is_err() {
@@ -342,9 +352,10 @@ impl Shared {
     }
 
     /// Has an endpoint disabled.
-    fn disable(&self, endpoint: EndpointId, because: &'static str) {
+    fn disable(&self, to_disable: ToDisable) {
+        let endpoint = to_disable.endpoint;
         // When the queue is full the next failure says so again.
-        if self.disabling.try_send((endpoint, because)).is_err() {
+        if self.disabling.try_send(to_disable).is_err() {
             tracing::debug!(%endpoint, "an endpoint will be disabled later");
         }
     }
@@ -410,6 +421,7 @@ impl Shared {
             },
             message_id: message_id.to_owned(),
             is_gone: outcome::is_gone(attempt),
+            revision: held.revision,
             lane,
         });
     }

@@ -85,7 +85,7 @@ pub use replay::Replay;
 pub use settings::{EndpointSettings, SignatureScheme};
 pub use store::Store;
 pub use webhooks::{
-    FanOutLag, NewEndpoint, Operated, Operation, PreparedEndpoint, StopReport, Webhooks,
+    FanOutLag, NewEndpoint, Operated, Operation, PreparedEndpoint, StopReport, Switch, Webhooks,
 };
 
 /// The example of the README compiles.

@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::clock::Clock;
 use crate::fan_out::leader::Leader;
 use crate::fan_out::{self, FanOut, STREAM};
-use crate::lanes::Shared;
+use crate::lanes::{Shared, ToDisable};
 use crate::store::Addressed;
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointHealth, EndpointId, Error, Format,
@@ -24,7 +24,7 @@ mod manage;
 pub(crate) mod operation;
 mod reseal;
 
-pub use manage::{NewEndpoint, PreparedEndpoint};
+pub use manage::{NewEndpoint, PreparedEndpoint, Switch};
 pub use operation::{Operated, Operation};
 
 /// Webhooks over a store: accepting events, sending them, and everything about endpoints.
@@ -346,15 +346,11 @@ impl Webhooks {
         let Some(addressed) = self.test_event(id).await? else {
             return Ok(None);
         };
-        let event_id = addressed.event.id.clone();
         let at = self.inner.clock.wall.now();
         let event: Arc<[Addressed]> = Arc::new([addressed]);
-        self.inner.store.add_deliveries(event, at).await?;
+        let made = self.inner.store.add_deliveries(event, at).await?;
         self.inner.lanes.wake([id]);
-        let newest = DeliveryQuery::newest(100).to(id);
-        let found = self.inner.store.deliveries(&newest).await?;
-        let of_event = |delivery: &&Delivery| delivery.event_id == event_id;
-        Ok(found.iter().find(of_event).map(|delivery| delivery.id))
+        Ok(made.into_iter().flatten().next())
     }
 
     /// The event that tests an endpoint; `None` when there is no such endpoint or it is disabled.
@@ -413,7 +409,7 @@ impl Webhooks {
         let Some(running) = self.running().take() else {
             return StopReport::default();
         };
-        let deadline = Instant::now() + limit;
+        let began = Instant::now();
         running.leading.cancel();
         // A batch that is not done until then is made again: by another instance, or the next run.
         if tokio::time::timeout(limit, running.leader).await.is_err() {
@@ -421,7 +417,7 @@ impl Webhooks {
                 "stopping although deliveries of new events are still being made, which the next start or another instance repeats"
             );
         }
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = limit.saturating_sub(began.elapsed());
         let (abandoned_attempts, unwritten_outcomes) = self.inner.lanes.stop(left).await;
         StopReport {
             abandoned_attempts,
@@ -446,29 +442,30 @@ fn starts_on_full(error: &(dyn std::error::Error + 'static)) {
 }
 
 /// Disables endpoints that are gone or have failed for too long.
-async fn disable(
-    inner: std::sync::Weak<Inner>,
-    mut endpoints: mpsc::Receiver<(EndpointId, &'static str)>,
-) {
-    while let Some((endpoint, because)) = endpoints.recv().await {
-        let Some(inner) = inner.upgrade() else { return };
-        let webhooks = Webhooks { inner };
+async fn disable(inner: std::sync::Weak<Inner>, mut endpoints: mpsc::Receiver<ToDisable>) {
+    while let Some(to_disable) = endpoints.recv().await {
         loop {
-            match webhooks.disable_endpoint(endpoint, because).await {
-                Ok(_) => {
-                    telemetry::endpoint_disabled();
+            // Not held in a pause: dropping the last `Webhooks` ends this task.
+            let Some(inner) = inner.upgrade() else { return };
+            match (Webhooks { inner })
+                .disable_unless_changed(to_disable)
+                .await
+            {
+                Ok(was_disabled) => {
+                    if was_disabled {
+                        telemetry::endpoint_disabled();
+                    }
                     break;
                 }
                 Err(Error::Unreadable(_)) => break,
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        %endpoint,
-                        "an endpoint cannot be disabled, trying again"
-                    );
-                    tokio::time::sleep(DISABLING_PAUSE).await;
-                }
+                Err(Error::Store(StoreError::Closed)) => return,
+                Err(error) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    endpoint = %to_disable.endpoint,
+                    "an endpoint cannot be disabled, trying again"
+                ),
             }
+            tokio::time::sleep(DISABLING_PAUSE).await;
         }
     }
 }

@@ -12,7 +12,7 @@ use tidings::circuit_breaker::CircuitState;
 use tidings::retry::RetryPolicy;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::lane::{Held, Lane, PAGE_BYTES};
+use super::lane::{Before, Held, Lane, PAGE_BYTES};
 use super::recorder::Entry;
 use super::{Shared, replay};
 use crate::clock::later;
@@ -24,6 +24,10 @@ use crate::{AttemptRecord, DeliveryState, Endpoint, Error, StoreError, telemetry
 
 /// Deliveries in memory of a lane that has just begun, or does not move.
 const FIRST_PAGE: usize = 16;
+
+/// The same of a lane with a rate limit, which does not move quickly: twice the attempts that an endpoint has under way at
+/// most by default, so that a slow endpoint gets its rate.
+const FIRST_PAGE_BY_RATE: usize = 64;
 
 /// A lane that is blocked for longer is given back until then.
 const LONGEST_BLOCK: Duration = Duration::from_secs(5);
@@ -61,6 +65,8 @@ pub(super) async fn feed(shared: Arc<Shared>, lane: Arc<Lane>) {
         lane: &lane,
         course: lane.take_course().unwrap_or_default(),
     };
+    // While it rested, it was looked at with the others.
+    feeder.course.looked_at = Instant::now();
     loop {
         match feeder.step().await {
             Ok(next) => {
@@ -116,6 +122,8 @@ pub(super) struct Course {
     page: usize,
     /// Whether the circuit is not closed.
     is_probed: bool,
+    /// When the store was looked at.
+    looked_at: Instant,
     /// When a page was taken that was full.
     last_full_look: Option<Instant>,
     /// When something is due that the last look at the store has seen.
@@ -131,6 +139,7 @@ impl Default for Course {
             target_is_of: None,
             page: FIRST_PAGE,
             is_probed: false,
+            looked_at: Instant::now(),
             last_full_look: None,
             next_due: None,
             last_start: None,
@@ -168,7 +177,15 @@ impl Feeder<'_> {
         age.is_none_or(|age| age >= TARGET_AGE)
             || view.has_new_work
             || view.is_changed
+            || self.next_look().is_zero()
             || self.next_due(view.next_due).is_some_and(is_due)
+    }
+
+    /// How long until the store is looked at again although nothing is known to be due: another instance, which
+    /// cannot wake this one, may have made a delivery or changed the endpoint.
+    fn next_look(&self) -> Duration {
+        let age = self.course.looked_at.elapsed();
+        self.shared.poll_interval.saturating_sub(age)
     }
 
     /// Looks at the store, and feeds what is due.
@@ -182,9 +199,12 @@ impl Feeder<'_> {
             // Half of a full page has had its outcomes since.
             self.course.page = (self.course.page * 2).min(MAX_QUEUED);
         }
-        let held = self.lane.begin_look();
+        let Before { held, is_changed } = self.lane.begin_look();
         let (since, now) = (Instant::now(), shared.clock.now());
-        let limit = self.room().saturating_sub(held.len());
+        self.course.looked_at = since;
+        let room = self.room().saturating_sub(held.len());
+        // What takes longer than a second to hand over is read when its time comes.
+        let limit = room.min(self.rate_limit().map_or(usize::MAX, |rate| rate as usize));
         let work = shared
             .store
             .lane_work(LaneQuery {
@@ -202,7 +222,7 @@ impl Feeder<'_> {
         let is_known = self.course.target_is_of.is_some_and(|(revision, read_at)| {
             revision == endpoint.revision && read_at.elapsed() < TARGET_AGE
         });
-        if !is_known {
+        if is_changed || !is_known {
             self.read(endpoint);
         }
         self.course.next_due = [work.next_due, work.replay_due].into_iter().flatten().min();
@@ -232,15 +252,25 @@ impl Feeder<'_> {
 
     /// How many deliveries may be in memory now.
     fn room(&self) -> usize {
-        let target = self.course.target.as_ref().ok();
-        let rate = target.and_then(|it| it.rate_limit);
-        let most = rate.map_or(MAX_QUEUED, |rate| rate as usize);
         // One at a time while the circuit is probed: the others would only come back.
         if self.course.is_probed {
             1
+        } else if self.rate_limit().is_some() {
+            self.course.page.max(FIRST_PAGE_BY_RATE)
         } else {
-            self.course.page.min(most)
+            self.course.page
         }
+    }
+
+    /// Most attempts a second that begin.
+    fn rate_limit(&self) -> Option<u32> {
+        let target = self.course.target.as_ref().ok()?;
+        Some(target.rate_limit?.max(1))
+    }
+
+    /// The revision of the endpoint that is in use.
+    fn revision(&self) -> u64 {
+        self.course.target_is_of.map_or(0, |(revision, _)| revision)
     }
 
     /// Asks the dispatcher how the circuit is, and until when nothing is to be sent, if it remembers the lane.
@@ -370,6 +400,7 @@ impl Feeder<'_> {
             delivery: due.id,
             tries: due.tries,
             retry: Arc::clone(&target.retry),
+            revision: self.revision(),
         };
         Ok((message.with_first_attempt(number), held))
     }
@@ -395,10 +426,12 @@ impl Feeder<'_> {
     fn settle(&self, due: &DueDelivery, attempt: Option<AttemptRecord>, next: AfterAttempt) {
         // Held by a name that no message has, until it is written.
         let message_id = format!("{}.", due.id);
+        let revision = self.revision();
         let held = Held {
             delivery: due.id,
             tries: due.tries,
             retry: Arc::new(RetryPolicy::default()),
+            revision,
         };
         self.lane.hold(&message_id, held);
         self.shared.recorder.push(Entry {
@@ -412,18 +445,18 @@ impl Feeder<'_> {
             lane: Arc::clone(self.lane),
             message_id,
             is_gone: false,
+            revision,
         });
     }
 
     /// Keeps to the rate limit of the endpoint, if it has one. Returns whether to continue.
     async fn wait_for_rate(&mut self) -> bool {
-        let target = self.course.target.as_ref().ok();
-        let Some(rate) = target.and_then(|it| it.rate_limit) else {
+        let Some(rate) = self.rate_limit() else {
             return true;
         };
         if let Some(last) = self.course.last_start {
             tokio::select! {
-                () = sleep_until(last + Duration::from_secs(1) / rate.max(1)) => {}
+                () = sleep_until(last + Duration::from_secs(1) / rate) => {}
                 () = self.lane.stop.cancelled() => return false,
             }
         }
@@ -452,17 +485,21 @@ impl Feeder<'_> {
             if !has_work && view.held == 0 {
                 return Next::Rest(due);
             }
-            let due = async {
-                match wait {
-                    // Without room only an outcome makes a difference.
-                    Some(wait) if !has_work => sleep(wait).await,
-                    _ => std::future::pending().await,
+            let next_look = self.next_look();
+            if !has_work && next_look.is_zero() {
+                return Next::Step;
+            }
+            let waited = async {
+                // Of work without room, only an outcome makes a difference.
+                if has_work {
+                    std::future::pending::<()>().await;
                 }
+                sleep(wait.map_or(next_look, |wait| wait.min(next_look))).await;
             };
             tokio::select! {
                 () = changed => {}
                 () = self.lane.stop.cancelled() => return Next::End,
-                () = due => {}
+                () = waited => {}
             }
         }
     }

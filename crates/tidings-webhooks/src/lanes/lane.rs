@@ -77,6 +77,16 @@ pub(super) struct Held {
     /// Attempts since it was last begun.
     pub(super) tries: u32,
     pub(super) retry: Arc<RetryPolicy>,
+    /// The revision of the endpoint under which it was handed over.
+    pub(super) revision: u64,
+}
+
+/// What there is when a look at the store begins.
+#[derive(Debug)]
+pub(super) struct Before {
+    pub(super) held: Vec<DeliveryId>,
+    /// Whether the endpoint is to be read again, whatever its revision.
+    pub(super) is_changed: bool,
 }
 
 /// What the feeder looks at when it decides whether to continue.
@@ -145,16 +155,18 @@ impl Lane {
         }
     }
 
-    /// Begins another look at the store, and forgets what the last one found. Returns what is held.
-    pub(super) fn begin_look(&self) -> Vec<DeliveryId> {
+    /// Begins another look at the store, and forgets what the last one found.
+    pub(super) fn begin_look(&self) -> Before {
         let mut state = self.lock();
         // They are in the store, and are read there.
         state.forget_handed();
         state.looks += 1;
         state.has_new_work = false;
-        state.is_changed = false;
         state.next_due = None;
-        state.held.values().map(|held| held.delivery).collect()
+        Before {
+            held: state.held.values().map(|held| held.delivery).collect(),
+            is_changed: std::mem::take(&mut state.is_changed),
+        }
     }
 
     /// Notes that a look which began then has found all that is due.

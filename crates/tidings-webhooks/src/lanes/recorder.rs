@@ -1,16 +1,16 @@
 //! Writing outcomes: in batches, and again until the store takes them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque, hash_map};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::Shared;
 use super::lane::Lane;
+use super::{Shared, ToDisable};
 use crate::store::{AfterAttempt, Outcome};
-use crate::{DeliveryState, EndpointId, telemetry};
+use crate::{DeliveryState, EndpointId, StoreError, telemetry};
 
 /// Most outcomes that one transaction writes.
 const BATCH: usize = 512;
@@ -37,7 +37,10 @@ pub(super) struct Entry {
     pub(super) outcome: Outcome,
     pub(super) lane: Arc<Lane>,
     pub(super) message_id: String,
+    /// Whether the endpoint said that it wants no more events.
     pub(super) is_gone: bool,
+    /// The revision of the endpoint under which it was sent to.
+    pub(super) revision: u64,
 }
 
 impl Entry {
@@ -45,6 +48,14 @@ impl Entry {
         match self.outcome.next {
             AfterAttempt::Retry(due) => Some(due),
             AfterAttempt::Finish { .. } => None,
+        }
+    }
+
+    fn to_disable(&self, because: &'static str) -> ToDisable {
+        ToDisable {
+            endpoint: self.lane.endpoint,
+            revision: self.revision,
+            because,
         }
     }
 }
@@ -113,7 +124,8 @@ impl Recorder {
 /// Writes outcomes for as long as it is polled.
 pub(super) async fn run(shared: Arc<Shared>) {
     loop {
-        let entries = shared.recorder.take().await;
+        let mut entries = shared.recorder.take().await;
+        let changed = doubt_those_who_are_gone(&shared, &mut entries).await;
         let news = write(&shared, &entries).await;
         let mut by_lane: HashMap<EndpointId, Vec<&Entry>> = HashMap::new();
         for entry in &entries {
@@ -126,9 +138,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
         }
         count(&entries);
         shared.recorder.finish(entries.len());
-        let gone = entries.iter().filter(|entry| entry.is_gone);
-        for endpoint in gone.map(|entry| entry.lane.endpoint) {
-            shared.disable(endpoint, "the endpoint replied 410 Gone");
+        for endpoint in changed {
+            shared.unblock(endpoint);
+        }
+        for entry in entries.iter().filter(|entry| entry.is_gone) {
+            shared.disable(entry.to_disable("the endpoint replied 410 Gone"));
         }
         let Some(limit) = shared.disable_after else {
             continue;
@@ -137,23 +151,63 @@ pub(super) async fn run(shared: Arc<Shared>) {
         for (endpoint, failing_since) in news {
             let has_failed_for =
                 failing_since.and_then(|since| Duration::try_from(now.duration_since(since)).ok());
-            if has_failed_for.is_some_and(|time| time >= limit) {
-                shared.disable(endpoint, "no attempt succeeded for too long");
+            let mut newest = entries.iter().rev();
+            if has_failed_for.is_some_and(|time| time >= limit)
+                && let Some(entry) = newest.find(|entry| entry.lane.endpoint == endpoint)
+            {
+                shared.disable(entry.to_disable("no attempt succeeded for too long"));
             }
         }
     }
 }
 
+/// A reply of 410 says that there is nothing at a URL any more. If the endpoint was changed since the attempt began, it says
+/// nothing about the present one: the delivery is tried again, at once. Returns the endpoints of which that is so.
+async fn doubt_those_who_are_gone(shared: &Shared, entries: &mut [Entry]) -> HashSet<EndpointId> {
+    let mut revisions: HashMap<EndpointId, Option<u64>> = HashMap::new();
+    let mut changed = HashSet::new();
+    for entry in entries.iter_mut().filter(|entry| entry.is_gone) {
+        let endpoint = entry.lane.endpoint;
+        let revision = match revisions.entry(endpoint) {
+            hash_map::Entry::Occupied(found) => *found.get(),
+            hash_map::Entry::Vacant(missing) => *missing.insert(revision(shared, endpoint).await),
+        };
+        if revision.is_some_and(|present| present != entry.revision) {
+            entry.is_gone = false;
+            entry.outcome.next = AfterAttempt::Retry(shared.clock.now());
+            changed.insert(endpoint);
+        }
+    }
+    changed
+}
+
+/// The present revision of an endpoint, unless it is removed.
+async fn revision(shared: &Shared, endpoint: EndpointId) -> Option<u64> {
+    let read = || shared.store.endpoint(endpoint);
+    let found = until_it_works(shared, "reading an endpoint", read).await;
+    found.map(|stored| stored.revision)
+}
+
 /// Writes until it succeeds: an outcome that was thrown away would be another request.
 async fn write(shared: &Shared, entries: &[Entry]) -> Vec<(EndpointId, Option<Timestamp>)> {
-    let mut pause = FIRST_PAUSE;
-    loop {
+    let record = || {
         let outcomes = entries.iter().map(|entry| entry.outcome.clone()).collect();
         let (now, at) = (shared.clock.now(), shared.clock.wall.now());
-        match shared.store.record(outcomes, now, at).await {
-            Ok(news) => return news,
+        shared.store.record(outcomes, now, at)
+    };
+    until_it_works(shared, "writing outcomes of attempts", record).await
+}
+
+async fn until_it_works<T, F>(shared: &Shared, what: &'static str, call: impl Fn() -> F) -> T
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match call().await {
+            Ok(done) => return done,
             Err(error) => {
-                shared.store_failed(&error, "writing outcomes of attempts");
+                shared.store_failed(&error, what);
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

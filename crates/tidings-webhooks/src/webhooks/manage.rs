@@ -8,6 +8,7 @@ use tidings_notify::Payload;
 use super::{Webhooks, secret_or_new};
 use crate::encryption::EncryptionKeys;
 use crate::endpoint::{self, SecretEntry, Secrets};
+use crate::lanes::ToDisable;
 use crate::store::{Notice, StoredEndpoint};
 use crate::{
     Endpoint, EndpointId, EndpointSettings, Error, Owner, StoreError, WebhookEvent, fan_out,
@@ -74,6 +75,36 @@ pub struct PreparedEndpoint {
     pub(crate) stored: StoredEndpoint,
     pub(crate) limit: Option<usize>,
     pub(crate) notice: Option<Notice>,
+}
+
+/// Whether an update enables or disables an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch<'a> {
+    /// It stays as it is.
+    Keep,
+    /// As [`Webhooks::enable_endpoint`].
+    Enable,
+    /// As [`Webhooks::disable_endpoint`], for this reason in words for a person.
+    Disable(&'a str),
+}
+
+impl Switch<'_> {
+    /// Returns the type of the event about it, if it changes something.
+    fn turn(self, endpoint: &mut Endpoint) -> Option<&'static str> {
+        match self {
+            Self::Enable if !endpoint.enabled => {
+                endpoint.disabled_because = None;
+                endpoint.enabled = true;
+                Some(endpoint::ENABLED_EVENT)
+            }
+            Self::Disable(because) if endpoint.enabled => {
+                endpoint.disabled_because = Some(because.to_owned());
+                endpoint.enabled = false;
+                Some(endpoint::DISABLED_EVENT)
+            }
+            Self::Keep | Self::Enable | Self::Disable(_) => None,
+        }
+    }
 }
 
 impl PreparedEndpoint {
@@ -183,9 +214,24 @@ impl Webhooks {
     pub async fn update_endpoint(
         &self,
         id: EndpointId,
+        change: impl FnMut(&mut EndpointSettings) + Send,
+    ) -> Result<Option<Endpoint>, Error> {
+        self.update_and_switch(id, Switch::Keep, change).await
+    }
+
+    /// Changes the settings of an endpoint as [`update_endpoint`](Self::update_endpoint) does, and with them whether
+    /// it is enabled: both or neither. If it gets enabled or disabled, the event about it is the one about that.
+    ///
+    /// # Errors
+    ///
+    /// As of [`update_endpoint`](Self::update_endpoint).
+    pub async fn update_and_switch(
+        &self,
+        id: EndpointId,
+        switch: Switch<'_>,
         mut change: impl FnMut(&mut EndpointSettings) + Send,
     ) -> Result<Option<Endpoint>, Error> {
-        self.change(id, endpoint::UPDATED_EVENT, |endpoint| {
+        self.change(id, |endpoint, _| {
             let before = endpoint.settings.event_types.clone();
             change(&mut endpoint.settings);
             // One that was stored with such types can be changed in everything else.
@@ -196,7 +242,8 @@ impl Webhooks {
                 .lanes
                 .defaults()
                 .normalize(&mut endpoint.settings)?;
-            Ok(true)
+            let switched = switch.turn(endpoint);
+            Ok(switched.or(Some(endpoint::UPDATED_EVENT)))
         })
         .await
     }
@@ -208,12 +255,8 @@ impl Webhooks {
     ///
     /// [`Error::Store`], [`Error::Unreadable`], [`Error::Contended`].
     pub async fn enable_endpoint(&self, id: EndpointId) -> Result<Option<Endpoint>, Error> {
-        self.change(id, endpoint::ENABLED_EVENT, |endpoint| {
-            let was_disabled = endpoint.disabled_because.take().is_some();
-            endpoint.enabled = true;
-            Ok(was_disabled)
-        })
-        .await
+        let enable = |endpoint: &mut Endpoint, _| Ok(Switch::Enable.turn(endpoint));
+        self.change(id, enable).await
     }
 
     /// Disables an endpoint, stops its replay, and cancels its pending deliveries in steps. Events that are accepted from then
@@ -228,21 +271,22 @@ impl Webhooks {
         id: EndpointId,
         because: &str,
     ) -> Result<Option<Endpoint>, Error> {
-        let mut was_enabled = false;
-        let disabled = self
-            .change(id, endpoint::DISABLED_EVENT, |endpoint| {
-                was_enabled = endpoint.disabled_because.is_none();
-                if was_enabled {
-                    endpoint.disabled_because = Some(because.to_owned());
-                    endpoint.enabled = false;
-                }
-                Ok(was_enabled)
-            })
-            .await?;
-        if was_enabled && disabled.is_some() {
-            tracing::warn!(endpoint = %id, because, "an endpoint is disabled");
-        }
-        Ok(disabled)
+        let disable = |endpoint: &mut Endpoint, _| Ok(Switch::Disable(because).turn(endpoint));
+        self.change(id, disable).await
+    }
+
+    /// Disables an endpoint if it still has the revision that has failed. Returns whether it did.
+    pub(super) async fn disable_unless_changed(&self, it: ToDisable) -> Result<bool, Error> {
+        let mut is_disabled = false;
+        self.change(it.endpoint, |endpoint, revision| {
+            let switched = (revision == it.revision)
+                .then(|| Switch::Disable(it.because).turn(endpoint))
+                .flatten();
+            is_disabled = switched.is_some();
+            Ok(switched)
+        })
+        .await?;
+        Ok(is_disabled)
     }
 
     /// Removes an endpoint, and cancels its pending deliveries in steps. Its deliveries stay until
@@ -291,35 +335,38 @@ impl Webhooks {
         let secret = secret_or_new(secret);
         let now = self.inner.clock.wall.now();
         let rotated = self
-            .change(id, endpoint::SECRET_ROTATED_EVENT, |endpoint| {
+            .change(id, |endpoint, _| {
                 endpoint.rotate(secret.clone(), now, overlap);
-                Ok(true)
+                Ok(Some(endpoint::SECRET_ROTATED_EVENT))
             })
             .await?;
         Ok(rotated.map(|_| secret))
     }
 
-    /// Changes an endpoint, and tries again if another call changed it at the same time. `change` returns whether
-    /// there is anything to store.
+    /// Changes an endpoint, and tries again if another call changed it at the same time. `change` gets its revision too, and
+    /// returns the type of the event about the change; `None` when there is nothing to store.
     async fn change(
         &self,
         id: EndpointId,
-        event_type: &'static str,
-        mut change: impl FnMut(&mut Endpoint) -> Result<bool, Error> + Send,
+        mut change: impl FnMut(&mut Endpoint, u64) -> Result<Option<&'static str>, Error> + Send,
     ) -> Result<Option<Endpoint>, Error> {
         for _ in 0..MAX_CONTENTION {
             let Some(stored) = self.inner.store.endpoint(id).await? else {
                 return Ok(None);
             };
             let mut endpoint = Endpoint::from_stored(&stored, self.keys())?;
-            if !change(&mut endpoint)? {
+            let was_enabled = endpoint.enabled;
+            let Some(event_type) = change(&mut endpoint, stored.revision)? else {
                 return Ok(Some(endpoint));
-            }
+            };
             let notice = self.notice(event_type, &endpoint).await?;
             let endpoints = addressees(notice.as_ref());
             let new = endpoint.to_stored(stored.revision, self.keys())?;
             let now = self.inner.clock.now();
             if self.inner.store.replace_endpoint(new, now, notice).await? {
+                if was_enabled && let Some(because) = &endpoint.disabled_because {
+                    tracing::warn!(endpoint = %id, because, "an endpoint is disabled");
+                }
                 self.inner.lanes.unblock(id);
                 self.inner.lanes.wake(endpoints);
                 return Ok(Some(endpoint));

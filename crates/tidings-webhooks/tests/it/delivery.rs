@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use http::StatusCode;
 use jiff::Timestamp;
+use tidings::LaneConfig;
 use tidings::signing::{TimestampedVerifier, Verifier};
 use tidings_test_support::{Reply, Script};
 use tidings_webhooks::{
     DeliveryState, EndpointSettings, Format, NewEndpoint, Owner, Replay, STREAM, SignatureScheme,
+    Switch,
 };
 
 use crate::support::{Place, event, numbers, receiver_of, schedule, soon, user};
@@ -276,6 +278,99 @@ async fn a_gone_endpoint_is_disabled_and_what_it_missed_is_replayed() {
             "tidings.endpoint.enabled"
         ]
     );
+    app.stop().await;
+}
+
+/// The reply is about a URL that the endpoint had when the request began. It was changed by the instance that sends, or by
+/// another one, of which that knows nothing yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn regression_a_410_of_an_earlier_url_does_not_disable_an_endpoint() {
+    for is_changed_elsewhere in [false, true] {
+        let gate = tidings_test_support::Gate::new();
+        let old = receiver_of(Reply::gone().after(gate.clone())).await;
+        let new = receiver_of(Reply::ok()).await;
+        let place = Place::new();
+        let options = || schedule(&[0, 3_600_000]).with_lease(Duration::from_secs(3600));
+        let one = place.start(options()).await;
+        let other = place.start(options()).await;
+        let endpoint = one.endpoint(old.url("/")).await;
+        one.accept(0..1).await;
+        soon(old.request(1)).await;
+        let changing = if is_changed_elsewhere { &other } else { &one };
+        let change = |settings: &mut EndpointSettings| settings.url = new.url("/");
+        let changed = changing.webhooks.update_endpoint(endpoint, change).await;
+        changed.unwrap();
+        gate.open();
+        let delivered = one.until(endpoint, DeliveryState::Delivered, 1).await;
+        let attempts = one.attempts(delivered[0].id).await;
+        let statuses: Vec<_> = attempts.iter().map(|attempt| attempt.status).collect();
+        assert_eq!(statuses, [Some(410), Some(200)]);
+        let endpoint = one.webhooks.endpoint(endpoint).await.unwrap().unwrap();
+        assert!(endpoint.enabled);
+        one.stop().await;
+        other.stop().await;
+    }
+}
+
+/// What waits is not sent to the new URL before it is cancelled, and one event tells of both changes.
+#[tokio::test]
+async fn an_endpoint_is_changed_and_disabled_at_once() {
+    let old = receiver_of(Reply::new(StatusCode::BAD_GATEWAY)).await;
+    let (new, watcher) = (
+        receiver_of(Reply::ok()).await,
+        receiver_of(Reply::ok()).await,
+    );
+    let place = Place::new();
+    let app = place.start(schedule(&[0, 3_600_000])).await;
+    let mut settings = EndpointSettings::new(watcher.url("/"));
+    settings.event_types = vec!["tidings.*".parse().unwrap()];
+    app.create(settings).await;
+    let endpoint = app.endpoint(old.url("/")).await;
+    app.accept(0..1).await;
+    soon(old.request(1)).await;
+    let change = |settings: &mut EndpointSettings| settings.url = new.url("/");
+    let switch = Switch::Disable("it moves");
+    let changed = app.webhooks.update_and_switch(endpoint, switch, change);
+    let changed = changed.await.unwrap().unwrap();
+    assert_eq!(changed.settings.url, new.url("/"));
+    assert_eq!(changed.disabled_because.as_deref(), Some("it moves"));
+    app.until(endpoint, DeliveryState::Cancelled, 1).await;
+    let changed = app
+        .webhooks
+        .update_and_switch(endpoint, Switch::Enable, |settings| {
+            "moved".clone_into(&mut settings.description);
+        });
+    assert!(changed.await.unwrap().unwrap().enabled);
+    let mut types = Vec::new();
+    for number in 1..4 {
+        let request = soon(watcher.request(number)).await;
+        let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+        types.push(body["type"].as_str().unwrap().to_owned());
+    }
+    let expected = ["created", "disabled", "enabled"];
+    assert_eq!(types, expected.map(|it| format!("tidings.endpoint.{it}")));
+    assert!(new.requests().is_empty());
+    app.stop().await;
+}
+
+/// The limit is on how many begin in a second, not on how many are under way.
+#[tokio::test]
+async fn regression_a_slow_endpoint_gets_its_rate() {
+    let gate = tidings_test_support::Gate::new();
+    let script = Script::sequence([Reply::ok()], Reply::ok().after(gate.clone()));
+    let receiver = receiver_of(script).await;
+    let place = Place::new();
+    let in_flight = LaneConfig::default().with_in_flight(16, 16);
+    let app = place.start(schedule(&[0]).with_lane(in_flight)).await;
+    let mut settings = EndpointSettings::new(receiver.url("/"));
+    settings.rate_limit = NonZeroU32::new(5);
+    let (endpoint, _) = app.create(settings).await;
+    app.accept(0..1).await;
+    app.until(endpoint.id, DeliveryState::Delivered, 1).await;
+    app.accept(1..13).await;
+    soon(receiver.request(13)).await;
+    gate.open();
+    app.until(endpoint.id, DeliveryState::Delivered, 13).await;
     app.stop().await;
 }
 

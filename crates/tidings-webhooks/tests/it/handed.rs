@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tidings_test_support::{Gate, Reply, Schema};
+use tidings::LaneConfig;
+use tidings_test_support::{Gate, Reply, Schema, Script};
+use tidings_webhooks::store::Addressed;
 use tidings_webhooks::{DeliveryState, EndpointSettings, Options};
 use tokio::time::Instant;
 
-use crate::support::{App, Place, numbers, receiver_of, schedule, soon, start, start_on_postgres};
+use crate::support::{
+    App, Place, event, numbers, receiver_of, schedule, soon, start, start_on_postgres,
+};
 use crate::watched::{Counts, Holds, Watched};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,6 +132,64 @@ async fn a_lane_that_rests_sees_what_another_instance_changes() {
     soon(new.request(requests + 1)).await;
     one.stop().await;
     other.stop().await;
+}
+
+/// While a request is under way, what another instance makes is sent, and what it changes counts.
+async fn sees_what_another_instance_does(one: App, other: App) {
+    let (gate, new) = (Gate::new(), receiver_of(Reply::ok()).await);
+    let script = Script::sequence([Reply::ok().after(gate.clone())], Reply::ok());
+    let old = receiver_of(script).await;
+    let endpoint = one.endpoint(old.url("/")).await;
+    one.accept(0..1).await;
+    soon(old.request(1)).await;
+    // The instance that has the fan-out cannot hand over what it makes for the lane of another one, nor wake it.
+    let now = jiff::Timestamp::now();
+    for number in 1..4 {
+        let addressed = Addressed {
+            event: event(number),
+            to: vec![(endpoint, now)],
+        };
+        let added = other
+            .store
+            .add_deliveries(vec![addressed].into(), now)
+            .await;
+        added.unwrap();
+        soon(old.request(number as u64 + 1)).await;
+    }
+    let change = |settings: &mut EndpointSettings| settings.url = new.url("/");
+    let changed = other.webhooks.update_endpoint(endpoint, change).await;
+    changed.unwrap();
+    let delivered = one.until(endpoint, DeliveryState::Delivered, 3).await;
+    let again = other.webhooks.retry(delivered[0].id).await;
+    again.unwrap();
+    soon(new.request(1)).await;
+    gate.open();
+    one.until(endpoint, DeliveryState::Delivered, 4).await;
+    one.stop().await;
+    other.stop().await;
+}
+
+fn of_a_busy_lane() -> Options {
+    schedule(&[0])
+        .with_lease(Duration::from_secs(3600))
+        .with_timeout(Duration::from_secs(600))
+        .with_lane(LaneConfig::default().with_in_flight(4, 4))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn regression_a_busy_lane_sees_what_another_instance_does() {
+    let place = Place::new();
+    let one = place.start(of_a_busy_lane()).await;
+    let other = place.start(of_a_busy_lane()).await;
+    sees_what_another_instance_does(one, other).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn regression_a_busy_lane_on_postgres_sees_what_another_instance_does() {
+    let schema = Schema::create().await;
+    let one = start_on_postgres(&schema, of_a_busy_lane()).await;
+    let other = start_on_postgres(&schema, of_a_busy_lane()).await;
+    sees_what_another_instance_does(one, other).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
