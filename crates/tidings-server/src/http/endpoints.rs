@@ -13,7 +13,7 @@ use serde::ser::Error as _;
 use tidings::signing::Secret;
 use tidings_notify::UserId;
 use tidings_webhooks::{
-    Delivery, Endpoint, EndpointId, EndpointSettings, NewEndpoint, Owner, Replay,
+    Delivery, Endpoint, EndpointId, EndpointSettings, NewEndpoint, Owner, Replay, Switch,
 };
 
 use self::fields::{ChangedEndpointFields, NewEndpointFields, NewReplay, Rotation};
@@ -133,26 +133,24 @@ pub(super) async fn update(
         Change::Reset => return Err(ApiError::invalid("url", "expected a URL, got null")),
         Change::Set(url) => Some(url),
     };
-    let enabled = match enabled {
-        Change::Keep => None,
-        Change::Reset => Some(true),
-        Change::Set(enabled) => Some(enabled),
+    let switch = match enabled {
+        Change::Keep => Switch::Keep,
+        Change::Reset | Change::Set(true) => Switch::Enable,
+        Change::Set(false) => Switch::Disable(BY_A_CALLER),
     };
     let is_change = url.is_some() || !changes.is_empty();
-
-    if is_change {
-        let change = |settings: &mut EndpointSettings| {
-            if let Some(url) = &url {
-                settings.url.clone_from(url);
-            }
-            changes.apply(settings);
-        };
-        app.webhooks.update_endpoint(id, change).await?;
-    }
-    let endpoint = match enabled {
-        Some(true) => app.webhooks.enable_endpoint(id).await?,
-        Some(false) => app.webhooks.disable_endpoint(id, BY_A_CALLER).await?,
-        None => app.webhooks.endpoint(id).await?,
+    let change = |settings: &mut EndpointSettings| {
+        if let Some(url) = &url {
+            settings.url.clone_from(url);
+        }
+        changes.apply(settings);
+    };
+    let webhooks = &app.webhooks;
+    let endpoint = match switch {
+        _ if is_change => webhooks.update_and_switch(id, switch, change).await?,
+        Switch::Keep => webhooks.endpoint(id).await?,
+        Switch::Enable => webhooks.enable_endpoint(id).await?,
+        Switch::Disable(because) => webhooks.disable_endpoint(id, because).await?,
     };
     Ok(Json(endpoint.ok_or_else(unknown_endpoint)?).into_response())
 }
