@@ -476,7 +476,7 @@ pub(super) async fn work_of_one_instance_is_done_by_one_at_a_time(handles: Handl
     assert!(second.take_turn(&turn("b", hour)).await.unwrap());
 }
 
-fn api_key(name: &str, expires_at: Option<Timestamp>) -> StoredKey {
+pub(super) fn api_key(name: &str, expires_at: Option<Timestamp>) -> StoredKey {
     let scopes = Scopes::new(vec![Scope::Publish, Scope::Admin]).unwrap();
     new_key(name.to_owned(), scopes, expires_at).unwrap().1
 }

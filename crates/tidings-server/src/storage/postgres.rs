@@ -18,6 +18,7 @@ mod requests;
 
 use std::error::Error as StdError;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use tidings_notify::Presence;
@@ -175,6 +176,20 @@ impl PostgresRecords {
             .run_until_cancelled(self.database.run(statement));
         Ok(run.await.ok_or(StorageError::Closed)??)
     }
+
+    /// As [`statement`](Self::statement), of one that changes something.
+    async fn write<T, F>(
+        &self,
+        statement: impl FnOnce(Arc<tidings_postgres::Client>) -> F + Send,
+    ) -> Result<T, StorageError>
+    where
+        F: Future<Output = Result<T, tokio_postgres::Error>> + Send,
+    {
+        let run = self
+            .closing
+            .run_until_cancelled(self.database.run(statement));
+        run.await.ok_or(StorageError::Closed)?.map_err(of_write)
+    }
 }
 
 #[async_trait]
@@ -192,12 +207,23 @@ impl Records for PostgresRecords {
             let database = self.transactions.lock().await;
             let mut tries = 0;
             loop {
+                let is_committing = AtomicBool::new(false);
                 let run = database.run(|client| {
                     transaction(client, async |client| {
-                        make_once(client, &self.begin, &change, keep.as_ref()).await
+                        client.batch_execute(&self.begin).await.map_err(failure)?;
+                        let changed = claim_and_make(client, &change, keep.as_ref()).await?;
+                        is_committing.store(true, Ordering::Relaxed);
+                        client.batch_execute("COMMIT").await.map_err(failure)?;
+                        Ok(changed)
                     })
                 });
-                let changed: Result<Changed, StorageError> = run.await?;
+                let changed: Result<Changed, StorageError> = run.await.map_err(|error| {
+                    if is_committing.load(Ordering::Relaxed) {
+                        of_write(error)
+                    } else {
+                        error.into()
+                    }
+                })?;
                 tries += 1;
                 match changed {
                     Err(error) if tries < TRIES && was_in_the_way(&error) => {}
@@ -283,18 +309,6 @@ impl Requests for PostgresRecords {
 }
 
 /// Makes the change, unless the request is a repeat.
-async fn make_once(
-    client: &Client,
-    begin: &str,
-    change: &Change,
-    keep: Option<&Keep>,
-) -> Result<Changed, StorageError> {
-    client.batch_execute(begin).await.map_err(failure)?;
-    let changed = claim_and_make(client, change, keep).await?;
-    client.batch_execute("COMMIT").await.map_err(failure)?;
-    Ok(changed)
-}
-
 async fn claim_and_make(
     client: &Client,
     change: &Change,
@@ -378,12 +392,17 @@ impl From<tidings_postgres::Error> for StorageError {
 
 pub(super) fn of_engine(cause: &(dyn StdError + 'static)) -> Option<StorageError> {
     let error: &tidings_postgres::Error = cause.downcast_ref()?;
-    Some(if error.may_have_been_done() {
-        let source = Arc::new(error.clone());
+    Some(of_write(error.clone()))
+}
+
+/// The error of a statement that changes something: without a reply, it may have done so.
+fn of_write(error: tidings_postgres::Error) -> StorageError {
+    if error.may_have_been_done() {
+        let source = Arc::new(error);
         StorageError::OutcomeUnknown { source }
     } else {
-        error.clone().into()
-    })
+        error.into()
+    }
 }
 
 /// What PostgreSQL said, if it is behind this error.
@@ -410,7 +429,7 @@ mod tests {
     use tidings_webhooks::{EndpointSettings, NewEndpoint, Options, Owner, Webhooks};
 
     use super::super::conformance::{self, Handles};
-    use super::super::{Accept, Accepted, Change, Changed};
+    use super::super::{Accept, Accepted, Change, Changed, StorageError};
 
     /// What another package wraps in errors of its own keeps its code, by which a batch is tried again.
     #[tokio::test]
@@ -505,17 +524,30 @@ mod tests {
 
     conformance::suite!(open(), work_of_one_instance_is_done_by_one_at_a_time);
 
-    /// The commit waits for a standby that does not exist, when its connection ends: it has been made.
+    /// Makes commits wait for a standby that does not exist.
+    fn hold_commits(server: &PostgresServer) {
+        server
+            .execute("ALTER SYSTEM SET synchronous_standby_names = 'missing'")
+            .unwrap();
+        server.execute("SELECT pg_reload_conf()").unwrap();
+    }
+
+    /// Ends the connection of a commit that waits: it has been made, and is not confirmed.
+    async fn cut_off_a_commit(server: &PostgresServer) {
+        let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+            WHERE wait_event = 'SyncRep'";
+        while server.execute(ended).unwrap().trim() == "0" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_commit_that_is_not_confirmed_is_looked_up() {
         let server = PostgresServer::start().unwrap();
         let storage = super::open_in(Config::new(&server.url()).unwrap(), None)
             .await
             .unwrap();
-        server
-            .execute("ALTER SYSTEM SET synchronous_standby_names = 'missing'")
-            .unwrap();
-        server.execute("SELECT pg_reload_conf()").unwrap();
+        hold_commits(&server);
         let user = UserId::new("anna").unwrap();
         let event_type = EventType::new("count").unwrap();
         let draft = Draft::new(user.clone(), event_type, Payload::from_value(&1).unwrap());
@@ -525,16 +557,40 @@ mod tests {
         };
         let records = Arc::clone(&storage.records);
         let accepting = tokio::spawn(async move { records.accept(accept).await });
-        let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-            WHERE wait_event = 'SyncRep'";
-        while server.execute(ended).unwrap().trim() == "0" {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        cut_off_a_commit(&server).await;
         let accepted = accepting.await.unwrap().unwrap();
         let Accepted::Stored { events, .. } = accepted else {
             panic!("expected stored notifications, got {accepted:?}")
         };
         let found = storage.logs.find(&user, events[0].id).await.unwrap();
         assert_eq!(found.as_ref(), Some(&events[0]));
+    }
+
+    /// A caller that was told that nothing is stored would make another one.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn regression_a_change_that_is_not_confirmed_may_have_been_made() {
+        let server = PostgresServer::start().unwrap();
+        let storage = super::open_in(Config::new(&server.url()).unwrap(), None)
+            .await
+            .unwrap();
+        hold_commits(&server);
+        let key = conformance::api_key("new", None);
+        let id = key.id.clone();
+        let change = Change::CreateKey { key, limit: 10 };
+        let records = Arc::clone(&storage.records);
+        let changing = tokio::spawn(async move { records.change(change, None).await });
+        cut_off_a_commit(&server).await;
+        let changed = changing.await.unwrap();
+        let is_unknown =
+            |error: &StorageError| matches!(error, StorageError::OutcomeUnknown { .. });
+        assert!(changed.as_ref().is_err_and(is_unknown), "{changed:?}");
+        let all = storage.api_keys.all().await.unwrap();
+        assert_eq!(all.keys.len(), 1);
+        let keys = Arc::clone(&storage.api_keys);
+        let removing = tokio::spawn(async move { keys.remove(&id).await });
+        cut_off_a_commit(&server).await;
+        let removed = removing.await.unwrap();
+        assert!(removed.as_ref().is_err_and(is_unknown), "{removed:?}");
+        assert!(storage.api_keys.all().await.unwrap().keys.is_empty());
     }
 }

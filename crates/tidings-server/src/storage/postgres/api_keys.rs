@@ -54,7 +54,7 @@ impl ApiKeyStore for PostgresRecords {
     async fn remove(&self, id: &str) -> Result<bool, StorageError> {
         let parameters: [Parameter<'_>; 1] = [(&id, Type::TEXT)];
         let remove =
-            self.statement(|client| async move { client.execute_typed(REMOVE, &parameters).await });
+            self.write(|client| async move { client.execute_typed(REMOVE, &parameters).await });
         Ok(remove.await? > 0)
     }
 
