@@ -157,6 +157,8 @@ request! {
 struct Request {
     recipients: Recipients,
     event_type: EventType,
+    /// The field that the payload is from.
+    content: &'static str,
     payload: Payload,
     timestamp: Option<Timestamp>,
     key: Option<EventKey>,
@@ -189,9 +191,9 @@ impl Request {
             Some(event_type) => event_type,
             None => default_type()?,
         };
-        let payload = match (new.payload.0, new.message) {
-            (Some(payload), None) => parse_payload(payload)?,
-            (None, Some(message)) => message_payload(message)?,
+        let (content, payload) = match (new.payload.0, new.message) {
+            (Some(payload), None) => ("payload", parse_payload(payload)?),
+            (None, Some(message)) => ("message", message_payload(message)?),
             (None, None) => {
                 return Err(ApiError::invalid(
                     "payload",
@@ -206,6 +208,7 @@ impl Request {
         Ok(Self {
             recipients,
             event_type,
+            content,
             payload,
             timestamp: new.timestamp.map(|Time(timestamp)| timestamp),
             key: new.key,
@@ -224,16 +227,16 @@ struct Batch {
 impl Batch {
     /// Adds a draft for each recipient.
     fn add(&mut self, request: Request) -> Result<(), ApiError> {
-        let users = match request.recipients {
-            Recipients::One(user) => vec![user],
+        let (users, number_of, bytes_of) = match request.recipients {
+            Recipients::One(user) => (vec![user], "user_id", request.content),
             Recipients::Many(users) if users.is_empty() => {
                 return Err(ApiError::invalid("user_ids", "expected at least one user"));
             }
-            Recipients::Many(users) => distinct(users),
+            Recipients::Many(users) => (distinct(users), "user_ids", "user_ids"),
         };
         if self.drafts.len() + users.len() > MAX_NOTIFICATIONS {
             let expected = format!("expected at most {MAX_NOTIFICATIONS} notifications a request");
-            return Err(ApiError::invalid("user_ids", expected));
+            return Err(ApiError::invalid(number_of, expected));
         }
         let more = users.len().saturating_mul(request.payload.as_str().len());
         self.bytes = self.bytes.saturating_add(more);
@@ -241,7 +244,7 @@ impl Batch {
             let expected = format!(
                 "expected at most {MAX_STORED_BYTES} bytes of payload over all recipients of a request"
             );
-            return Err(ApiError::invalid("user_ids", expected));
+            return Err(ApiError::invalid(bytes_of, expected));
         }
         for user in users {
             let mut draft = Draft::new(user, request.event_type.clone(), request.payload.clone());

@@ -116,3 +116,25 @@ async fn what_a_batch_stores_is_bounded_over_all_its_elements() {
     let error: serde_json::Value = response.json().await.unwrap();
     assert_eq!(error["error"]["field"], "notifications[1].user_ids");
 }
+
+/// A field that the request does not have helps no one.
+#[tokio::test]
+async fn regression_a_limit_names_a_field_that_the_request_has() {
+    let home = Home::with(&["--max-body-bytes", "20000000"]);
+    let server = home.start().await;
+    let field = async |path: &str, body: serde_json::Value| {
+        let response = server.post(path, &body).await;
+        assert_eq!(response.status(), 400);
+        let error: serde_json::Value = response.json().await.unwrap();
+        error["error"]["field"].as_str().unwrap().to_owned()
+    };
+    let element = json!({ "user_id": "anna", "message": "m" });
+    let many = json!({ "notifications": vec![element; 10_001] });
+    let path = "/v1/notifications/batch";
+    assert_eq!(field(path, many).await, "notifications[10000].user_id");
+    for name in ["payload", "message"] {
+        let mut large = json!({ "user_id": "anna" });
+        large[name] = "x".repeat(17_000_000).into();
+        assert_eq!(field("/v1/notifications", large).await, name);
+    }
+}
