@@ -68,6 +68,8 @@ pub struct Leftovers {
     pub cut_off: usize,
     /// Webhook attempts that did not end in time; they will be repeated.
     pub unfinished_attempts: usize,
+    /// Outcomes of webhook attempts that could not be stored; those attempts will be repeated too.
+    pub unwritten_outcomes: usize,
     /// Deliveries that wait for an attempt, unless the database did not reply.
     pub waiting_deliveries: Option<u64>,
 }
@@ -77,8 +79,8 @@ impl fmt::Display for Leftovers {
         write!(
             f,
             "streams asked to reconnect: {}, connections dropped: {}, webhook attempts abandoned: {}, \
-             pending deliveries: ",
-            self.streams, self.cut_off, self.unfinished_attempts
+             outcomes of attempts not stored: {}, pending deliveries: ",
+            self.streams, self.cut_off, self.unfinished_attempts, self.unwritten_outcomes
         )?;
         match self.waiting_deliveries {
             Some(waiting) => write!(f, "{waiting}"),
@@ -247,6 +249,7 @@ impl Server {
             streams,
             cut_off,
             unfinished_attempts: webhooks.abandoned_attempts,
+            unwritten_outcomes: webhooks.unwritten_outcomes,
             waiting_deliveries,
         }
     }
