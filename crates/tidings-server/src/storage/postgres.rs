@@ -81,7 +81,9 @@ pub(super) async fn open_in(config: Config, redis: Option<Redis>) -> Result<Stor
         None => (presence_in(&config).await?, options),
     };
     let logs = PostgresStore::open(config.clone(), options).await?;
-    let engine = PostgresEngine::open(config.clone(), PostgresOptions::default()).await?;
+    // A pooler may give each transaction another session, which would not know a prepared statement.
+    let options = PostgresOptions::default().without_prepared_statements();
+    let engine = PostgresEngine::open(config.clone(), options).await?;
     let streams = Streams::new(Arc::new(engine), ServiceConfig::default());
     let options = webhooks::PostgresOptions::default();
     let webhooks = webhooks::PostgresStore::open(config.clone(), options).await?;

@@ -333,3 +333,30 @@ async fn regression_logs_that_every_instance_writes_all_the_time_are_never_refus
         );
     }
 }
+
+/// Another session than the one that has prepared it does not know a statement's name, and a pooler changes sessions.
+#[tokio::test]
+async fn regression_no_statement_of_a_server_is_prepared_under_a_name() {
+    let database = PostgresServer::start().unwrap();
+    let log_all = "ALTER SYSTEM SET log_statement = 'all'";
+    database.execute(log_all).unwrap();
+    database.execute("SELECT pg_reload_conf()").unwrap();
+    let server = Home::on(&database.url(), &[]).start().await;
+    let mut receiver = Webhooks::start().await;
+    let endpoint = json!({ "url": receiver.url() });
+    assert_eq!(server.post("/v1/endpoints", &endpoint).await.status(), 201);
+    server.notify("anna", json!(1)).await;
+    soon("a webhook", receiver.next()).await;
+    assert_eq!(
+        server.get("/v1/users/anna/notifications").await["unread"],
+        1
+    );
+    server.stop("-TERM").await;
+    let log = std::fs::read_to_string(database.folder().join("log")).unwrap();
+    let executed = log.lines().filter_map(|line| line.split_once("execute "));
+    let executed: Vec<_> = executed.map(|(_, statement)| statement).collect();
+    assert!(executed.len() > 10, "{log}");
+    for statement in executed {
+        assert!(statement.starts_with("<unnamed>"), "{statement}");
+    }
+}

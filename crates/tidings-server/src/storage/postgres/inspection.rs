@@ -17,8 +17,13 @@ const LOOK: &str = "
         current_schema(),
         coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
         to_regclass('tidings_schema') IS NOT NULL,
-        current_setting('fsync') = 'on' AND current_setting('synchronous_commit') <> 'off',
-        to_regclass('tidings_webhook_endpoint') IS NOT NULL";
+        (SELECT string_agg(name, ', ' ORDER BY name) FROM pg_settings
+            WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off'),
+        to_regclass('tidings_webhook_endpoint') IS NOT NULL,
+        current_setting('server_version_num')::integer";
+
+/// As `server_version_num` has it.
+const OLDEST_VERSION: i32 = 140_000;
 
 const SECRETS: &str = "SELECT endpoint, secrets FROM tidings_webhook_endpoint WHERE NOT removed";
 
@@ -49,9 +54,10 @@ async fn look(url: &PostgresUrl, secrets: &mut Secrets) -> Result<Vec<Finding>, 
     let schema: Option<String> = row.try_get(2).map_err(read)?;
     let may_create: bool = row.try_get(3).map_err(read)?;
     let has_tables: bool = row.try_get(4).map_err(read)?;
-    let is_durable: bool = row.try_get(5).map_err(read)?;
+    let off: Option<String> = row.try_get(5).map_err(read)?;
 
     let mut findings = Vec::new();
+    findings.extend(too_old(&version, row.try_get(7).map_err(read)?));
     findings.push(if is_unfinished {
         Finding::error(
             STORE,
@@ -70,8 +76,9 @@ async fn look(url: &PostgresUrl, secrets: &mut Secrets) -> Result<Vec<Finding>, 
         }
         of_version(&database, url, &version).await?
     });
-    if !is_durable {
-        let message = "PostgreSQL confirms commits that a crash can undo (fsync or synchronous_commit is off)";
+    if let Some(off) = off {
+        let message =
+            format!("PostgreSQL confirms commits that a crash can undo or damage: {off} = off");
         findings.push(Finding::warning(STORE, message));
     }
     if let Ok(theirs) = SignedDuration::try_from_secs_f64(seconds)
@@ -87,6 +94,13 @@ async fn look(url: &PostgresUrl, secrets: &mut Secrets) -> Result<Vec<Finding>, 
         ));
     }
     Ok(findings)
+}
+
+fn too_old(version: &str, number: i32) -> Option<Finding> {
+    (number < OLDEST_VERSION).then(|| {
+        let message = format!("PostgreSQL {version} is too old: 14 or later is required");
+        Finding::error(STORE, message)
+    })
 }
 
 async fn look_at_secrets(database: &Database, secrets: &mut Secrets) -> Result<(), Error> {
@@ -122,4 +136,16 @@ async fn of_version(
             Finding::ok(STORE, format!("{url}: PostgreSQL {version}"))
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::too_old;
+
+    #[test]
+    fn a_postgresql_before_version_14_is_too_old() {
+        assert_eq!(too_old("14.0", 140_000), None);
+        let found = too_old("13.22", 130_022).unwrap().message;
+        assert!(found.contains("13.22 is too old"), "{found}");
+    }
 }

@@ -4,11 +4,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use serde_json::json;
-use tidings_test_support::Schema;
+use tidings_test_support::{PostgresServer, Schema};
 use tokio::process::Command;
 
 use super::{assert_finds, examine, of, on, on_file};
-use crate::support::{Home, Server, binary};
+use crate::support::{Home, Server, binary, soon};
 
 /// The bytes of each file in the folder.
 fn files(folder: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
@@ -249,6 +249,29 @@ async fn a_postgresql_is_looked_at_and_its_clock_is_compared() {
         .await;
     let (_, findings) = examine(&mut on(&schema.url())).await;
     assert_finds(&findings, "store", "error", "newer version");
+}
+
+#[tokio::test]
+async fn settings_of_postgresql_that_lose_commits_in_a_crash_are_named() {
+    let database = PostgresServer::start().unwrap();
+    let store = async || of_store(&examine(&mut on(&database.url())).await.1);
+    assert!(!store().await.contains("a crash"));
+    for setting in ["full_page_writes", "synchronous_commit"] {
+        let set = format!("ALTER SYSTEM SET {setting} = off");
+        database.execute(&set).unwrap();
+    }
+    database.execute("SELECT pg_reload_conf()").unwrap();
+    let says = "undo or damage: full_page_writes, synchronous_commit = off";
+    soon("the settings", async {
+        while !store().await.contains(says) {}
+    })
+    .await;
+}
+
+/// What it says of the database, all together.
+fn of_store(findings: &[serde_json::Value]) -> String {
+    let said = of(findings, "store").into_iter();
+    said.map(|(_, message)| message).collect()
 }
 
 #[tokio::test]
