@@ -252,7 +252,7 @@ impl Expiring {
 #[non_exhaustive]
 pub struct Bye {
     /// Also the close code of a WebSocket. 4000 to 4099: do not reconnect; 4100 to 4199: back off;
-    /// 4200 to 4299: reconnect at once.
+    /// 4200 to 4299: reconnect when `reconnect_after_ms` is over, which is soon.
     pub code: u16,
     /// Why, for people.
     pub reason: &'static str,
