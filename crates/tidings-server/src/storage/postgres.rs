@@ -166,6 +166,7 @@ impl Known {
 }
 
 impl PostgresRecords {
+    /// Runs a statement that only reads, or whose effect may come twice.
     async fn statement<T, F>(
         &self,
         statement: impl FnOnce(Arc<tidings_postgres::Client>) -> F + Send,
@@ -173,13 +174,10 @@ impl PostgresRecords {
     where
         F: Future<Output = Result<T, tokio_postgres::Error>> + Send,
     {
-        let run = self
-            .closing
-            .run_until_cancelled(self.database.run(statement));
-        Ok(run.await.ok_or(StorageError::Closed)??)
+        Ok(self.run(statement).await??)
     }
 
-    /// As [`statement`](Self::statement), of one that changes something.
+    /// Runs a statement that changes what a caller sees.
     async fn write<T, F>(
         &self,
         statement: impl FnOnce(Arc<tidings_postgres::Client>) -> F + Send,
@@ -187,10 +185,19 @@ impl PostgresRecords {
     where
         F: Future<Output = Result<T, tokio_postgres::Error>> + Send,
     {
-        let run = self
-            .closing
-            .run_until_cancelled(self.database.run(statement));
-        run.await.ok_or(StorageError::Closed)?.map_err(of_write)
+        self.run(statement).await?.map_err(of_write)
+    }
+
+    async fn run<T, F>(
+        &self,
+        statement: impl FnOnce(Arc<tidings_postgres::Client>) -> F + Send,
+    ) -> Result<Result<T, tidings_postgres::Error>, StorageError>
+    where
+        F: Future<Output = Result<T, tokio_postgres::Error>> + Send,
+    {
+        let run = self.database.run(statement);
+        let run = self.closing.run_until_cancelled(run);
+        run.await.ok_or(StorageError::Closed)
     }
 }
 

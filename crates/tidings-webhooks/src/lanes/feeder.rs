@@ -161,7 +161,11 @@ impl Feeder<'_> {
         if self.needs_look() {
             return self.look().await;
         }
-        while let Some(delivery) = self.lane.next_handed() {
+        // What is left after so long, because of a rate limit, is read with what another instance has made.
+        while !self.next_look().is_zero() {
+            let Some(delivery) = self.lane.next_handed() else {
+                break;
+            };
             if !self.hand_over(delivery).await {
                 return Ok(Next::Step);
             }

@@ -125,7 +125,7 @@ impl Recorder {
 pub(super) async fn run(shared: Arc<Shared>) {
     loop {
         let mut entries = shared.recorder.take().await;
-        let changed = doubt_those_who_are_gone(&shared, &mut entries).await;
+        let changed = doubt_old_replies(&shared, &mut entries).await;
         let news = write(&shared, &entries).await;
         let mut by_lane: HashMap<EndpointId, Vec<&Entry>> = HashMap::new();
         for entry in &entries {
@@ -163,7 +163,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 /// A reply of 410 says that there is nothing at a URL any more. If the endpoint was changed since the attempt began, it says
 /// nothing about the present one: the delivery is tried again, at once. Returns the endpoints of which that is so.
-async fn doubt_those_who_are_gone(shared: &Shared, entries: &mut [Entry]) -> HashSet<EndpointId> {
+async fn doubt_old_replies(shared: &Shared, entries: &mut [Entry]) -> HashSet<EndpointId> {
     let mut revisions: HashMap<EndpointId, Option<u64>> = HashMap::new();
     let mut changed = HashSet::new();
     for entry in entries.iter_mut().filter(|entry| entry.is_gone) {

@@ -49,6 +49,9 @@ async fn an_attempt_in_flight_finishes_while_the_server_stops() {
     let (status, text) = stopped.await.unwrap();
     assert!(status.success(), "{text}");
     assert!(text.contains("webhook attempts abandoned: 0"), "{text}");
-    assert!(text.contains("outcomes of attempts not stored: 0"), "{text}");
+    assert!(
+        text.contains("outcomes of attempts not stored: 0"),
+        "{text}"
+    );
     assert!(text.contains("pending deliveries: 0"), "{text}");
 }
