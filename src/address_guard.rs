@@ -65,7 +65,7 @@ pub enum AddressPolicy {
 
 impl AddressPolicy {
     /// Allows a range, such as `10.20.0.0/16`, or one address, whatever the policy says about it. A
-    /// denied range takes precedence.
+    /// denied range takes precedence. A range of IPv4 means no address of IPv6.
     ///
     /// # Errors
     ///
@@ -75,6 +75,10 @@ impl AddressPolicy {
     }
 
     /// Denies a range, or one address. It takes precedence over everything else.
+    ///
+    /// A range of IPv4 is denied within IPv6 too: as an IPv4-mapped or IPv4-compatible address, as
+    /// 6to4, Teredo and ISATAP, and under the prefixes of NAT64 (`64:ff9b::/96`, and
+    /// `64:ff9b:1::/48` with the address in the last four bytes).
     ///
     /// # Errors
     ///
@@ -212,6 +216,26 @@ fn is_isatap(address: Ipv6Addr) -> bool {
     matches!(address.segments(), [_, _, _, _, 0 | 0x200, 0x5efe, _, _])
 }
 
+/// The IPv4 address that an IPv6 address leads to, if it has one of the known forms.
+fn embedded_v4(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(address) = address else {
+        return None;
+    };
+    if NAT64.contains(&address) || NAT64_LOCAL.contains(&address) || is_isatap(address) {
+        return Some(last_four_bytes(address));
+    }
+    match address.segments() {
+        [0x2002, ..] => {
+            let [_, _, a, b, c, d, ..] = address.octets();
+            Some(Ipv4Addr::new(a, b, c, d))
+        }
+        // RFC 4380, section 4: every bit of the address is inverted.
+        [0x2001, 0, ..] => Some(Ipv4Addr::from_bits(!last_four_bytes(address).to_bits())),
+        // `::` and `::1` are addresses of their own.
+        _ => address.to_ipv4().filter(|inner| inner.to_bits() > 1),
+    }
+}
+
 fn last_four_bytes(address: Ipv6Addr) -> Ipv4Addr {
     let [.., a, b, c, d] = address.octets();
     Ipv4Addr::new(a, b, c, d)
@@ -221,6 +245,11 @@ fn last_four_bytes(address: Ipv6Addr) -> Ipv4Addr {
 ///
 /// [RFC 6052]: https://www.rfc-editor.org/rfc/rfc6052#section-2.1
 const NAT64: Ipv6Net = v6([0x64, 0xff9b], 96);
+
+/// [RFC 8215]: the prefix of NAT64 that is used locally.
+///
+/// [RFC 8215]: https://www.rfc-editor.org/rfc/rfc8215
+const NAT64_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48);
 
 const GLOBAL_UNICAST: Ipv6Net = v6([0x2000, 0], 3);
 

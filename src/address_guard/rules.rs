@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::is_public;
+use super::{embedded_v4, is_public};
 use crate::ConfigError;
 
 /// An [`AddressPolicy`](super::AddressPolicy) with exceptions.
@@ -48,8 +48,12 @@ impl AddressRules {
     }
 
     pub(super) fn allows(&self, address: IpAddr) -> bool {
-        let is_in = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&address));
-        !is_in(&self.denied) && (!self.public_only || is_in(&self.allowed) || is_public(address))
+        let is_in = |nets: &[IpNet], address| nets.iter().any(|net| net.contains(&address));
+        // What an IPv6 address leads to is never more than what it says: an allowed range means only
+        // the addresses that are written as it is.
+        let is_denied = is_in(&self.denied, address)
+            || embedded_v4(address).is_some_and(|inner| is_in(&self.denied, inner.into()));
+        !is_denied && (!self.public_only || is_in(&self.allowed, address) || is_public(address))
     }
 
     pub(super) fn allows_port(&self, port: u16) -> bool {
@@ -96,6 +100,58 @@ mod tests {
         }
         let policy = AddressPolicy::Any.deny("169.254.0.0/16").unwrap();
         assert!(allows(&policy, "127.0.0.1") && !allows(&policy, "169.254.169.254"));
+    }
+
+    #[test]
+    fn a_denied_range_holds_for_every_address_that_carries_one_of_its_addresses() {
+        let any = AddressPolicy::Any.deny("169.254.0.0/16").unwrap();
+        let public = AddressPolicy::PublicOnly
+            .deny("169.254.0.0/16")
+            .and_then(|policy| policy.deny("8.8.0.0/16"))
+            .and_then(|policy| policy.allow("::/0"))
+            .unwrap();
+        for (address, beside) in [
+            ("169.254.169.254", "169.253.169.254"),
+            ("::ffff:169.254.169.254", "::ffff:169.253.169.254"),
+            ("::169.254.169.254", "::169.253.169.254"),
+            ("64:ff9b::169.254.169.254", "64:ff9b::169.253.169.254"),
+            ("64:ff9b:1::169.254.169.254", "64:ff9b:1::169.253.169.254"),
+            ("2002:a9fe:a9fe::1", "2002:a9fd:a9fe::1"),
+            ("2001:0:1:2:3:4:5601:5601", "2001:0:1:2:3:4:5602:5601"),
+            (
+                "2606:4700::5efe:169.254.169.254",
+                "2606:4700::5efe:169.253.169.254",
+            ),
+        ] {
+            assert!(!allows(&any, address), "{address}");
+            assert!(!allows(&public, address), "{address}");
+            assert!(allows(&any, beside), "{beside}");
+            assert!(allows(&public, beside), "{beside}");
+        }
+        assert!(!allows(&public, "64:ff9b::8.8.4.4"));
+        for host in [
+            "[::ffff:169.254.169.254]",
+            "[::ffff:a9fe:a9fe]",
+            "[::a9fe:a9fe]",
+            "[64:ff9b::a9fe:a9fe]",
+            "[2002:a9fe:a9fe::]",
+        ] {
+            let url = format!("http://{host}/latest").parse().unwrap();
+            let blocked = any.check_url(&url).unwrap_err();
+            assert!(blocked.address().is_some(), "{host}");
+        }
+        // These carry none.
+        let zero = AddressPolicy::Any.deny("0.0.0.0/8").unwrap();
+        assert!(allows(&zero, "::1") && allows(&zero, "2001:db8::1"));
+    }
+
+    #[test]
+    fn an_allowed_range_holds_only_for_addresses_that_are_written_as_it_is() {
+        let policy = AddressPolicy::PublicOnly.allow("10.0.0.0/8").unwrap();
+        assert!(allows(&policy, "10.1.2.3"));
+        for address in ["::ffff:10.1.2.3", "64:ff9b::10.1.2.3", "2002:a01:203::1"] {
+            assert!(!allows(&policy, address), "{address}");
+        }
     }
 
     #[test]

@@ -157,6 +157,24 @@ async fn addresses_that_change_are_vetted_each_time() {
 }
 
 #[tokio::test]
+async fn what_is_denied_is_denied_in_every_spelling_of_an_address() {
+    let policy = AddressPolicy::Any.deny("169.254.0.0/16").unwrap();
+    for spelling in [
+        "169.254.169.254",
+        "::ffff:a9fe:a9fe",
+        "::a9fe:a9fe",
+        "64:ff9b::a9fe:a9fe",
+        "2002:a9fe:a9fe::1",
+    ] {
+        let scripted = Arc::new(Scripted::new(&[&[spelling]]));
+        let resolver = guarded(policy.clone(), &scripted);
+        let address = &addresses(&[spelling])[0];
+        let blocked = Err(format!("the address {address} is not allowed"));
+        assert_eq!(look_up(&resolver, "a").await, blocked);
+    }
+}
+
+#[tokio::test]
 async fn names_are_resolved_at_once_but_each_by_one_lookup() {
     let scripted = Arc::new(Scripted::new(&[&[PUBLIC]]));
     scripted.released.forget_permits(usize::MAX);
