@@ -62,7 +62,8 @@ pub(crate) struct AttemptPermit {
     pub(super) host: Arc<str>,
     /// Of the endpoint.
     version: u64,
-    /// Decides whether there is another attempt after this one.
+    /// Decides whether there is another attempt after this one. To be taken out before the permit is
+    /// given back, because the caller's code may run when it is dropped.
     pub(super) retry: Option<RetryPolicy>,
     circuit: Option<Permit>,
     worker: WorkerPermit,

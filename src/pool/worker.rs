@@ -193,12 +193,12 @@ impl<'a> UnderWay<'a> {
     }
 
     fn settle(mut self, attempt: Attempt, rng: &mut Rng) {
-        let Some((delivery, permit)) = self.held.take() else {
+        let Some((delivery, mut permit)) = self.held.take() else {
             return;
         };
-        // Outside of the lock: the backoff may be the caller's own.
-        let retry_after = permit
-            .retry
+        // Used and dropped outside of the lock: the backoff may be the caller's own.
+        let retry = permit.retry.take();
+        let retry_after = retry
             .as_ref()
             .filter(|_| attempt.verdict() == Verdict::Retryable)
             .and_then(|retry| next_delay(retry, &delivery, &attempt, rng.f64()));
@@ -208,6 +208,7 @@ impl<'a> UnderWay<'a> {
             let settled = (state.scheduler).settle(permit, delivery, &attempt, retry_after, now);
             (settled, now)
         });
+        drop_policy(retry);
         let (pool, id) = (self.pool, &self.id);
         match settled {
             // After an abort the last worker that ends abandons it.
@@ -228,9 +229,11 @@ impl<'a> UnderWay<'a> {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         catch(|| telemetry::in_flight(false));
-        if let Some((delivery, permit)) = self.held.take() {
+        if let Some((delivery, mut permit)) = self.held.take() {
+            let retry = permit.retry.take();
             self.pool
                 .change(|state| state.scheduler.forget(permit, Instant::now()));
+            drop_policy(retry);
             self.pool.abandon(&self.id, *delivery, true);
         }
     }
@@ -249,6 +252,13 @@ fn next_delay(
         panics::log("a backoff");
         None
     })
+}
+
+/// Drops a policy that was perhaps replaced in the meantime, and with it the caller's backoff.
+fn drop_policy(retry: Option<RetryPolicy>) {
+    if catch(|| drop(retry)).is_none() {
+        panics::log("the drop of a backoff");
+    }
 }
 
 /// The record of an attempt in which the caller's code panicked.

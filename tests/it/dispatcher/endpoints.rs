@@ -1,6 +1,7 @@
 //! Endpoints that come, change and go while it runs.
 
 use jiff::Timestamp;
+use tidings::retry::{Backoff, RetryPolicy};
 use tidings::signing::{Secret, Verifier, VerifyError};
 use tidings_test_support::Script;
 
@@ -219,4 +220,57 @@ async fn callers_that_wait_for_the_common_queue_are_refused_when_their_endpoint_
     dispatcher.remove("b").unwrap();
     let error = waiting.await.unwrap_err();
     assert_eq!(error.reason(), Refusal::UnknownEndpoint);
+}
+
+/// Asks its dispatcher something when it is dropped, from another thread, and tells whether it got a reply.
+#[derive(Debug)]
+struct AsksWhenDropped {
+    dispatcher: Dispatcher,
+    has_reply: std::sync::mpsc::Sender<bool>,
+}
+
+impl Backoff for AsksWhenDropped {
+    fn delay(&self, _failures: u32, _random: f64) -> Option<Duration> {
+        None
+    }
+}
+
+impl Drop for AsksWhenDropped {
+    fn drop(&mut self) {
+        let (dispatcher, (reply, replied)) = (self.dispatcher.clone(), std::sync::mpsc::channel());
+        std::thread::spawn(move || reply.send(dispatcher.status("a").is_some()));
+        let has_reply = replied.recv_timeout(Duration::from_secs(10));
+        self.has_reply.send(has_reply == Ok(true)).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backoff_that_was_replaced_may_use_the_dispatcher_when_the_last_attempt_drops_it() {
+    for is_interrupted in [false, true] {
+        let gate = Gate::new();
+        let server = receiver(Reply::ok().after(gate.clone())).await;
+        let (dispatcher, _errors) = started(Dispatcher::builder());
+        let endpoint = Endpoint::new(server.url("/")).unwrap();
+        let (has_reply, replied) = std::sync::mpsc::channel();
+        let asks = AsksWhenDropped {
+            dispatcher: dispatcher.clone(),
+            has_reply,
+        };
+        let lane = LaneConfig::default().with_retry(RetryPolicy::new(asks));
+        dispatcher
+            .insert_with("a", endpoint.clone(), &lane)
+            .unwrap();
+        drop(lane);
+        dispatcher.notify("a", "x").unwrap();
+        server.request(1).await;
+        let other = LaneConfig::default().without_retry();
+        dispatcher.insert_with("a", endpoint, &other).unwrap();
+        assert!(replied.try_recv().is_err());
+        if !is_interrupted {
+            gate.open();
+        }
+        let limit = if is_interrupted { Duration::ZERO } else { HOUR };
+        dispatcher.stop_within(limit).await;
+        assert!(replied.recv().unwrap(), "{is_interrupted}");
+    }
 }
