@@ -1,8 +1,10 @@
 //! The open connections, and which request gets which.
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
@@ -28,7 +30,8 @@ struct Inner(Mutex<State>);
 #[derive(Debug)]
 struct State {
     kept: KeptConnections,
-    /// Runs while connections are kept, and ends with its runtime.
+    /// Runs while connections are kept, and ends with its runtime. Started and ended under the same lock
+    /// as what is kept changes, so that no connection is left without one.
     sweeper: Option<AbortOnDropHandle<()>>,
 }
 
@@ -90,18 +93,23 @@ impl Connections {
     /// Changes what is kept, and drops what left without the lock: that may run code of the
     /// caller's.
     fn change(&self, change: impl FnOnce(&mut KeptConnections) -> Vec<LeftConnection>) {
-        let (left, is_swept) = {
+        let left = {
             let mut state = self.0.lock();
             let left = change(&mut state.kept);
             let sweeper = state.sweeper.as_ref();
             let is_swept = sweeper.is_some_and(|sweeper| !sweeper.is_finished());
-            (left, is_swept || state.kept.is_empty())
+            // A connection may be given back after its runtime has ended: the next one that is kept
+            // starts a sweeper.
+            if !is_swept
+                && !state.kept.is_empty()
+                && let Ok(runtime) = Handle::try_current()
+            {
+                let sweeper = runtime.spawn(sweep(Arc::downgrade(&self.0)));
+                state.sweeper = Some(AbortOnDropHandle::new(sweeper));
+            }
+            left
         };
         drop(left);
-        if !is_swept {
-            let sweeper = tokio::spawn(sweep(Arc::downgrade(&self.0)));
-            self.0.lock().sweeper = Some(AbortOnDropHandle::new(sweeper));
-        }
     }
 
     fn home(&self, origin: &Origin) -> Home {
@@ -113,8 +121,8 @@ impl Connections {
 }
 
 impl Inner {
-    /// Closes what is of no more use. Returns `false` if nothing is left.
-    fn sweep(&self) -> bool {
+    /// Closes what is of no more use. Returns the handle of the sweeper if nothing is left: it has to end.
+    fn sweep(&self) -> ControlFlow<Option<AbortOnDropHandle<()>>> {
         let now = Instant::now();
         let (expired, mut suspects) = {
             let mut state = self.lock();
@@ -128,7 +136,11 @@ impl Inner {
         suspects.retain_mut(|suspect| suspect.connection().check());
         let mut state = self.lock();
         state.kept.restore(suspects);
-        !state.kept.is_empty()
+        if state.kept.is_empty() {
+            ControlFlow::Break(state.sweeper.take())
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -144,10 +156,30 @@ async fn sweep(connections: Weak<Inner>) {
             return;
         };
         // However many there are, each is looked at.
-        if !unconstrained(async { connections.sweep() }).await {
-            let finished = connections.lock().sweeper.take();
-            drop(finished);
+        if unconstrained(async { connections.sweep() })
+            .await
+            .is_break()
+        {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Otherwise a connection that is kept before the task has ended would have no sweeper.
+    #[tokio::test]
+    async fn a_sweeper_with_nothing_left_to_sweep_is_given_up_in_the_same_step() {
+        let connections = Connections::new(Bounds {
+            max_idle: 1,
+            max_idle_per_origin: 1,
+            idle_timeout: SWEEP,
+        });
+        let running = tokio::spawn(std::future::pending());
+        connections.0.lock().sweeper = Some(AbortOnDropHandle::new(running));
+        assert!(connections.0.sweep().is_break());
+        assert!(connections.0.lock().sweeper.is_none());
     }
 }

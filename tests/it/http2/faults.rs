@@ -12,6 +12,8 @@ use h2::{Reason, RecvStream};
 use http::{Request, Response, StatusCode};
 use tidings::{Attempt, Endpoint, ErrorKind, HttpVersions, Message, Sender, Verdict};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -167,6 +169,36 @@ async fn an_attempt_that_is_dropped_leaves_no_connection_to_the_next_one() {
     let next = attempt(&sender, &server, PATIENT).await;
     assert_eq!(next.verdict(), Verdict::Delivered, "{next:?}");
     assert_eq!(server.connections(), 2);
+}
+
+#[test]
+fn an_attempt_that_is_dropped_after_its_runtime_has_ended_panics_nowhere() {
+    let [receiving, sending] = [(); 2].map(|()| Runtime::new().unwrap());
+    let (report, mut arrived) = mpsc::channel(1);
+    let server = receiving.block_on(Server::start(move |number, mut connection| {
+        let report = report.clone();
+        async move {
+            if number == 1 {
+                let _unanswered = connection.accept().await;
+                report.send(()).await.unwrap();
+                std::future::pending::<()>().await;
+            } else {
+                serve(connection).await;
+            }
+        }
+    }));
+    let sender = sender();
+    let mut left = Box::pin(attempt(&sender, &server, PATIENT));
+    sending.block_on(async {
+        tokio::select! {
+            attempt = &mut left => panic!("{attempt:?}"),
+            request = arrived.recv() => request.unwrap(),
+        }
+    });
+    drop(sending);
+    drop(left);
+    let next = receiving.block_on(attempt(&sender, &server, PATIENT));
+    assert_eq!(next.verdict(), Verdict::Delivered, "{next:?}");
 }
 
 #[tokio::test]
