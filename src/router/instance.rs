@@ -1,11 +1,12 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tidings_notify::{Event, RouteError, Router, RoutingInfo};
-use tokio::time::Instant;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
 
 use crate::signing::Signer;
 use crate::{
@@ -44,6 +45,9 @@ struct Inner {
     timeout: Duration,
     resolver: Resolver,
     /// The instances that have a lane, by their ids: a URL may hold a secret, and ids are in traces.
+    ///
+    /// It changes together with the lanes, in one step. The dispatcher reports what it does meanwhile,
+    /// so that those who wait for it must not block their threads.
     known: Mutex<HashMap<EndpointId, Instance>>,
 }
 
@@ -87,39 +91,28 @@ impl InstanceRouter {
     }
 
     /// The lane of an instance, ready to be used.
-    fn lane(&self, instance_id: &str, url: String) -> Result<EndpointId, ConfigError> {
+    async fn lane(&self, instance_id: &str, url: String) -> Result<EndpointId, ConfigError> {
         let id = EndpointId::from(instance_id);
-        if let Some(instance) = self.known().get_mut(&id).filter(|it| it.url == url) {
-            instance.last_used = Instant::now();
+        let mut known = self.inner.known.lock().await;
+        let last_used = Instant::now();
+        if let Some(instance) = known.get_mut(&id).filter(|it| it.url == url) {
+            instance.last_used = last_used;
             return Ok(id);
         }
         let endpoint = Endpoint::builder(&url)
             .signer(self.inner.signer.clone())
             .timeout(self.inner.timeout)
             .build()?;
-        // The dispatcher reports what it does: not under the lock.
-        self.inner.dispatcher.insert(&id, endpoint);
-        let forgotten = {
-            let mut known = self.known();
-            let is_full = known.len() >= MAX_INSTANCES && !known.contains_key(&id);
+        if known.len() >= MAX_INSTANCES && !known.contains_key(&id) {
             let oldest = known.iter().min_by_key(|(_, instance)| instance.last_used);
-            let oldest = oldest.map(|(id, _)| id.clone()).filter(|_| is_full);
-            if let Some(oldest) = &oldest {
-                known.remove(oldest);
+            if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
+                known.remove(&oldest);
+                self.inner.dispatcher.remove(oldest);
             }
-            let last_used = Instant::now();
-            known.insert(id.clone(), Instance { url, last_used });
-            oldest
-        };
-        if let Some(oldest) = forgotten {
-            self.inner.dispatcher.remove(oldest);
         }
+        self.inner.dispatcher.insert(&id, endpoint);
+        known.insert(id.clone(), Instance { url, last_used });
         Ok(id)
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<EndpointId, Instance>> {
-        let known = self.inner.known.lock();
-        known.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -134,7 +127,8 @@ impl InstanceRouterBuilder {
         self
     }
 
-    /// Sets the deadline for one event: more than zero, at most an hour. The default is 5 seconds.
+    /// Sets the deadline for one event: more than zero, at most an hour. The default is 5 seconds. A
+    /// request that still waits behind others by then is made all the same.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -177,20 +171,26 @@ impl InstanceRouterBuilder {
 impl Router for InstanceRouter {
     async fn route(&self, to: &RoutingInfo, event: &Event) -> Result<(), RouteError> {
         let url = (self.inner.resolver)(to).ok_or(UnknownInstance)?;
-        let lane = self.lane(&to.instance_id, url).map_err(RouteError::new)?;
+        let deadline = Instant::now() + self.inner.timeout;
+        let lane = self.lane(&to.instance_id, url).await;
+        let lane = lane.map_err(RouteError::new)?;
         let message = Message::json(event)
             .map_err(RouteError::new)?
             .with_id(event.id.to_string())
             .map_err(RouteError::new)?
             .with_type(&event.event_type);
-        self.inner
-            .dispatcher
-            .deliver(lane, message)
-            .await
-            .map(drop)
-            .map_err(RouteError::new)
+        let dispatcher = &self.inner.dispatcher;
+        let queued = dispatcher.deliver_queued_by(deadline, &lane, message).await;
+        match timeout_at(deadline, queued.map_err(RouteError::new)?).await {
+            Ok(outcome) => outcome.map(drop).map_err(RouteError::new),
+            Err(_elapsed) => Err(RouteError::new(Overdue)),
+        }
     }
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("the instance did not take the event in time")]
+struct Overdue;
 
 #[derive(Debug, thiserror::Error)]
 #[error("the instance has no known address")]
@@ -222,6 +222,10 @@ impl fmt::Debug for InstanceRouterBuilder {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use tokio::task::JoinSet;
+
     use super::*;
     use crate::signing::{Secret, StandardSigner};
 
@@ -230,19 +234,39 @@ mod tests {
         InstanceRouter::builder(signer).build().unwrap()
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn every_instance_that_is_known_has_a_lane_however_many_come_at_once() {
+        let router = router();
+        let mut callers = JoinSet::new();
+        // The one that is forgotten is the one that is wanted next.
+        for _ in 0..4 {
+            let router = router.clone();
+            callers.spawn(async move {
+                for number in (0..=MAX_INSTANCES).cycle().take(10 * MAX_INSTANCES) {
+                    let url = format!("http://host{number}.example/");
+                    router.lane(&number.to_string(), url).await.unwrap();
+                }
+            });
+        }
+        callers.join_all().await;
+        let known: HashSet<_> = router.inner.known.lock().await.keys().cloned().collect();
+        let lanes: HashSet<_> = router.inner.dispatcher.endpoints().into_iter().collect();
+        assert_eq!(known, lanes);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn for_a_new_instance_the_one_that_was_used_longest_ago_is_forgotten() {
         let router = router();
-        let lane = |number: usize| {
+        let lane = async |number: usize| {
             let url = format!("http://host{number}.example/");
-            router.lane(&number.to_string(), url).unwrap();
+            router.lane(&number.to_string(), url).await.unwrap();
         };
         for number in 0..MAX_INSTANCES {
-            lane(number);
+            lane(number).await;
             tokio::time::advance(Duration::from_millis(1)).await;
         }
-        lane(0);
-        lane(MAX_INSTANCES);
+        lane(0).await;
+        lane(MAX_INSTANCES).await;
         let endpoints = router.inner.dispatcher.endpoints();
         assert_eq!(endpoints.len(), MAX_INSTANCES);
         let is_known = |id: &str| endpoints.iter().any(|known| known.as_str() == id);
@@ -253,9 +277,14 @@ mod tests {
     #[tokio::test]
     async fn an_instance_with_a_new_url_keeps_its_lane() {
         let router = router();
-        router.lane("a", "http://old.example/".to_owned()).unwrap();
-        router.lane("a", "http://new.example/".to_owned()).unwrap();
+        let url = "http://old.example/".to_owned();
+        router.lane("a", url).await.unwrap();
+        let url = "http://new.example/".to_owned();
+        router.lane("a", url).await.unwrap();
         assert_eq!(router.inner.dispatcher.endpoints().len(), 1);
-        assert_eq!(router.known()["a"].url, "http://new.example/");
+        assert_eq!(
+            router.inner.known.lock().await["a"].url,
+            "http://new.example/"
+        );
     }
 }

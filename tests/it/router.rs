@@ -18,6 +18,7 @@ use tidings_notify::{
     Since, UserId,
 };
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
@@ -402,6 +403,26 @@ async fn an_event_reaches_the_streams_of_the_other_instance() {
         }
     };
     assert_eq!(*got, event);
+}
+
+#[tokio::test]
+async fn an_event_waits_no_longer_than_its_deadline_behind_others_of_its_instance() {
+    const EVENTS: usize = 5;
+    let receiver = silent().await;
+    let router = InstanceRouter::builder(standard(&Secret::generate()))
+        .timeout(Duration::from_millis(500))
+        .build()
+        .unwrap();
+    router.start();
+    let (to, event) = (instance(receiver.url("/")), event("x").await);
+    let mut calls = JoinSet::new();
+    for _ in 0..EVENTS {
+        let (router, to, event) = (router.clone(), to.clone(), event.clone());
+        calls.spawn(async move { router.route(&to, &event).await });
+    }
+    assert!(calls.join_all().await.iter().all(Result::is_err));
+    // One request at a time, each of which takes as long as all events together may.
+    assert!(receiver.requests().len() < EVENTS);
 }
 
 #[tokio::test]
