@@ -152,7 +152,7 @@ impl Dispatcher {
         endpoint: Endpoint,
         lane: &LaneConfig,
     ) -> Result<bool, ConfigError> {
-        let settings = lane.check()?;
+        let settings = lane.settings()?;
         let space = &self.inner.space;
         Ok((self.inner.pool).insert(&id.into(), endpoint, settings, space, true))
     }

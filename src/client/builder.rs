@@ -200,7 +200,7 @@ impl ClientBuilder {
             .with_queue_size(pool.queue_size)
             .with_in_flight(workers, workers);
         let pool = pool.build()?;
-        let lane = lane.check()?;
+        let lane = lane.settings()?;
         let id = EndpointId::from("");
         let permits = pool.add(&id, endpoint.build()?, lane);
         Ok(Client {

@@ -175,7 +175,7 @@ impl DispatcherBuilder {
     /// `max_in_flight_per_host`, `queue_size`, and those of [`LaneConfig`].
     pub fn build(mut self) -> Result<Dispatcher, ConfigError> {
         self.pool.limits.isolation = Some(self.isolation);
-        let lane = self.lane.check()?;
+        let lane = self.lane.settings()?;
         let queue_size = self.pool.queue_size;
         let pool = self.pool.build()?;
         Ok(Dispatcher {

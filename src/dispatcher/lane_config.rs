@@ -115,7 +115,17 @@ impl LaneConfig {
         self
     }
 
-    pub(crate) fn check(&self) -> Result<LaneSettings, ConfigError> {
+    /// Checks the ranges, as [`DispatcherBuilder::build`](crate::DispatcherBuilder::build) and
+    /// [`Dispatcher::insert_with`](crate::Dispatcher::insert_with) do.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], naming the setting that is out of its range.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.settings().map(drop)
+    }
+
+    pub(crate) fn settings(&self) -> Result<LaneSettings, ConfigError> {
         check_queue_size(self.queue_size)?;
         let (min, max) = (self.min_in_flight, self.max_in_flight);
         if min == 0 || min > max || max > MAX_WORKERS {

@@ -1,12 +1,24 @@
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tidings::retry::Schedule;
 use tidings::{AddressPolicy, LaneConfig, SenderBuilder};
 
+use crate::Error;
 use crate::clock::Wall;
 use crate::encryption::EncryptionKeys;
+use crate::settings::check_schedule;
+use crate::target::MAX_QUEUED;
+
+/// Below this, an instance would do little else than renew its leases; above it, a crash would hold
+/// deliveries back for ever.
+const LEASES: RangeInclusive<Duration> = Duration::from_millis(100)..=DAY;
+
+const POLL_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(10)..=DAY;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 type ChangeSender = Box<dyn FnOnce(SenderBuilder) -> SenderBuilder + Send>;
 
@@ -41,14 +53,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        const DAY: u64 = 24 * 60 * 60;
         let retries = Schedule::standard_webhooks();
         Self {
             schedule: [&[Duration::ZERO], retries.delays()].concat(),
             timeout: Duration::from_secs(20),
             workers: 64,
             addresses: AddressPolicy::Any,
-            disable_after: Some(Duration::from_secs(5 * DAY)),
+            disable_after: Some(DAY * 5),
             lease: Duration::from_secs(30),
             poll_interval: Duration::from_secs(1),
             max_lanes: 10_000,
@@ -62,19 +73,21 @@ impl Default for Options {
 
 impl Options {
     /// Sets the wait before each attempt of a delivery, the first one included, for endpoints
-    /// without a schedule of their own. Up to a fifth is added to each wait but the first.
+    /// without a schedule of their own: at least one wait, and at most 101 of at most 30 days each. Up to
+    /// a fifth is added to each wait but the first.
     pub fn with_schedule(mut self, waits: impl IntoIterator<Item = Duration>) -> Self {
         self.schedule = waits.into_iter().collect();
         self
     }
 
-    /// Sets the deadline of one attempt, for endpoints without one of their own.
+    /// Sets the deadline of one attempt, for endpoints without one of their own: more than zero, at most
+    /// an hour.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets how many attempts can be under way at once, besides slow ones.
+    /// Sets how many attempts can be under way at once, besides slow ones: 1 to 10,000.
     pub fn with_workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self
@@ -99,20 +112,20 @@ impl Options {
         self
     }
 
-    /// Sets how long a lane stays with an instance that has crashed. It is renewed three times as
-    /// often.
+    /// Sets how long a lane stays with an instance that has crashed: 100 milliseconds to a day. It is
+    /// renewed three times as often.
     pub fn with_lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// Sets how often to look for work whose wake-up was lost.
+    /// Sets how often to look for work whose wake-up was lost: every 10 milliseconds to once a day.
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
     }
 
-    /// Sets how many lanes this instance serves at a time, at most.
+    /// Sets how many lanes this instance serves at a time, at most: 1 or more.
     pub fn with_max_lanes(mut self, lanes: usize) -> Self {
         self.max_lanes = lanes;
         self
@@ -145,6 +158,34 @@ impl Options {
     pub fn with_wall_clock(mut self, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         self.wall = Wall::new(now);
         self
+    }
+
+    /// Checks what would otherwise show only when something is sent. The workers are checked by the
+    /// dispatcher.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        check_schedule(&self.schedule)?;
+        let endpoint = tidings::Endpoint::builder("http://localhost").timeout(self.timeout);
+        if endpoint.build().is_err() {
+            let expected = "more than zero and at most an hour";
+            return Err(Error::invalid("timeout", expected));
+        }
+        if !LEASES.contains(&self.lease) {
+            return Err(Error::invalid("lease", "100 milliseconds to a day"));
+        }
+        if !POLL_INTERVALS.contains(&self.poll_interval) {
+            return Err(Error::invalid("poll_interval", "10 milliseconds to a day"));
+        }
+        if self.max_lanes == 0 {
+            return Err(Error::invalid("max_lanes", "at least 1"));
+        }
+        self.lane_of_endpoint().check()?;
+        Ok(())
+    }
+
+    /// The lane of each endpoint. The store has what waits, and decides on retries.
+    pub(crate) fn lane_of_endpoint(&self) -> LaneConfig {
+        let lane = self.lane.clone();
+        lane.with_queue_size(MAX_QUEUED).without_retry()
     }
 }
 

@@ -35,17 +35,13 @@ pub(crate) struct Target {
 
 impl Defaults {
     pub(crate) fn new(options: &Options) -> Result<Self, Error> {
-        crate::settings::check_schedule(&options.schedule)?;
+        options.check()?;
         Ok(Self {
             schedule: options.schedule.clone(),
             timeout: options.timeout,
             addresses: options.addresses.clone(),
             encryption: options.encryption.clone(),
-            lane: options
-                .lane
-                .clone()
-                .with_queue_size(MAX_QUEUED)
-                .without_retry(),
+            lane: options.lane_of_endpoint(),
         })
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidings::transport::{RequestBody, ResponseBody, Transport};
 use tidings::{AttemptError, ErrorKind};
 use tidings_test_support::{Gate, Reply};
-use tidings_webhooks::{DeliveryState, Error};
+use tidings_webhooks::{DeliveryState, Error, Options, Webhooks};
 
 use crate::support::{Place, receiver_of, schedule, soon, start};
 use crate::watched::{Counts, Watched};
@@ -148,7 +148,7 @@ async fn trouble_of_this_machine_is_not_the_endpoints() {
 
 #[tokio::test]
 async fn settings_that_cannot_be_used_are_refused_by_name() {
-    use tidings_webhooks::{EndpointSettings, NewEndpoint, Options, Owner};
+    use tidings_webhooks::{EndpointSettings, NewEndpoint, Owner};
     let place = Place::new();
     let options = Options::default().with_address_policy(tidings::AddressPolicy::PublicOnly);
     let app = place.start(options).await;
@@ -173,11 +173,55 @@ async fn settings_that_cannot_be_used_are_refused_by_name() {
     let wrong = field(&|it| it.headers.extend([header()])).await;
     assert_eq!(wrong, "headers.webhook-id");
     app.stop().await;
+}
 
-    let options = Options::default().with_schedule([]);
-    let started =
-        tidings_webhooks::Webhooks::start(app_store(&place).await, streams(), options).await;
-    assert_eq!(started.unwrap_err().field(), Some("schedule"));
+#[tokio::test]
+async fn options_that_cannot_be_used_are_refused_by_name_at_the_start() {
+    let place = Place::new();
+    let lane = tidings::LaneConfig::default;
+    let second = Duration::from_secs(1);
+    for (field, options) in [
+        ("schedule", Options::default().with_schedule([])),
+        ("timeout", Options::default().with_timeout(Duration::ZERO)),
+        ("timeout", Options::default().with_timeout(7200 * second)),
+        ("workers", Options::default().with_workers(0)),
+        (
+            "in_flight",
+            Options::default().with_lane(lane().with_in_flight(8, 4)),
+        ),
+        (
+            "rate_limit",
+            Options::default().with_lane(lane().with_rate_limit(0, second)),
+        ),
+        ("max_lanes", Options::default().with_max_lanes(0)),
+        ("lease", Options::default().with_lease(Duration::ZERO)),
+        ("lease", Options::default().with_lease(Duration::MAX)),
+        (
+            "poll_interval",
+            Options::default().with_poll_interval(Duration::ZERO),
+        ),
+        (
+            "poll_interval",
+            Options::default().with_poll_interval(Duration::MAX),
+        ),
+    ] {
+        let shown = format!("{options:?}");
+        let store = app_store(&place).await;
+        let error = Webhooks::start(store, streams(), options)
+            .await
+            .unwrap_err();
+        assert_eq!(error.field(), Some(field), "{shown}");
+    }
+    // What is ignored, and the ends of the ranges.
+    let options = Options::default()
+        .with_timeout(3600 * second)
+        .with_lease(second / 10)
+        .with_poll_interval(second / 100)
+        .with_max_lanes(usize::MAX)
+        .with_disable_after(Duration::MAX)
+        .with_lane(lane().with_queue_size(0));
+    let app = place.start(options).await;
+    app.stop().await;
 }
 
 async fn app_store(place: &Place) -> Arc<dyn tidings_webhooks::Store> {
