@@ -13,6 +13,9 @@ use crate::tls::{Stream, Tls};
 use crate::url::{Target, parse};
 use crate::{Error, client, reason};
 
+/// Longest limit of a reply. The server counts such limits in milliseconds, in 32 bits.
+const MAX_REPLY_LIMIT: Duration = Duration::from_millis(i32::MAX as u64);
+
 /// The connection as the client library makes it: its owner reads and writes.
 pub(crate) type RawConnection =
     tokio_postgres::Connection<tokio_postgres::Socket, Stream<tokio_postgres::Socket>>;
@@ -79,9 +82,9 @@ impl Config {
         self
     }
 
-    /// Sets how long connecting, or one reply, may take. The default is five seconds.
+    /// Sets how long connecting, or one reply, may take; at most 24 days. The default is five seconds.
     pub fn with_reply_limit(mut self, limit: Duration) -> Self {
-        self.timing.reply_limit = limit;
+        self.timing.reply_limit = limit.min(MAX_REPLY_LIMIT);
         self
     }
 
@@ -241,6 +244,15 @@ impl fmt::Debug for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reply_limit_is_one_that_the_server_takes() {
+        let config = Config::new("postgres://host/").unwrap();
+        let config = config.with_reply_limit(Duration::MAX);
+        assert!(config.reply_limit().as_millis() <= i32::MAX as u128);
+        let begin = config.begin();
+        assert!(begin.contains("timeout = 1288490188;"), "{begin}");
+    }
 
     #[test]
     fn an_invalid_url_is_refused_without_showing_it() {

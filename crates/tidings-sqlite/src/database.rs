@@ -21,6 +21,9 @@ const READ_QUEUE: usize = 1024;
 /// How long a list may take, unless set otherwise.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Longest time for a list: a longer one would overflow the clock.
+const MAX_LIST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// How to open a [`Database`].
 #[derive(Debug, Clone)]
 #[must_use]
@@ -58,10 +61,10 @@ impl Options {
         self
     }
 
-    /// Sets how long a [list](Database::list) may take, the wait for a thread included. The default is
-    /// 5 seconds.
+    /// Sets how long a [list](Database::list) may take, the wait for a thread included; at most a year.
+    /// The default is 5 seconds.
     pub fn with_list_timeout(mut self, timeout: Duration) -> Self {
-        self.list_timeout = timeout;
+        self.list_timeout = timeout.min(MAX_LIST_TIMEOUT);
         self
     }
 

@@ -19,8 +19,11 @@ pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Recent events kept in memory for a user with open streams, unless set.
 pub const DEFAULT_BUFFER_SIZE: usize = 64;
 
-/// Shortest time between two sweeps.
-const MIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Shortest and longest time between two sweeps. A longer one would overflow the clock.
+const POLL_INTERVALS: [Duration; 2] = [
+    Duration::from_millis(10),
+    Duration::from_secs(365 * 24 * 60 * 60),
+];
 
 /// What happens to a notification for a user who is not online according to
 /// [presence](NotifierBuilder::with_presence).
@@ -61,9 +64,11 @@ impl NotifierBuilder {
     }
 
     /// Sets the time between two sweeps: how long an event of another instance may take to be seen
-    /// when its wake-up is lost. The default is two seconds, the least ten milliseconds.
+    /// when its wake-up is lost. The default is two seconds, the least ten milliseconds, the
+    /// most a year.
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {
-        self.poll_interval = interval.max(MIN_POLL_INTERVAL);
+        let [shortest, longest] = POLL_INTERVALS;
+        self.poll_interval = interval.clamp(shortest, longest);
         self
     }
 

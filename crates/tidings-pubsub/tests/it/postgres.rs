@@ -278,6 +278,20 @@ async fn regression_many_large_messages_over_a_slow_connection_are_no_outage() {
     assert!(took < Duration::from_millis(40) * 180 / 2, "{took:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_messages_may_be_kept_for_as_long_as_a_caller_likes() {
+    let schema = Schema::create("kept").await;
+    let options = PostgresOptions::default().with_large_message_retention(Duration::MAX);
+    let broker = Postgres::open(Config::new(&schema.url).unwrap(), options);
+    let [topic] = topics(["kept"]);
+    let mut subscription = subscribe(&broker, [&topic]).await;
+    for _ in 0..2 {
+        publish(&broker, &topic, vec![7; 10_000]).await;
+        let expected = message(&topic, vec![7; 10_000]);
+        assert_eq!(recv(&mut subscription).await, expected);
+    }
+}
+
 /// By those that publish and by those that fetch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn regression_what_a_process_leaves_behind_is_deleted_by_others() {

@@ -109,6 +109,17 @@ async fn endless_list(database: &Database) -> Result<i64, Error> {
 }
 
 #[tokio::test]
+async fn a_list_may_be_given_all_the_time_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options::default().with_list_timeout(Duration::MAX);
+    let database = Database::open(folder.path().join("test.db"), &options).unwrap();
+    let listed = database.list::<_, Error, _>(|connection| {
+        Ok(connection.query_row("SELECT 1", [], |row| row.get::<_, i64>(0))?)
+    });
+    assert_eq!(listed.await.unwrap(), 1);
+}
+
+#[tokio::test]
 async fn a_list_that_takes_too_long_is_ended_and_delays_no_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("test.db");

@@ -84,6 +84,7 @@ impl Grace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::presence::tracker::TrackerOptions;
 
     fn user(name: &str) -> UserId {
         UserId::new(name).unwrap()
@@ -106,6 +107,15 @@ mod tests {
         assert_eq!(grace.due(at(19)), Some(user("ann")));
         assert_eq!(grace.due(at(99)), None);
         assert!(grace.came(&user("ann")));
+    }
+
+    #[test]
+    fn any_grace_that_a_tracker_is_given_can_be_waited_for() {
+        let options = TrackerOptions::default().with_grace(Duration::MAX);
+        let mut grace = Grace::new(options.grace);
+        let now = Instant::now();
+        grace.left(user("ann"), now).unwrap();
+        assert_eq!(grace.due(now + Duration::from_secs(3600)), None);
     }
 
     #[test]

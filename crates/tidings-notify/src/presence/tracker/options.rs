@@ -19,6 +19,9 @@ pub const DEFAULT_WATCH_BUFFER: usize = 1024;
 /// instance renews for a day.
 const TTL: [Duration; 2] = [Duration::from_millis(30), Duration::from_secs(60 * 60)];
 
+/// Longest grace and interval: longer ones would overflow the clock.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// How a [`Tracker`](super::Tracker) works.
 #[derive(Debug, Clone, Copy)]
 #[must_use]
@@ -48,16 +51,16 @@ impl TrackerOptions {
     }
 
     /// Sets how long a user must be offline before a [`Watch`](super::Watch) of this tracker reports
-    /// it. The default is [`DEFAULT_GRACE`]; zero reports at once.
+    /// it; at most a year. The default is [`DEFAULT_GRACE`]; zero reports at once.
     pub fn with_grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
+        self.grace = grace.min(YEAR);
         self
     }
 
-    /// Sets how often transitions are asked for while there is a watch; a millisecond at least. The
-    /// default is [`DEFAULT_WATCH_INTERVAL`].
+    /// Sets how often transitions are asked for while there is a watch; a millisecond at least, a
+    /// year at most. The default is [`DEFAULT_WATCH_INTERVAL`].
     pub fn with_watch_interval(mut self, interval: Duration) -> Self {
-        self.watch_interval = interval;
+        self.watch_interval = interval.min(YEAR);
         self
     }
 

@@ -1,5 +1,8 @@
 use std::time::Duration;
 
+/// Longest retention: a longer one would overflow the clock.
+const MAX_RETENTION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// How a [`Postgres`](crate::Postgres) works.
 #[derive(Debug, Clone, Copy)]
 #[must_use]
@@ -17,10 +20,10 @@ impl Default for PostgresOptions {
 }
 
 impl PostgresOptions {
-    /// Sets how long a message that does not fit a notification is kept for subscribers to fetch.
-    /// The default is one minute.
+    /// Sets how long a message that does not fit a notification is kept for subscribers to fetch;
+    /// at most a year. The default is one minute.
     pub fn with_large_message_retention(mut self, retention: Duration) -> Self {
-        self.retention = retention;
+        self.retention = retention.min(MAX_RETENTION);
         self
     }
 }
