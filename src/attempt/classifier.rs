@@ -12,6 +12,7 @@ use super::{AttemptError, Response};
 /// What one attempt means for its delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Verdict {
     /// The endpoint accepted the message.
     Delivered,

@@ -27,6 +27,7 @@ pub struct LaneStatus {
 
 /// How long an endpoint keeps a worker, going by its last attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Speed {
     /// No attempt has ended yet.
     New,

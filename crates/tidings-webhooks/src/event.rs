@@ -23,6 +23,7 @@ pub struct WebhookEvent {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub enum Format {
     /// `{"id","type","timestamp","user_id","data"}`, compact.
     #[default]

@@ -63,6 +63,7 @@ pub struct EndpointSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub enum SignatureScheme {
     /// By Standard Webhooks: `webhook-id`, `webhook-timestamp`, `webhook-signature`.
     Standard,
