@@ -300,8 +300,10 @@ impl Webhooks {
         let now = self.inner.clock.now();
         match self.inner.store.retry_delivery(id, now).await? {
             Some(endpoint) => {
+                // As it is now, and not as the next attempt leaves it.
+                let delivery = self.delivery(id).await;
                 self.inner.lanes.unblock(endpoint);
-                self.delivery(id).await
+                delivery
             }
             None => Ok(None),
         }
