@@ -103,6 +103,9 @@ export class Inbox<Payload = unknown> {
   #maxItems = MAX_ITEMS;
   #isStale = false;
   #isReloading = false;
+  readonly #backoff = new Backoff(30_000);
+  /** The wait before the list is requested again. */
+  #retryWait: AbortController | undefined;
   #loadingMore: Promise<void> | undefined;
   #status: Status = "connecting";
   #streamError: TidingsError | undefined;
@@ -122,7 +125,12 @@ export class Inbox<Payload = unknown> {
     this.#limit = limit;
     this.#state = this.#view();
     this.#stream = client.stream<Payload>({
-      onHello: () => this.#reloadAll(),
+      onHello: () => {
+        // The server is there again.
+        this.#backoff.reset();
+        this.#retryWait?.abort();
+        this.#reloadAll();
+      },
       onNotification: (notification) => this.#takeNotification(notification),
       onChange: (change) => this.#takeChange(change),
       onGap: (gap) => {
@@ -190,6 +198,7 @@ export class Inbox<Payload = unknown> {
   close(): void {
     this.#stream.close();
     this.#closed.abort();
+    this.#retryWait?.abort();
     for (const timer of this.#reportTimers) clearTimeout(timer);
   }
 
@@ -263,7 +272,6 @@ export class Inbox<Payload = unknown> {
 
   async #reloadUntilFresh(): Promise<void> {
     const { signal } = this.#closed;
-    const backoff = new Backoff(30_000);
     this.#isReloading = true;
     while (this.#isStale && !signal.aborted) {
       this.#isStale = false;
@@ -279,14 +287,16 @@ export class Inbox<Payload = unknown> {
         this.#pending = this.#pending.filter((pending) => !done.includes(pending));
         for (const happened of recording) this.#replay(happened);
         this.#listError = undefined;
-        backoff.reset();
+        this.#backoff.reset();
       } catch (thrown) {
+        if (signal.aborted) return;
         const error = asTidingsError(thrown);
         this.#listError = error;
         this.#publish();
         if (error.isRetryable) {
           this.#isStale = true;
-          await wait(backoff.next(error.retryAfterMs), signal);
+          this.#retryWait = new AbortController();
+          await wait(this.#backoff.next(error.retryAfterMs), this.#retryWait.signal);
         }
       } finally {
         this.#recordings.delete(recording);
@@ -340,6 +350,7 @@ export class Inbox<Payload = unknown> {
       settle();
       throw error;
     }
+    if (this.#closed.signal.aborted) return;
     pending.isDone = true;
     // The server reports only what has changed something.
     if (this.#contents === undefined || changesNothing(this.#contents, action)) return settle();
@@ -353,7 +364,7 @@ export class Inbox<Payload = unknown> {
 
   /** Makes the state at this moment, and calls the listeners once the caller has finished. */
   #publish(): void {
-    if (this.#isPublishing) return;
+    if (this.#isPublishing || this.#closed.signal.aborted) return;
     this.#isPublishing = true;
     queueMicrotask(() => {
       this.#isPublishing = false;

@@ -195,6 +195,52 @@ test("a list that cannot be loaded is loaded later, and the error is in the stat
   assert.equal(inbox.state.error, undefined);
 });
 
+test("an inbox that was opened while the server was away is loaded once the stream is live", async (t) => {
+  const server = await new Home(t).start();
+  await server.notify("anna", "one");
+  const real = globalThis.fetch;
+  t.after(() => {
+    globalThis.fetch = real;
+  });
+  let isAway = true;
+  // A proxy may ask for a longer wait than the server needs.
+  const away = () => new Response("", { status: 503, headers: { "retry-after": "600" } });
+  globalThis.fetch = async (url, init) => {
+    if (!isAway) return real(url, init);
+    if (String(url).includes("/notifications?")) return away();
+    throw new TypeError("fetch failed");
+  };
+  const inbox = open(t, { url: server.url });
+  await until("the error", () => inbox.state.error?.status === 503);
+  isAway = false;
+  await until("the list", () => inbox.state.items.length === 1);
+});
+
+test("an inbox that was closed calls nothing any more", async (t) => {
+  const server = await new Home(t).start();
+  const { id } = await server.notify("anna", "one");
+  const real = globalThis.fetch;
+  t.after(() => {
+    globalThis.fetch = real;
+  });
+  const inbox = open(t, { url: server.url });
+  await until("it is up to date", () => !inbox.state.isLoading && inbox.state.status === "live");
+  const replies = [];
+  globalThis.fetch = (url, init) =>
+    String(url).includes("/notifications") ? new Promise((resolve) => replies.push(resolve)) : real(url, init);
+  const reading = assert.rejects(inbox.markRead(id), { status: 403 });
+  await until("the request", () => replies.length === 1);
+  await Promise.resolve();
+  const states = [];
+  inbox.subscribe((state) => states.push(state.status));
+  inbox.close();
+  replies[0](new Response('{"error":{"code":"forbidden","message":"no"}}', { status: 403 }));
+  await reading;
+  await new Promise((resolve) => setTimeout(resolve));
+  assert.deepEqual(states, ["closed"]);
+  assert.equal(inbox.state.status, "closed");
+});
+
 test("pages follow one another, without holes and repeats", async (t) => {
   const server = await new Home(t).start();
   for (let n = 0; n < 25; n += 1) await server.notify("anna", n);

@@ -1402,6 +1402,8 @@ class Inbox {
 	#maxItems = MAX_ITEMS;
 	#isStale = false;
 	#isReloading = false;
+	#backoff = new Backoff(30_000);
+	#retryWait;
 	#loadingMore;
 	#status = "connecting";
 	#streamError;
@@ -1419,7 +1421,11 @@ class Inbox {
 		this.#limit = limit;
 		this.#state = this.#view();
 		this.#stream = client.stream({
-			onHello: () => this.#reloadAll(),
+			onHello: () => {
+				this.#backoff.reset();
+				this.#retryWait?.abort();
+				this.#reloadAll();
+			},
 			onNotification: (notification) => this.#takeNotification(notification),
 			onChange: (change) => this.#takeChange(change),
 			onGap: (gap) => {
@@ -1472,6 +1478,7 @@ class Inbox {
 	close() {
 		this.#stream.close();
 		this.#closed.abort();
+		this.#retryWait?.abort();
 		for (const timer of this.#reportTimers)
 			clearTimeout(timer);
 	}
@@ -1546,7 +1553,6 @@ class Inbox {
 	}
 	async #reloadUntilFresh() {
 		const { signal } = this.#closed;
-		const backoff = new Backoff(30_000);
 		this.#isReloading = true;
 		while (this.#isStale && !signal.aborted) {
 			this.#isStale = false;
@@ -1563,15 +1569,18 @@ class Inbox {
 				for (const happened of recording)
 					this.#replay(happened);
 				this.#listError = undefined;
-				backoff.reset();
+				this.#backoff.reset();
 			}
 			catch (thrown) {
+				if (signal.aborted)
+					return;
 				const error = asTidingsError(thrown);
 				this.#listError = error;
 				this.#publish();
 				if (error.isRetryable) {
 					this.#isStale = true;
-					await wait(backoff.next(error.retryAfterMs), signal);
+					this.#retryWait = new AbortController();
+					await wait(this.#backoff.next(error.retryAfterMs), this.#retryWait.signal);
 				}
 			}
 			finally {
@@ -1627,6 +1636,8 @@ class Inbox {
 			settle();
 			throw error;
 		}
+		if (this.#closed.signal.aborted)
+			return;
 		pending.isDone = true;
 		if (this.#contents === undefined || changesNothing(this.#contents, action))
 			return settle();
@@ -1640,7 +1651,7 @@ class Inbox {
 		this.#reportTimers.add(timer);
 	}
 	#publish() {
-		if (this.#isPublishing)
+		if (this.#isPublishing || this.#closed.signal.aborted)
 			return;
 		this.#isPublishing = true;
 		queueMicrotask(() => {
