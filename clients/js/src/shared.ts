@@ -28,9 +28,16 @@ type Message =
   | { kind: "frame"; term: string; frame: Frame }
   | { kind: "status"; term: string; status: Status; error?: SentError };
 
-/** Whether this platform lets tabs share a connection: a page, in a secure context. */
+/** Whether this platform lets tabs share a connection: a page, in a secure context. It may still refuse locks. */
 export function canShare(): boolean {
-  return typeof document !== "undefined" && typeof BroadcastChannel === "function" && navigator.locks !== undefined;
+  if (typeof document === "undefined" || typeof BroadcastChannel !== "function" || navigator.locks === undefined) return false;
+  try {
+    new BroadcastChannel("tidings").close();
+    return true;
+  } catch {
+    // Where a person has blocked what sites keep, a browser may refuse channels.
+    return false;
+  }
 }
 
 /**
@@ -53,8 +60,12 @@ export class SharedFeed implements Feed {
   /** Fetches what this tab has missed. */
   #catchUp: CatchUp | undefined;
   #replyTimer: ReturnType<typeof setTimeout> | undefined;
+  /** What the leading tab said last of its connection. */
+  #followed: [status: Status, error: TidingsError | undefined] = ["connecting", undefined];
   /** This tab has led, and its connection failed for good. */
   #hasFailed = false;
+  /** This tab gets no locks, so it has a connection of its own. */
+  #isAlone = false;
 
   constructor(api: Api, options: FeedOptions, listener: FeedListener) {
     this.#api = api;
@@ -86,14 +97,20 @@ export class SharedFeed implements Feed {
     const options: LockOptions = steal ? { steal } : { signal };
     try {
       await navigator.locks.request(this.#name, options, () => this.#lead());
-    } catch {
-      // Another tab has taken the lock, or this feed was closed.
+    } catch (error) {
       this.#leading?.end();
       this.#leading = undefined;
       if (signal.aborted) return;
       this.#term = undefined;
-      void this.#compete();
-      this.#join();
+      if (error instanceof DOMException && error.name === "AbortError") {
+        // Another tab has taken the lock.
+        void this.#compete();
+        this.#join();
+      } else {
+        // A frame in a sandbox, and a page whose data a person has blocked, get no locks.
+        this.#isAlone = true;
+        void this.#lead();
+      }
     }
   }
 
@@ -127,12 +144,12 @@ export class SharedFeed implements Feed {
   }
 
   #say(message: Message): void {
-    if (!this.#closed.signal.aborted) this.#channel.postMessage(message);
+    if (!this.#closed.signal.aborted && !this.#isAlone) this.#channel.postMessage(message);
   }
 
   /** Asks the leading tab where it is. */
   #join(): void {
-    if (this.#leading !== undefined || this.#closed.signal.aborted) return;
+    if (this.#leading !== undefined || this.#isAlone || this.#closed.signal.aborted) return;
     this.#say({ kind: "join", from: this.#tab });
     clearTimeout(this.#replyTimer);
     this.#replyTimer = setTimeout(() => {
@@ -145,6 +162,7 @@ export class SharedFeed implements Feed {
   }
 
   #hear(message: Message): void {
+    if (this.#isAlone) return;
     switch (message.kind) {
       case "join":
         this.#leading?.welcome(message.from, (state) => this.#say(state));
@@ -157,8 +175,10 @@ export class SharedFeed implements Feed {
         return;
     }
     if (message.term !== this.#term || this.#leading !== undefined) return;
-    if (message.kind === "status") this.#listener.onStatus(message.status, received(message.error));
-    else if (this.#catchUp !== undefined) this.#catchUp.keep(message.frame);
+    if (message.kind === "status") {
+      this.#followed = [message.status, received(message.error)];
+      if (this.#catchUp === undefined) this.#listener.onStatus(...this.#followed);
+    } else if (this.#catchUp !== undefined) this.#catchUp.keep(message.frame);
     else this.#hearFrame(message.frame);
   }
 
@@ -175,15 +195,16 @@ export class SharedFeed implements Feed {
   #follow({ term, status, error, cursor, hello }: Message & { kind: "state" }): void {
     clearTimeout(this.#replyTimer);
     const isNew = this.#term !== term;
-    this.#term = term;
     this.cursor ??= cursor;
     const own = this.cursor;
+    const hasMissed = own !== undefined && cursor !== undefined && !isUpTo(cursor, own);
+    this.#term = term;
+    this.#followed = [status, received(error)];
     if (!isNew && this.#catchUp !== undefined) return;
-    if (own !== undefined && cursor !== undefined && !isUpTo(cursor, own)) {
-      this.#endCatchUp();
-      this.#fetchMissed(own, cursor, hello);
-    } else if (isNew) {
-      this.#listener.onStatus(status, received(error));
+    this.#endCatchUp();
+    if (hasMissed) this.#fetchMissed(own, cursor, hello);
+    else if (isNew) {
+      this.#listener.onStatus(...this.#followed);
       if (hello !== undefined) this.#take({ event: "hello", text: hello });
     }
   }
@@ -196,6 +217,8 @@ export class SharedFeed implements Feed {
         if (frame.event !== "hello" && isComplete) this.#finishCatchUp(catchUp, hello);
       },
       onStatus: (status, error) => {
+        // What comes after what was missed would leave a hole.
+        if (status === "failed") this.close();
         if (status !== "live") this.#listener.onStatus(status, error);
       },
     });
@@ -205,7 +228,7 @@ export class SharedFeed implements Feed {
   #finishCatchUp(catchUp: CatchUp, hello: string | undefined): void {
     if (this.#catchUp !== catchUp) return;
     this.#endCatchUp();
-    this.#listener.onStatus("live");
+    this.#listener.onStatus(...this.#followed);
     if (hello !== undefined) this.#take({ event: "hello", text: hello });
     if (catchUp.isComplete) for (const frame of catchUp.kept) this.#take(frame);
     else {

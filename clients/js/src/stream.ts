@@ -116,7 +116,9 @@ export class Stream<Payload = unknown> {
     const { signal } = this.#closed;
     addEventListener("pagehide", () => this.#feed.close(), { signal });
     const onShow = ({ persisted }: PageTransitionEvent) => {
-      if (persisted) this.#feed = this.#open(this.#feed.cursor ?? this.#options.cursor);
+      if (!persisted) return;
+      this.#setStatus("waiting");
+      this.#feed = this.#open(this.#feed.cursor ?? this.#options.cursor);
     };
     addEventListener("pageshow", onShow, { signal });
   }

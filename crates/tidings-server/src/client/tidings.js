@@ -1000,7 +1000,15 @@ const REPLY_MS = 4000;
 const PING_MS = 20_000;
 const MAX_KEPT = 1000;
 function canShare() {
-	return typeof document !== "undefined" && typeof BroadcastChannel === "function" && navigator.locks !== undefined;
+	if (typeof document === "undefined" || typeof BroadcastChannel !== "function" || navigator.locks === undefined)
+		return false;
+	try {
+		new BroadcastChannel("tidings").close();
+		return true;
+	}
+	catch {
+		return false;
+	}
 }
 class SharedFeed {
 	cursor;
@@ -1015,7 +1023,9 @@ class SharedFeed {
 	#leading;
 	#catchUp;
 	#replyTimer;
+	#followed = ["connecting", undefined];
 	#hasFailed = false;
+	#isAlone = false;
 	constructor(api, options, listener) {
 		this.#api = api;
 		this.#options = options;
@@ -1044,14 +1054,20 @@ class SharedFeed {
 		try {
 			await navigator.locks.request(this.#name, options, () => this.#lead());
 		}
-		catch {
+		catch (error) {
 			this.#leading?.end();
 			this.#leading = undefined;
 			if (signal.aborted)
 				return;
 			this.#term = undefined;
-			void this.#compete();
-			this.#join();
+			if (error instanceof DOMException && error.name === "AbortError") {
+				void this.#compete();
+				this.#join();
+			}
+			else {
+				this.#isAlone = true;
+				void this.#lead();
+			}
 		}
 	}
 	async #lead() {
@@ -1082,11 +1098,11 @@ class SharedFeed {
 		this.#leading = undefined;
 	}
 	#say(message) {
-		if (!this.#closed.signal.aborted)
+		if (!this.#closed.signal.aborted && !this.#isAlone)
 			this.#channel.postMessage(message);
 	}
 	#join() {
-		if (this.#leading !== undefined || this.#closed.signal.aborted)
+		if (this.#leading !== undefined || this.#isAlone || this.#closed.signal.aborted)
 			return;
 		this.#say({ kind: "join", from: this.#tab });
 		clearTimeout(this.#replyTimer);
@@ -1100,6 +1116,8 @@ class SharedFeed {
 			this.#join();
 	}
 	#hear(message) {
+		if (this.#isAlone)
+			return;
 		switch (message.kind) {
 			case "join":
 				this.#leading?.welcome(message.from, (state) => this.#say(state));
@@ -1115,8 +1133,11 @@ class SharedFeed {
 		}
 		if (message.term !== this.#term || this.#leading !== undefined)
 			return;
-		if (message.kind === "status")
-			this.#listener.onStatus(message.status, received(message.error));
+		if (message.kind === "status") {
+			this.#followed = [message.status, received(message.error)];
+			if (this.#catchUp === undefined)
+				this.#listener.onStatus(...this.#followed);
+		}
 		else if (this.#catchUp !== undefined)
 			this.#catchUp.keep(message.frame);
 		else
@@ -1133,17 +1154,18 @@ class SharedFeed {
 	#follow({ term, status, error, cursor, hello }) {
 		clearTimeout(this.#replyTimer);
 		const isNew = this.#term !== term;
-		this.#term = term;
 		this.cursor ??= cursor;
 		const own = this.cursor;
+		const hasMissed = own !== undefined && cursor !== undefined && !isUpTo(cursor, own);
+		this.#term = term;
+		this.#followed = [status, received(error)];
 		if (!isNew && this.#catchUp !== undefined)
 			return;
-		if (own !== undefined && cursor !== undefined && !isUpTo(cursor, own)) {
-			this.#endCatchUp();
+		this.#endCatchUp();
+		if (hasMissed)
 			this.#fetchMissed(own, cursor, hello);
-		}
 		else if (isNew) {
-			this.#listener.onStatus(status, received(error));
+			this.#listener.onStatus(...this.#followed);
 			if (hello !== undefined)
 				this.#take({ event: "hello", text: hello });
 		}
@@ -1158,6 +1180,8 @@ class SharedFeed {
 					this.#finishCatchUp(catchUp, hello);
 			},
 			onStatus: (status, error) => {
+				if (status === "failed")
+					this.close();
 				if (status !== "live")
 					this.#listener.onStatus(status, error);
 			},
@@ -1168,7 +1192,7 @@ class SharedFeed {
 		if (this.#catchUp !== catchUp)
 			return;
 		this.#endCatchUp();
-		this.#listener.onStatus("live");
+		this.#listener.onStatus(...this.#followed);
 		if (hello !== undefined)
 			this.#take({ event: "hello", text: hello });
 		if (catchUp.isComplete)
@@ -1335,8 +1359,10 @@ class Stream {
 		const { signal } = this.#closed;
 		addEventListener("pagehide", () => this.#feed.close(), { signal });
 		const onShow = ({ persisted }) => {
-			if (persisted)
-				this.#feed = this.#open(this.#feed.cursor ?? this.#options.cursor);
+			if (!persisted)
+				return;
+			this.#setStatus("waiting");
+			this.#feed = this.#open(this.#feed.cursor ?? this.#options.cursor);
 		};
 		addEventListener("pageshow", onShow, { signal });
 	}
