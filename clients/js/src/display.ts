@@ -76,6 +76,16 @@ function actionsOf(value: unknown): Action[] {
   return actions.slice(0, MAX_ACTIONS);
 }
 
+/** The language of the page; `undefined`, which is that of the browser, if the page has none or one that does not exist. */
+export function pageLanguage(): string | undefined {
+  try {
+    return Intl.getCanonicalLocales(document.documentElement.lang)[0];
+  } catch {
+    // `en_US`, for instance, is not well-formed.
+    return undefined;
+  }
+}
+
 const STEPS: [Intl.RelativeTimeFormatUnit, number][] = [
   ["day", 86_400],
   ["hour", 3600],

@@ -1,4 +1,4 @@
-import { ago, displayOf } from "./display.js";
+import { ago, displayOf, pageLanguage } from "./display.js";
 import { icon, make } from "./dom.js";
 import type { Labels } from "./labels.js";
 import type { Notification } from "./wire.js";
@@ -23,17 +23,15 @@ export class Row {
     this.#notification = notification;
     this.#labels = labels;
     const { title, body, url, icon: image, actions } = displayOf(notification);
-    const titleId = `title-${notification.id}`;
+    const [unreadId, titleId, bodyId, timeId] = ["unread", "title", "body", "time"].map((part) => `${part}-${notification.id}`);
     const open = (event: Event) => listener.onOpen(this.#notification, event);
 
-    this.#unread = make("span", { class: "hidden-text" });
-    const name = url === undefined ? make("span", { class: "title" }) : make("a", { class: "title", href: url });
-    name.id = titleId;
-    name.dir = "auto";
-    name.append(title);
+    this.#unread = make("span", { class: "hidden-text", id: unreadId });
+    const nameOf = { class: "title", id: titleId, dir: "auto" };
+    const name = url === undefined ? make("span", nameOf, title) : make("a", { ...nameOf, href: url }, title);
     if (url !== undefined) name.addEventListener("click", open);
     const content = make("div", {}, this.#unread, name);
-    if (body !== undefined) content.append(make("div", { class: "body", dir: "auto" }, body));
+    if (body !== undefined) content.append(make("div", { class: "body", id: bodyId, dir: "auto" }, body));
     if (actions.length > 0) {
       const links = actions.map(({ label, url }) => {
         const link = make("a", { class: "action", href: url, dir: "auto" }, label);
@@ -43,14 +41,16 @@ export class Row {
       content.append(make("div", { class: "actions" }, ...links));
     }
 
-    this.#time = make("time", { datetime: notification.timestamp });
+    this.#time = make("time", { id: timeId, datetime: notification.timestamp });
     this.#toggle.addEventListener("click", () => listener.onToggleRead(this.#notification));
     const archive = make("button", { type: "button", class: "archive", title: labels.archive, "aria-label": labels.archive });
     archive.append(icon("archive"));
     archive.addEventListener("click", () => listener.onArchive(this.#notification));
     const side = make("div", { class: "side" }, this.#time, make("div", { class: "tools" }, this.#toggle, archive));
 
-    this.element = make("li", { tabindex: -1, "aria-labelledby": titleId, "data-id": notification.id }, pictureOf(image, title), content, side);
+    // What a screen reader says when the row gets the focus.
+    const said = { "aria-labelledby": `${unreadId} ${titleId} ${timeId}`, "aria-describedby": body === undefined ? undefined : bodyId };
+    this.element = make("li", { tabindex: -1, ...said, "data-id": notification.id }, pictureOf(image, title), content, side);
     // One without a link can be clicked as well: it is read then.
     this.element.addEventListener("click", (event) => {
       // The target may be an icon that the click has just replaced. The path is that of before.
@@ -76,7 +76,7 @@ export class Row {
   /** Shows how long ago it was. */
   tick(): void {
     const { timestamp } = this.#notification;
-    const language = document.documentElement.lang || undefined;
+    const language = pageLanguage();
     const date = new Date(timestamp);
     this.#time.textContent = ago(timestamp, this.#labels.now, language);
     this.#time.title = date.toLocaleString(language);

@@ -20,7 +20,7 @@ export const STYLE: string = `
 @media (prefers-color-scheme: dark) {
   :host(:not([theme="light"])) {
     --_accent: var(--tidings-accent, #8da4ff);
-    --_badge: var(--tidings-badge, #e5484d);
+    --_badge: var(--tidings-badge, #d8363c);
     --_background: var(--tidings-background, #191c23);
     --_hover: var(--tidings-hover, #23272f);
     --_text: var(--tidings-text, #eceef3);
@@ -34,7 +34,7 @@ export const STYLE: string = `
 }
 :host([theme="dark"]) {
   --_accent: var(--tidings-accent, #8da4ff);
-  --_badge: var(--tidings-badge, #e5484d);
+  --_badge: var(--tidings-badge, #d8363c);
   --_background: var(--tidings-background, #191c23);
   --_hover: var(--tidings-hover, #23272f);
   --_text: var(--tidings-text, #eceef3);
@@ -98,12 +98,12 @@ a.title:focus-visible::after { outline: 2px solid var(--_accent); outline-offset
 time { color: var(--_muted); font-size: 12px; line-height: 20px; white-space: nowrap }
 .tools { position: absolute; top: -4px; inset-inline-end: -4px; display: flex; gap: 2px; opacity: 0; border-radius: 8px; background: var(--_hover) }
 li:hover .tools, li:focus-within .tools, li:focus .tools { opacity: 1 }
-li:hover time, li:focus-within time { visibility: hidden }
+li:hover time, li:focus-within time { opacity: 0 }
 .tools button { display: grid; place-items: center; width: 32px; height: 32px; border-radius: 8px; color: var(--_muted) }
 .tools button:hover { background: color-mix(in srgb, var(--_text) 9%, transparent); color: var(--_text) }
 @media (hover: none) {
   .tools { position: static; opacity: 1; background: none; margin-top: 2px }
-  li:hover time, li:focus-within time { visibility: visible }
+  li:hover time, li:focus-within time { opacity: 1 }
 }
 
 .empty { padding: 52px 24px 60px; text-align: center; color: var(--_muted) }

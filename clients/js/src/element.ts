@@ -31,6 +31,7 @@ export class TidingsInboxElement extends Base {
   #token: TokenSource | undefined;
   #labels: Labels = ENGLISH;
   #inbox: Inbox | undefined;
+  #unsubscribe: (() => void) | undefined;
   #parts: Parts | undefined;
   readonly #rows = new Map<EventId, Row>();
   #arrived: EventId | undefined;
@@ -60,6 +61,7 @@ export class TidingsInboxElement extends Base {
     this.#labels = { ...ENGLISH, ...labels };
     if (this.#parts === undefined) return;
     this.#stop();
+    this.#onToggle(false);
     this.#build();
     if (this.isConnected) this.#start();
   }
@@ -83,6 +85,8 @@ export class TidingsInboxElement extends Base {
 
   disconnectedCallback(): void {
     this.#stop();
+    // The browser closes the list, and does not say so.
+    this.#onToggle(false);
   }
 
   attributeChangedCallback(): void {
@@ -115,24 +119,34 @@ export class TidingsInboxElement extends Base {
     } catch (error) {
       return this.#fail(error);
     }
-    this.#inbox.subscribe((state) => this.#show(state));
+    this.#unsubscribe = this.#inbox.subscribe((state) => this.#show(state));
     this.#show(this.#inbox.state);
   }
 
+  /** Nothing of this user stays. The list may stay open, for the next one. */
   #stop(): void {
-    this.#onToggle(false);
-    clearTimeout(this.#undoTimer);
+    this.#unsubscribe?.();
     this.#inbox?.close();
     this.#inbox = undefined;
     this.#reported = undefined;
-    this.#parts?.list.replaceChildren();
+    this.#seen = undefined;
+    this.#arrived = undefined;
+    clearTimeout(this.#undoTimer);
+    const parts = this.#parts;
+    if (parts === undefined) return;
+    const { list, announcer, doneText } = parts;
+    if (list.contains(this.shadowRoot?.activeElement ?? null)) parts.panel.focus();
+    list.replaceChildren();
     this.#rows.clear();
+    announcer.textContent = doneText.textContent = "";
+    this.#showBadge(undefined);
+    this.#showNotice(undefined, undefined);
+    for (const name of ["done", "markAll", "more", "empty", "loading"] as const) this.#hide(parts[name]);
   }
 
   /** The element cannot be used as it is written in the page. */
   #fail(error: unknown): void {
     this.#showNotice(this.#labels.failed, undefined);
-    if (this.#parts !== undefined) this.#parts.loading.hidden = true;
     console.error(error);
   }
 
@@ -208,17 +222,24 @@ export class TidingsInboxElement extends Base {
     if (!isOpen) {
       removeEventListener("resize", this.#place);
       removeEventListener("scroll", this.#place, { capture: true });
+      document.removeEventListener("visibilitychange", this.#onVisible);
       return;
     }
     this.#place();
     addEventListener("resize", this.#place);
     addEventListener("scroll", this.#place, { capture: true, passive: true });
+    document.addEventListener("visibilitychange", this.#onVisible);
     panel.focus({ preventScroll: true });
     this.#ticking = setInterval(() => this.#tick(), TICK_MS);
     this.#tick();
     this.#seen = undefined;
     if (this.#inbox !== undefined) this.#show(this.#inbox.state);
   }
+
+  /** What came while the page was hidden is seen when the person comes back. */
+  readonly #onVisible = (): void => {
+    if (this.#inbox !== undefined) this.#see(this.#inbox.state);
+  };
 
   /** Puts the panel below the bell, or above it where there is more room. */
   readonly #place = (): void => {
@@ -250,18 +271,24 @@ export class TidingsInboxElement extends Base {
   /** What is on the screen is seen. */
   #see({ items, unseen }: InboxState): void {
     const newest = items[0]?.id;
+    const inbox = this.#inbox;
+    if (inbox === undefined || !this.#isOpen || document.visibilityState !== "visible") return;
     // If that failed, it is not tried again before something else arrives.
-    if (this.#inbox === undefined || unseen === 0 || newest === this.#seen) return;
+    if (unseen === 0 || newest === this.#seen) return;
     this.#seen = newest;
-    this.#inbox.markSeen().catch((error: unknown) => this.#report(error));
+    inbox.markSeen().catch((error: unknown) => {
+      if (inbox === this.#inbox) this.#report(error);
+    });
   }
 
-  /** Does what a person asks for, and says so if it fails. */
+  /** Does what a person asks for, and says so if it fails, unless another inbox is shown by then. */
   #do(action: (inbox: Inbox) => Promise<void>): Promise<boolean> {
-    if (this.#inbox === undefined) return Promise.resolve(false);
-    return action(this.#inbox).then(
-      () => true,
+    const inbox = this.#inbox;
+    if (inbox === undefined) return Promise.resolve(false);
+    return action(inbox).then(
+      () => inbox === this.#inbox,
       (error: unknown) => {
+        if (inbox !== this.#inbox) return false;
         this.#report(error);
         this.#notice(this.#labels.notDone);
         return false;
@@ -295,7 +322,8 @@ export class TidingsInboxElement extends Base {
     const reached = first === undefined ? undefined : (parts.list.children[first] ?? parts.list.lastElementChild);
     if (reached instanceof HTMLElement) this.#focus(reached);
     else if (isDone) parts.panel.focus();
-    parts.markAll.hidden = unread === 0;
+    if (unread === 0) this.#hide(parts.markAll);
+    else parts.markAll.hidden = false;
     parts.empty.hidden = isLoading || items.length > 0 || hasMore;
     parts.more.hidden = !hasMore;
     const [words, retry] = this.#explain(state);
@@ -307,7 +335,7 @@ export class TidingsInboxElement extends Base {
     }
     // A person who archives everything wants to see the rest.
     if (hasMore && items.length < 5 && this.#isOpen) void this.#inbox?.loadMore().catch(() => {});
-    if (this.#isOpen && document.visibilityState === "visible") this.#see(state);
+    this.#see(state);
   }
 
   /** What is wrong, in plain words, and whether a person can do something. */
@@ -330,9 +358,11 @@ export class TidingsInboxElement extends Base {
   #showNotice(words: string | undefined, retry: (() => void) | undefined): void {
     const { notice, noticeText, noticeAction } = this.#parts ?? {};
     if (notice === undefined || noticeText === undefined || noticeAction === undefined) return;
-    notice.hidden = words === undefined;
+    if (words === undefined) this.#hide(notice);
+    else notice.hidden = false;
     if (noticeText.textContent !== (words ?? "")) noticeText.textContent = words ?? "";
-    noticeAction.hidden = retry === undefined;
+    if (retry === undefined) this.#hide(noticeAction);
+    else noticeAction.hidden = false;
     noticeAction.textContent = this.#labels.retry;
     noticeAction.onclick = retry ?? null;
   }
@@ -346,14 +376,18 @@ export class TidingsInboxElement extends Base {
     doneText.textContent = words;
     doneAction.hidden = undo === undefined;
     doneAction.textContent = this.#labels.undo;
-    const hide = () => {
-      done.hidden = true;
-    };
     doneAction.onclick = () => {
-      hide();
+      this.#hide(done);
       undo?.();
     };
-    this.#undoTimer = setTimeout(hide, UNDO_MS);
+    this.#undoTimer = setTimeout(() => this.#hide(done), UNDO_MS);
+  }
+
+  /** Hides a part. Who uses the keyboard and was in it is in the panel afterwards. */
+  #hide(part: HTMLElement): void {
+    const hadFocus = part.contains(this.shadowRoot?.activeElement ?? null);
+    part.hidden = true;
+    if (hadFocus) this.#parts?.panel.focus({ preventScroll: true });
   }
 
   /** Shows how many are unseen; `undefined` if that is not known. */
@@ -363,6 +397,8 @@ export class TidingsInboxElement extends Base {
     const { notifications, unseen: words } = this.#labels;
     if (unseen === undefined) {
       badge.hidden = true;
+      badge.textContent = "";
+      this.#badge = 0;
       bell.setAttribute("aria-label", notifications);
       return;
     }

@@ -139,6 +139,11 @@ class Browser {
     await this.#send("POST", `/element/${await this.find(code, ...args)}/click`, {});
   }
 
+  /** What a screen reader calls an element. */
+  async nameOf(code, ...args) {
+    return this.#send("GET", `/element/${await this.find(code, ...args)}/computedlabel`);
+  }
+
   /** Moves the pointer over an element. */
   async hover(code, ...args) {
     const origin = { [ELEMENT]: await this.find(code, ...args) };

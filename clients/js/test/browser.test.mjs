@@ -65,8 +65,8 @@ test("a person sees the badge, opens the list, reads, archives, and undoes it", 
   await browser.until("it is closed", isTrue(`!$(".panel").matches(":popover-open")`));
 });
 
-async function counts(server) {
-  const response = await fetch(`${server.url}/v1/users/anna/notifications/unread-count`);
+async function counts(server, user = "anna") {
+  const response = await fetch(`${server.url}/v1/users/${user}/notifications/unread-count`);
   return response.json();
 }
 
@@ -90,15 +90,38 @@ test("the keyboard alone is enough", async (t) => {
   await browser.type(KEYS.tab, KEYS.tab, KEYS.tab, KEYS.tab);
   await browser.until("it can be undone", isTrue(`root.activeElement?.textContent === "Undo"`));
   await browser.type(KEYS.enter);
-  await browser.until("it is back", isTrue(`$$("li").length === 3`));
-  await browser.run(inside(`$(".panel").focus()`));
+  await browser.until("it is back, and the focus is still in the list", isTrue(`$$("li").length === 3 && root.activeElement === $(".panel")`));
   await browser.type(KEYS.end);
   await browser.until("the last row has the focus", focused("one"));
   await browser.type(KEYS.enter);
   await browser.until("the link is followed", `() => location.hash === "#one"`);
   await until("it is read", async () => (await counts(server)).unread === 2);
+  await browser.run(inside(`$(".mark-all").focus()`));
+  await browser.type(KEYS.enter);
+  await browser.until("the focus stays in the list", isTrue(`$(".mark-all").hidden && root.activeElement === $(".panel")`));
   await browser.type(KEYS.escape);
   await browser.until("the list is closed, and the bell has the focus", isTrue(`!$(".panel").matches(":popover-open") && root.activeElement === $(".bell")`));
+});
+
+test("a screen reader says all of a row that has the focus", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await server.notify("anna", { title: "Paid", body: "It ships tomorrow." });
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`$$("li").length === 1`));
+  await browser.type(KEYS.down);
+  await browser.until("the row has the focus", isTrue(`root.activeElement === $("li")`));
+  assert.equal(await browser.nameOf(find("li")), "Unread. Paid now");
+  assert.equal(await browser.run(inside(`root.getElementById($("li").getAttribute("aria-describedby")).textContent`)), "It ships tomorrow.");
+  assert.equal(await browser.run(inside(`getComputedStyle($("time")).visibility`)), "visible");
+});
+
+test("a page whose language is not well-formed has a list", async (t) => {
+  const { server, browser } = await opened(t);
+  const app = await pages(t, { "/": page(server).replace("<meta", `<html lang="en_US"><meta`) });
+  await server.notify("anna", { title: "One" });
+  await browser.goto(app);
+  await browser.until("the list", isTrue(`$("li .title")?.textContent === "One" && $("time").title !== ""`));
 });
 
 test("who loads the last page by the keyboard is in it afterwards", async (t) => {
@@ -207,11 +230,16 @@ test("a leading tab that is frozen is replaced", async (t) => {
 test("a page that a browser goes back to is up to date", async (t) => {
   const { server, app, browser } = await opened(t);
   const { second } = await twoTabs(app, browser);
-  await browser.run(`() => void (window.isKept = true)`);
+  await browser.run(`() => {
+    window.isKept = true;
+    const { inbox } = document.querySelector("tidings-inbox");
+    addEventListener("pageshow", () => (window.statusAtFirst = inbox.state.status));
+  }`);
   await browser.goto(`${server.url}/health/live`);
   await server.notify("anna", { title: "while it is away" });
   await browser.back();
   assert.ok(await browser.run(`() => window.isKept`), "it is the same page, and not a new one");
+  assert.equal(await browser.run(`() => window.statusAtFirst`), "waiting");
   await browser.until("the new one", newest("while it is away"));
   await server.notify("anna", { title: "live again" });
   await browser.until("the next one", newest("live again"));
@@ -219,14 +247,21 @@ test("a page that a browser goes back to is up to date", async (t) => {
   assert.equal(await streams(server), 1);
 });
 
-test("a browser without locks has a connection in each tab", async (t) => {
-  const { server, browser } = await opened(t);
-  const app = await pages(t, { "/": page(server).replace("<script", "<script>delete Navigator.prototype.locks</script><script") });
-  await twoTabs(app, browser);
-  assert.equal(await streams(server), 2);
-  await server.notify("anna", { title: "to both" });
-  await browser.until("the new one", newest("to both"));
-});
+const denied = `() => Promise.reject(new DOMException("of the test", "SecurityError"))`;
+for (const [what, script] of [
+  ["without locks", `delete Navigator.prototype.locks`],
+  ["that refuses locks", `LockManager.prototype.request = ${denied}`],
+  ["that refuses channels", `window.BroadcastChannel = class { constructor() { throw new DOMException("of the test", "SecurityError"); } }`],
+]) {
+  test(`a browser ${what} has a connection in each tab`, async (t) => {
+    const { server, browser } = await opened(t);
+    const app = await pages(t, { "/": page(server).replace("<script", `<script>${script}</script><script`) });
+    await twoTabs(app, browser);
+    assert.equal(await streams(server), 2);
+    await server.notify("anna", { title: "to both" });
+    await browser.until("the new one", newest("to both"));
+  });
+}
 
 test("a WebSocket of a browser resumes over a kill of the server, and keeps its place over tabs", async (t) => {
   const home = new Home(t);
@@ -288,6 +323,75 @@ test("a tab that begins at an older cursor fetches what it has missed, and then 
   await browser.show(second);
   await server.notify("anna", 4);
   await browser.until("the next one", `() => JSON.stringify(window.seen) === "[1,2,3,4]"`);
+});
+
+/**
+ * A tab that leads by a relay, and one that follows and must fetch what it has missed. `reply` says what becomes of the
+ * connection of the second: a function of the page that gets a function which opens it.
+ */
+async function behind(t, reply) {
+  const server = await new Home(t).start();
+  const ids = [];
+  for (let n = 0; n < 3; n += 1) ids.push((await server.notify("anna", n)).id);
+  const { url, ...network } = await relay(t, server.address);
+  const app = await pages(t, {
+    "/": `<!doctype html><script type="module">
+      import { Tidings } from "/tidings.js";
+      const cursor = new URLSearchParams(location.search).get("cursor") ?? undefined;
+      const real = window.fetch;
+      const reply = ${reply};
+      if (cursor !== undefined) {
+        window.fetch = (url, init) => reply(() => real(String(url).replace("${url}", "${server.url}"), init));
+      }
+      Object.assign(window, { seen: [], statuses: [], led: [] });
+      new BroadcastChannel("tidings ${url}/v1/users/anna/").onmessage = ({ data }) => {
+        if (data.kind === "status") window.led.push(data.status);
+      };
+      window.stream = new Tidings({ url: "${url}", user: "anna", maxWaitMs: 200 }).stream({
+        cursor,
+        onNotification: ({ payload }) => window.seen.push(payload),
+        onStatus: (status) => window.statuses.push(status),
+      });
+    </script>`,
+  });
+  const browser = await browse(t);
+  const first = await browser.tab();
+  await browser.goto(app);
+  await browser.until("the stream", `() => window.stream?.status === "live"`);
+  const second = await browser.openTab(`${app}/?cursor=${ids[0]}`);
+  return { server, browser, first, second, ...network };
+}
+
+test("a tab that has fetched what it has missed has the status of the leading one", async (t) => {
+  const { server, browser, pause } = await behind(t, `async (open) => {
+    window.isAsked = true;
+    await new Promise((resolve) => (window.release = resolve));
+    return open();
+  }`);
+  await browser.until("the request", `() => window.isAsked`);
+  pause(true);
+  await browser.until("the leading tab waits", `() => window.led.includes("waiting")`);
+  await browser.run(`() => window.release()`);
+  await browser.until("what it has missed", `() => JSON.stringify(window.seen) === "[1,2]"`);
+  await browser.until("the status of the leading one", `() => window.stream.status === "waiting"`);
+  assert.ok(!(await browser.run(`() => window.statuses`)).includes("live"));
+  pause(false);
+  await browser.until("both are live", `() => window.stream.status === "live"`);
+  await server.notify("anna", 3);
+  await browser.until("the new one", `() => JSON.stringify(window.seen) === "[1,2,3]"`);
+});
+
+test("a tab that cannot fetch what it has missed fails, and does not go on with a hole", async (t) => {
+  const refusal = `new Response('{"error":{"code":"forbidden","message":"no"}}', { status: 403 })`;
+  const { server, browser, first, second, cut } = await behind(t, `async () => ${refusal}`);
+  await browser.until("the failure", `() => window.stream.status === "failed"`);
+  cut();
+  await browser.until("the leading tab is live again", `() => window.led.includes("waiting") && window.led.at(-1) === "live"`);
+  await server.notify("anna", 3);
+  await browser.show(first);
+  await browser.until("the new one", `() => JSON.stringify(window.seen) === "[3]"`);
+  await browser.show(second);
+  assert.deepEqual(await browser.run(`() => [window.stream.status, window.seen]`), ["failed", []]);
 });
 
 test("a tab that takes over continues from its own cursor", async (t) => {
@@ -384,6 +488,19 @@ test("tokens come from the application, and words say when there is none", async
   await browser.until("the other words", isTrue(`$(".notice").innerText.includes("not yours")`));
 });
 
+/** The contrast of two colors, as the guidelines for accessibility define it. */
+function contrast(...colors) {
+  const luminances = colors.map((color) => {
+    const [red, green, blue] = color.match(/\d+/g).map((part) => {
+      const value = Number(part) / 255;
+      return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  });
+  const [dark, light] = luminances.sort((one, other) => one - other);
+  return (light + 0.05) / (dark + 0.05);
+}
+
 test("the list fills a narrow screen, and follows the colors of the system", async (t) => {
   const { server, app, browser } = await opened(t);
   await server.notify("anna", { title: "One" });
@@ -395,6 +512,12 @@ test("the list fills a narrow screen, and follows the colors of the system", asy
   const { width, height } = await browser.run(inside(`$(".panel").getBoundingClientRect().toJSON()`));
   assert.deepEqual([width, height], [360, 640]);
   assert.equal(await browser.run(inside(`getComputedStyle($(".panel")).backgroundColor`)), "rgb(25, 28, 35)");
+  for (const theme of ["light", "dark"]) {
+    await browser.run(inside(`void element.setAttribute("theme", "${theme}")`));
+    const style = `getComputedStyle($(".badge"))`;
+    const [color, background] = await browser.run(inside(`[${style}.color, ${style}.backgroundColor]`));
+    assert.ok(contrast(color, background) >= 4.5, `${theme}: ${color} on ${background}`);
+  }
   await browser.click(find(".close"));
   await browser.until("it is closed", isTrue(`!$(".panel").matches(":popover-open")`));
 });
@@ -426,6 +549,82 @@ test("the page may set properties before the client is loaded, and take links ov
   await browser.run(`() => { window.kept = ${element}; window.kept.remove(); }`);
   await browser.run(`() => { window.kept.setAttribute("user", "anna"); document.body.append(window.kept); }`);
   await browser.until("it works again elsewhere", isTrue(`element.inbox?.state.items.length === 1`));
+});
+
+test("nothing stays of a user who signs out, and the list stays open for the next one", async (t) => {
+  const { server, app, browser } = await opened(t);
+  for (const title of ["one", "two"]) await server.notify("anna", { title });
+  await server.notify("ben", { title: "for ben" });
+  await browser.goto(app);
+  const isEmpty = `$$("li").length === 0 && $(".badge").hidden && $(".mark-all").hidden && $(".done").hidden && !root.textContent.includes("two")`;
+  /** What follows in the same turn, and after it. */
+  const afterwards = (attribute, value) => `async () => {
+    ${ELEMENT}
+    if (${value === null}) element.removeAttribute("${attribute}"); else element.setAttribute("${attribute}", "${value}");
+    const atOnce = ${isEmpty};
+    await new Promise((resolve) => setTimeout(resolve));
+    return [atOnce, ${isEmpty}];
+  }`;
+  const wrong = [["user", null], ["user", ".."], ["server", "ftp://nowhere"]];
+  for (const [attribute, value] of wrong) {
+    await browser.until("hers", isTrue(`$$("li").length === 2 && $(".badge").textContent === "2"`));
+    assert.deepEqual(await browser.run(afterwards(attribute, value)), [true, true], `${attribute} ${value}`);
+    await browser.run(inside(`void (element.setAttribute("user", "anna"), element.setAttribute("server", "${server.url}"))`));
+  }
+  await browser.click(find(".bell"));
+  await browser.until("hers", isTrue(`$$("li").length === 2`));
+  await browser.click(find("li .archive"));
+  await browser.until("it can be undone", isTrue(`$$("li").length === 1 && !$(".done").hidden`));
+  assert.deepEqual(await browser.run(afterwards("user", "ben")), [true, true]);
+  await browser.until("his", isTrue(`$("li .title")?.textContent === "for ben"`));
+  assert.ok(await browser.run(isTrue(`$(".panel").matches(":popover-open") && $(".bell").ariaExpanded === "true"`)));
+  await until("it is seen", async () => (await counts(server, "ben")).unseen === 0);
+});
+
+test("an action of a user who has signed out tells the next one nothing", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await server.notify("anna", { title: "One" });
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`$$("li").length === 1`));
+  await browser.run(inside(`void (() => {
+    const real = window.fetch;
+    window.errors = 0;
+    element.addEventListener("tidings-error", () => (window.errors += 1));
+    window.fetch = async (url, init) => {
+      if (!String(url).endsWith("/archive")) return real(url, init);
+      window.isAsked = true;
+      await new Promise((resolve) => (window.reply = resolve));
+      return new Response('{"error":{"code":"forbidden","message":"no"}}', { status: 403 });
+    };
+  })()`));
+  await browser.click(find("li .archive"));
+  await browser.until("the request", `() => window.isAsked`);
+  const after = `async () => {
+    ${ELEMENT}
+    element.setAttribute("user", "ben");
+    window.reply();
+    await new Promise((resolve) => setTimeout(resolve));
+    return [$(".done").hidden, window.errors];
+  }`;
+  assert.deepEqual(await browser.run(after), [true, 0]);
+});
+
+test("what arrives while the page is hidden is seen when the person comes back", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`!$(".empty").hidden`));
+  const become = (state) => `() => {
+    Object.defineProperty(document, "visibilityState", { configurable: true, get: () => "${state}" });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }`;
+  await browser.run(become("hidden"));
+  await server.notify("anna", { title: "One" });
+  await browser.until("the badge", isTrue(`$$("li").length === 1 && $(".badge").textContent === "1"`));
+  await browser.run(become("visible"));
+  await browser.until("it is seen", isTrue(`$(".badge").hidden`));
+  await until("the server knows it", async () => (await counts(server)).unseen === 0);
 });
 
 test("what cannot be marked as seen is not tried again and again", async (t) => {

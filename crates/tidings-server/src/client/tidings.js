@@ -1858,6 +1858,14 @@ function actionsOf(value) {
 	});
 	return actions.slice(0, MAX_ACTIONS);
 }
+function pageLanguage() {
+	try {
+		return Intl.getCanonicalLocales(document.documentElement.lang)[0];
+	}
+	catch {
+		return undefined;
+	}
+}
 const STEPS = [
 	["day", 86_400],
 	["hour", 3600],
@@ -1944,18 +1952,16 @@ class Row {
 		this.#notification = notification;
 		this.#labels = labels;
 		const { title, body, url, icon: image, actions } = displayOf(notification);
-		const titleId = `title-${notification.id}`;
+		const [unreadId, titleId, bodyId, timeId] = ["unread", "title", "body", "time"].map((part) => `${part}-${notification.id}`);
 		const open = (event) => listener.onOpen(this.#notification, event);
-		this.#unread = make("span", { class: "hidden-text" });
-		const name = url === undefined ? make("span", { class: "title" }) : make("a", { class: "title", href: url });
-		name.id = titleId;
-		name.dir = "auto";
-		name.append(title);
+		this.#unread = make("span", { class: "hidden-text", id: unreadId });
+		const nameOf = { class: "title", id: titleId, dir: "auto" };
+		const name = url === undefined ? make("span", nameOf, title) : make("a", { ...nameOf, href: url }, title);
 		if (url !== undefined)
 			name.addEventListener("click", open);
 		const content = make("div", {}, this.#unread, name);
 		if (body !== undefined)
-			content.append(make("div", { class: "body", dir: "auto" }, body));
+			content.append(make("div", { class: "body", id: bodyId, dir: "auto" }, body));
 		if (actions.length > 0) {
 			const links = actions.map(({ label, url }) => {
 				const link = make("a", { class: "action", href: url, dir: "auto" }, label);
@@ -1964,13 +1970,14 @@ class Row {
 			});
 			content.append(make("div", { class: "actions" }, ...links));
 		}
-		this.#time = make("time", { datetime: notification.timestamp });
+		this.#time = make("time", { id: timeId, datetime: notification.timestamp });
 		this.#toggle.addEventListener("click", () => listener.onToggleRead(this.#notification));
 		const archive = make("button", { type: "button", class: "archive", title: labels.archive, "aria-label": labels.archive });
 		archive.append(icon("archive"));
 		archive.addEventListener("click", () => listener.onArchive(this.#notification));
 		const side = make("div", { class: "side" }, this.#time, make("div", { class: "tools" }, this.#toggle, archive));
-		this.element = make("li", { tabindex: -1, "aria-labelledby": titleId, "data-id": notification.id }, pictureOf(image, title), content, side);
+		const said = { "aria-labelledby": `${unreadId} ${titleId} ${timeId}`, "aria-describedby": body === undefined ? undefined : bodyId };
+		this.element = make("li", { tabindex: -1, ...said, "data-id": notification.id }, pictureOf(image, title), content, side);
 		this.element.addEventListener("click", (event) => {
 			const path = event.composedPath();
 			const inside = path.slice(0, path.indexOf(this.element));
@@ -1992,7 +1999,7 @@ class Row {
 	}
 	tick() {
 		const { timestamp } = this.#notification;
-		const language = document.documentElement.lang || undefined;
+		const language = pageLanguage();
 		const date = new Date(timestamp);
 		this.#time.textContent = ago(timestamp, this.#labels.now, language);
 		this.#time.title = date.toLocaleString(language);
@@ -2046,7 +2053,7 @@ const STYLE = `
 @media (prefers-color-scheme: dark) {
   :host(:not([theme="light"])) {
 	--_accent: var(--tidings-accent, #8da4ff);
-	--_badge: var(--tidings-badge, #e5484d);
+	--_badge: var(--tidings-badge, #d8363c);
 	--_background: var(--tidings-background, #191c23);
 	--_hover: var(--tidings-hover, #23272f);
 	--_text: var(--tidings-text, #eceef3);
@@ -2060,7 +2067,7 @@ const STYLE = `
 }
 :host([theme="dark"]) {
   --_accent: var(--tidings-accent, #8da4ff);
-  --_badge: var(--tidings-badge, #e5484d);
+  --_badge: var(--tidings-badge, #d8363c);
   --_background: var(--tidings-background, #191c23);
   --_hover: var(--tidings-hover, #23272f);
   --_text: var(--tidings-text, #eceef3);
@@ -2124,12 +2131,12 @@ a.title:focus-visible::after { outline: 2px solid var(--_accent); outline-offset
 time { color: var(--_muted); font-size: 12px; line-height: 20px; white-space: nowrap }
 .tools { position: absolute; top: -4px; inset-inline-end: -4px; display: flex; gap: 2px; opacity: 0; border-radius: 8px; background: var(--_hover) }
 li:hover .tools, li:focus-within .tools, li:focus .tools { opacity: 1 }
-li:hover time, li:focus-within time { visibility: hidden }
+li:hover time, li:focus-within time { opacity: 0 }
 .tools button { display: grid; place-items: center; width: 32px; height: 32px; border-radius: 8px; color: var(--_muted) }
 .tools button:hover { background: color-mix(in srgb, var(--_text) 9%, transparent); color: var(--_text) }
 @media (hover: none) {
   .tools { position: static; opacity: 1; background: none; margin-top: 2px }
-  li:hover time, li:focus-within time { visibility: visible }
+  li:hover time, li:focus-within time { opacity: 1 }
 }
 
 .empty { padding: 52px 24px 60px; text-align: center; color: var(--_muted) }
@@ -2168,6 +2175,7 @@ class TidingsInboxElement extends Base {
 	#token;
 	#labels = ENGLISH;
 	#inbox;
+	#unsubscribe;
 	#parts;
 	#rows = new Map();
 	#arrived;
@@ -2191,6 +2199,7 @@ class TidingsInboxElement extends Base {
 		if (this.#parts === undefined)
 			return;
 		this.#stop();
+		this.#onToggle(false);
 		this.#build();
 		if (this.isConnected)
 			this.#start();
@@ -2212,6 +2221,7 @@ class TidingsInboxElement extends Base {
 	}
 	disconnectedCallback() {
 		this.#stop();
+		this.#onToggle(false);
 	}
 	attributeChangedCallback() {
 		this.#restart();
@@ -2245,22 +2255,33 @@ class TidingsInboxElement extends Base {
 		catch (error) {
 			return this.#fail(error);
 		}
-		this.#inbox.subscribe((state) => this.#show(state));
+		this.#unsubscribe = this.#inbox.subscribe((state) => this.#show(state));
 		this.#show(this.#inbox.state);
 	}
 	#stop() {
-		this.#onToggle(false);
-		clearTimeout(this.#undoTimer);
+		this.#unsubscribe?.();
 		this.#inbox?.close();
 		this.#inbox = undefined;
 		this.#reported = undefined;
-		this.#parts?.list.replaceChildren();
+		this.#seen = undefined;
+		this.#arrived = undefined;
+		clearTimeout(this.#undoTimer);
+		const parts = this.#parts;
+		if (parts === undefined)
+			return;
+		const { list, announcer, doneText } = parts;
+		if (list.contains(this.shadowRoot?.activeElement ?? null))
+			parts.panel.focus();
+		list.replaceChildren();
 		this.#rows.clear();
+		announcer.textContent = doneText.textContent = "";
+		this.#showBadge(undefined);
+		this.#showNotice(undefined, undefined);
+		for (const name of ["done", "markAll", "more", "empty", "loading"])
+			this.#hide(parts[name]);
 	}
 	#fail(error) {
 		this.#showNotice(this.#labels.failed, undefined);
-		if (this.#parts !== undefined)
-			this.#parts.loading.hidden = true;
 		console.error(error);
 	}
 	#build() {
@@ -2324,11 +2345,13 @@ class TidingsInboxElement extends Base {
 		if (!isOpen) {
 			removeEventListener("resize", this.#place);
 			removeEventListener("scroll", this.#place, { capture: true });
+			document.removeEventListener("visibilitychange", this.#onVisible);
 			return;
 		}
 		this.#place();
 		addEventListener("resize", this.#place);
 		addEventListener("scroll", this.#place, { capture: true, passive: true });
+		document.addEventListener("visibilitychange", this.#onVisible);
 		panel.focus({ preventScroll: true });
 		this.#ticking = setInterval(() => this.#tick(), TICK_MS);
 		this.#tick();
@@ -2336,6 +2359,10 @@ class TidingsInboxElement extends Base {
 		if (this.#inbox !== undefined)
 			this.#show(this.#inbox.state);
 	}
+	#onVisible = () => {
+		if (this.#inbox !== undefined)
+			this.#see(this.#inbox.state);
+	};
 	#place = () => {
 		const { panel, bell } = this.#parts ?? {};
 		if (panel === undefined || bell === undefined)
@@ -2363,15 +2390,24 @@ class TidingsInboxElement extends Base {
 	}
 	#see({ items, unseen }) {
 		const newest = items[0]?.id;
-		if (this.#inbox === undefined || unseen === 0 || newest === this.#seen)
+		const inbox = this.#inbox;
+		if (inbox === undefined || !this.#isOpen || document.visibilityState !== "visible")
+			return;
+		if (unseen === 0 || newest === this.#seen)
 			return;
 		this.#seen = newest;
-		this.#inbox.markSeen().catch((error) => this.#report(error));
+		inbox.markSeen().catch((error) => {
+			if (inbox === this.#inbox)
+				this.#report(error);
+		});
 	}
 	#do(action) {
-		if (this.#inbox === undefined)
+		const inbox = this.#inbox;
+		if (inbox === undefined)
 			return Promise.resolve(false);
-		return action(this.#inbox).then(() => true, (error) => {
+		return action(inbox).then(() => inbox === this.#inbox, (error) => {
+			if (inbox !== this.#inbox)
+				return false;
 			this.#report(error);
 			this.#notice(this.#labels.notDone);
 			return false;
@@ -2404,7 +2440,10 @@ class TidingsInboxElement extends Base {
 			this.#focus(reached);
 		else if (isDone)
 			parts.panel.focus();
-		parts.markAll.hidden = unread === 0;
+		if (unread === 0)
+			this.#hide(parts.markAll);
+		else
+			parts.markAll.hidden = false;
 		parts.empty.hidden = isLoading || items.length > 0 || hasMore;
 		parts.more.hidden = !hasMore;
 		const [words, retry] = this.#explain(state);
@@ -2416,8 +2455,7 @@ class TidingsInboxElement extends Base {
 		}
 		if (hasMore && items.length < 5 && this.#isOpen)
 			void this.#inbox?.loadMore().catch(() => { });
-		if (this.#isOpen && document.visibilityState === "visible")
-			this.#see(state);
+		this.#see(state);
 	}
 	#explain({ status, error, isLoading }) {
 		const labels = this.#labels;
@@ -2442,10 +2480,16 @@ class TidingsInboxElement extends Base {
 		const { notice, noticeText, noticeAction } = this.#parts ?? {};
 		if (notice === undefined || noticeText === undefined || noticeAction === undefined)
 			return;
-		notice.hidden = words === undefined;
+		if (words === undefined)
+			this.#hide(notice);
+		else
+			notice.hidden = false;
 		if (noticeText.textContent !== (words ?? ""))
 			noticeText.textContent = words ?? "";
-		noticeAction.hidden = retry === undefined;
+		if (retry === undefined)
+			this.#hide(noticeAction);
+		else
+			noticeAction.hidden = false;
 		noticeAction.textContent = this.#labels.retry;
 		noticeAction.onclick = retry ?? null;
 	}
@@ -2458,14 +2502,17 @@ class TidingsInboxElement extends Base {
 		doneText.textContent = words;
 		doneAction.hidden = undo === undefined;
 		doneAction.textContent = this.#labels.undo;
-		const hide = () => {
-			done.hidden = true;
-		};
 		doneAction.onclick = () => {
-			hide();
+			this.#hide(done);
 			undo?.();
 		};
-		this.#undoTimer = setTimeout(hide, UNDO_MS);
+		this.#undoTimer = setTimeout(() => this.#hide(done), UNDO_MS);
+	}
+	#hide(part) {
+		const hadFocus = part.contains(this.shadowRoot?.activeElement ?? null);
+		part.hidden = true;
+		if (hadFocus)
+			this.#parts?.panel.focus({ preventScroll: true });
 	}
 	#showBadge(unseen) {
 		const { badge, bell } = this.#parts ?? {};
@@ -2474,6 +2521,8 @@ class TidingsInboxElement extends Base {
 		const { notifications, unseen: words } = this.#labels;
 		if (unseen === undefined) {
 			badge.hidden = true;
+			badge.textContent = "";
+			this.#badge = 0;
 			bell.setAttribute("aria-label", notifications);
 			return;
 		}
