@@ -589,6 +589,9 @@ test("an action of a user who has signed out tells the next one nothing", async 
   await browser.until("the list", isTrue(`$$("li").length === 1`));
   await browser.run(inside(`void (() => {
     const real = window.fetch;
+    const { inbox } = element;
+    const archive = inbox.archive.bind(inbox);
+    inbox.archive = (id) => (window.archiving = archive(id));
     window.errors = 0;
     element.addEventListener("tidings-error", () => (window.errors += 1));
     window.fetch = async (url, init) => {
@@ -604,10 +607,11 @@ test("an action of a user who has signed out tells the next one nothing", async 
     ${ELEMENT}
     element.setAttribute("user", "ben");
     window.reply();
+    const { status } = await window.archiving.catch((error) => error);
     await new Promise((resolve) => setTimeout(resolve));
-    return [$(".done").hidden, window.errors];
+    return [status, $(".done").hidden, window.errors];
   }`;
-  assert.deepEqual(await browser.run(after), [true, 0]);
+  assert.deepEqual(await browser.run(after), [403, true, 0]);
 });
 
 test("what arrives while the page is hidden is seen when the person comes back", async (t) => {
