@@ -3,7 +3,7 @@
 import { call, part } from "./api.js";
 import { field, line } from "./dialog.js";
 import { button, make, retire } from "./dom.js";
-import { count, fullTime, time } from "./format.js";
+import { count, fullTime, sentence, time } from "./format.js";
 import { keep, kept } from "./place.js";
 import { session } from "./session.js";
 
@@ -16,6 +16,15 @@ const MAX_SAID = 3;
 /** How long the server may count a stream that this page has closed. */
 const OWN_STREAM_MS = 3000;
 
+/** How long the inbox waits for who else is online. */
+const PRESENCE_MS = 2000;
+
+/** How long a list that could not be loaded waits for the next try. */
+const RETRY_MS = 5000;
+
+/** The longest such wait that a server may ask for. */
+const MAX_RETRY_MS = 600_000;
+
 /** The user who was shown last, until when, and whether they were online elsewhere. */
 let wasOpen = {};
 
@@ -24,6 +33,9 @@ const STATUS = { connecting: "connecting", live: "live", waiting: "reconnecting"
 
 /** What the live feed says until something has happened. */
 const LIVE_SOON = "What happens from now on appears here.";
+
+/** What the server replies, or an error if that takes too long. */
+const inTime = (reply) => Promise.race([reply, new Promise((_, reject) => setTimeout(reject, PRESENCE_MS, new Error("it took too long")))]);
 
 const FILTERS = [["inbox", "Inbox"], ["unread", "Unread"], ["archived", "Archived"], ["live", "Live"]];
 
@@ -61,9 +73,10 @@ export function open(root, user, query) {
   const status = make("span", { id: "status", class: "chip", role: "status", "data-state": "connecting" }, "connecting");
   const presence = make("span", { id: "presence", class: "chip" }, "…");
   const unread = make("span", { id: "unread", class: "badge", hidden: true });
-  const readAll = button("Mark all read", () => inbox.markAllRead(), { id: "read-all" });
-  const seen = button("Mark all seen", () => inbox.markSeen(), { id: "seen" });
+  const readAll = button("Mark all read", () => inbox.markAllRead(), { id: "read-all", hidden: true });
+  const seen = button("Mark all seen", () => inbox.markSeen(), { id: "seen", hidden: true });
   const list = make("ol", { id: "feed", class: "items", "aria-live": "polite" });
+  const problem = make("p", { class: "problem", role: "status", hidden: true });
   const empty = make("p", { id: "empty", class: "empty" }, "Loading …");
   const more = button("Load more", () => loadMore(), { id: "more", hidden: true });
 
@@ -82,12 +95,12 @@ export function open(root, user, query) {
     make("div", { class: session.may("publish") ? "columns" : "column" },
       make("section", { class: "card wide", "aria-label": "Notifications" },
         make("div", { class: "bar" }, tabs, byType),
-        empty, list, more),
+        problem, empty, list, more),
       session.may("publish") && sendForm(user)),
   );
 
   // Asked before the stream is open: this page makes the user online, too.
-  const asked = wasOpen.user === user && Date.now() - wasOpen.until < OWN_STREAM_MS ? wasOpen.asked : call("GET", `/v1/users/${part(user)}/presence`);
+  const asked = wasOpen.user === user && Date.now() - wasOpen.until < OWN_STREAM_MS ? wasOpen.asked : inTime(call("GET", `/v1/users/${part(user)}/presence`));
   const whether = asked.then(
     ({ online }) => {
       presence.textContent = online ? "online elsewhere" : "only here";
@@ -215,27 +228,37 @@ export function open(root, user, query) {
   let next = null;
   /** As many as there were before the person left and came back. */
   const begun = Math.min(kept().shown ?? 50, 1000);
-  let loading = false;
   let isStale = false;
-  async function reload() {
+  let retrying;
+  let turn = Promise.resolve();
+  /** Runs one request for the list after another: a page that follows another list would repeat rows, or lack some. */
+  const inTurn = (task) => (turn = turn.then(task, task));
+
+  function reload() {
     isStale = true;
-    if (loading) return;
-    loading = true;
+    return inTurn(reloadIfStale);
+  }
+
+  async function reloadIfStale() {
+    if (!isStale || closed) return;
+    isStale = false;
+    clearTimeout(retrying);
+    let error;
     try {
-      while (isStale && !closed) {
-        isStale = false;
-        const page = await tidings.list({ ...ownList, limit: Math.min(Math.max(items.length, begun), 1000) });
-        if (closed) return;
-        ({ data: items, next } = page);
-        show(items, nothing);
-        showMore(next !== null, 0);
-      }
-    } catch (error) {
-      empty.hidden = items.length > 0;
-      empty.textContent = error.message;
-    } finally {
-      loading = false;
+      const page = await tidings.list({ ...ownList, limit: Math.min(Math.max(items.length, begun), 1000) });
+      if (closed) return;
+      ({ data: items, next } = page);
+      show(items, nothing);
+      showMore(next !== null, 0);
+    } catch (thrown) {
+      if (closed) return;
+      error = thrown;
+      isStale = true;
+      if (error.isRetryable) retrying = setTimeout(reload, Math.min(error.retryAfterMs ?? RETRY_MS, MAX_RETRY_MS));
+      if (items.length === 0) empty.hidden = true;
     }
+    problem.hidden = error === undefined;
+    problem.textContent = error === undefined ? "" : `${sentence(error.message)}${error.isRetryable ? " Trying again." : ""}`;
   }
 
   /** Loads of the inbox what there was before. What cannot be loaded now, the button loads. */
@@ -253,6 +276,11 @@ export function open(root, user, query) {
       if (!closed) keep({ shown: inbox.state.items.length });
       return;
     }
+    await inTurn(loadNextPage);
+  }
+
+  async function loadNextPage() {
+    if (next === null || closed) return;
     const page = await tidings.list({ ...ownList, cursor: next });
     if (closed) return;
     const before = items.length;
@@ -310,6 +338,7 @@ export function open(root, user, query) {
 
   return () => {
     closed = true;
+    clearTimeout(retrying);
     wasOpen = { user, asked, until: Date.now() };
     inbox?.close();
     stream?.close();

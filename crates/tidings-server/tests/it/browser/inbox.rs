@@ -249,3 +249,107 @@ async fn the_page_goes_on_after_a_restart_behind_a_proxy_that_replies_502() {
     browser.until_shown("back").await;
     browser.close().await;
 }
+
+/// Lets a function of the page reply to requests whose address matches. It gets a function that sends the request.
+async fn intercept(browser: &Browser, pattern: &str, reply: &str) {
+    let script = format!(
+        "const real = window.fetch;
+         window.fetch = (url, init) => {pattern}.test(url) ? ({reply})(() => real(url, init)) : real(url, init);"
+    );
+    browser.client.execute(&script, vec![]).await.unwrap();
+}
+
+#[tokio::test]
+async fn more_rows_that_are_loaded_during_a_change_are_neither_lost_nor_repeated() {
+    let home = Home::new();
+    let server = home.start().await;
+    for number in 1..=60 {
+        server.notify("anna", json!(number)).await;
+    }
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users/anna?show=unread").await;
+    browser.until("the stream opens", IS_LIVE).await;
+    let rows = "document.querySelectorAll('#feed li')";
+    browser
+        .until("a page", &format!("{rows}.length === 50"))
+        .await;
+    // The list is requested because of the change, and the reply comes after the click.
+    let held = "async (send) => {
+        const reply = await send();
+        await new Promise((resolve) => (window.release = resolve));
+        return reply;
+    }";
+    intercept(&browser, "/unread=true(?!.*cursor)/", held).await;
+    server.notify("anna", json!("new")).await;
+    browser
+        .until("the request", "window.release !== undefined")
+        .await;
+    browser.click("#more").await;
+    let release = "window.release(); window.timer = setInterval(() => window.release(), 10)";
+    browser.client.execute(release, vec![]).await.unwrap();
+    let words = format!("[...{rows}].map((row) => row.querySelector('pre').textContent).join()");
+    let wanted = (1..=60).rev().fold("\"new\"".to_owned(), |all, number| {
+        format!("{all},{number}")
+    });
+    browser
+        .until("each row once", &format!("{words} === '{wanted}'"))
+        .await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_loaded_again_says_so_and_is_loaded_later() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify("anna", json!("before")).await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users/anna?show=unread").await;
+    browser.until("the stream opens", IS_LIVE).await;
+    browser.until_shown("before").await;
+    let broken = "async (send) => window.isWell ? send() : new Response('', { status: 503 })";
+    intercept(&browser, "/unread=true/", broken).await;
+    server.notify("anna", json!("afterwards")).await;
+    browser.until_shown("Trying again.").await;
+    let well = "window.isWell = true";
+    browser.client.execute(well, vec![]).await.unwrap();
+    browser.until_shown("afterwards").await;
+    browser
+        .until("all is well", "document.querySelector('.problem').hidden")
+        .await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn the_inbox_does_not_wait_for_who_else_is_online_and_offers_nothing_before_it_is_there() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify("anna", json!("in the inbox")).await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users").await;
+    browser
+        .until("the form", "document.querySelector('#choose')")
+        .await;
+    intercept(&browser, "/presence/", "() => new Promise(() => {})").await;
+    browser.open(&server, "/#/users/anna").await;
+    let offered = "[...document.querySelectorAll('#seen, #read-all')].map(({ hidden }) => hidden)";
+    browser
+        .until(
+            "the view without an inbox",
+            &format!("{offered}.join() === 'true,true' && !({IS_LIVE})"),
+        )
+        .await;
+    browser.until_shown("in the inbox").await;
+    browser
+        .until(
+            "what can be done",
+            &format!("{offered}.join() === 'false,false'"),
+        )
+        .await;
+    browser
+        .until(
+            "nothing is said of others",
+            "!document.querySelector('#presence')",
+        )
+        .await;
+    browser.close().await;
+}
