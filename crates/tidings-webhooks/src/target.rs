@@ -28,7 +28,7 @@ pub(crate) struct Target {
     pub(crate) endpoint: tidings::Endpoint,
     pub(crate) lane: LaneConfig,
     pub(crate) format: Format,
-    pub(crate) rate_limit: Option<u32>,
+    pub(crate) has_rate_limit: bool,
     /// When to try again after a failure.
     pub(crate) retry: Arc<RetryPolicy>,
 }
@@ -90,11 +90,15 @@ impl Defaults {
         let secrets = endpoint.signing_secrets(now)?;
         let target = self.describe(settings, &secrets)?.build()?;
         self.addresses.check_url(target.url())?;
+        let mut lane = self.lane.clone();
+        if let Some(rate) = settings.rate_limit {
+            lane = lane.with_rate_limit(rate.get().min(MAX_RATE), Duration::from_secs(1));
+        }
         Ok(Target {
             endpoint: target,
-            lane: self.lane.clone(),
+            lane,
             format: settings.format,
-            rate_limit: settings.rate_limit.map(u32::from),
+            has_rate_limit: settings.rate_limit.is_some(),
             retry: Arc::new(self.retry(settings)?),
         })
     }
@@ -123,6 +127,9 @@ impl Defaults {
         Ok(description)
     }
 }
+
+/// The highest rate limit of the dispatcher, and more than one endpoint gets.
+const MAX_RATE: u32 = 1_000_000;
 
 /// Most deliveries of a lane in memory.
 pub(crate) const MAX_QUEUED: usize = 1024;

@@ -25,8 +25,8 @@ use crate::{AttemptRecord, DeliveryState, Endpoint, Error, StoreError, telemetry
 /// Deliveries in memory of a lane that has just begun, or does not move.
 const FIRST_PAGE: usize = 16;
 
-/// The same of a lane with a rate limit, which does not move quickly: twice the attempts that an endpoint has under way at
-/// most by default, so that a slow endpoint gets its rate.
+/// The same of a lane with a rate limit, which the dispatcher keeps and which does not move quickly: twice the attempts that
+/// an endpoint has under way at most by default, so that a slow endpoint gets its rate.
 const FIRST_PAGE_BY_RATE: usize = 64;
 
 /// A lane that is blocked for longer is given back until then.
@@ -128,8 +128,6 @@ pub(super) struct Course {
     last_full_look: Option<Instant>,
     /// When something is due that the last look at the store has seen.
     next_due: Option<Timestamp>,
-    /// When the last delivery of a rate-limited lane was handed over.
-    last_start: Option<Instant>,
 }
 
 impl Default for Course {
@@ -142,7 +140,6 @@ impl Default for Course {
             looked_at: Instant::now(),
             last_full_look: None,
             next_due: None,
-            last_start: None,
         }
     }
 }
@@ -161,11 +158,7 @@ impl Feeder<'_> {
         if self.needs_look() {
             return self.look().await;
         }
-        // What is left after so long, because of a rate limit, is read with what another instance has made.
-        while !self.next_look().is_zero() {
-            let Some(delivery) = self.lane.next_handed() else {
-                break;
-            };
+        while let Some(delivery) = self.lane.next_handed() {
             if !self.hand_over(delivery).await {
                 return Ok(Next::Step);
             }
@@ -205,10 +198,11 @@ impl Feeder<'_> {
         }
         let Before { held, is_changed } = self.lane.begin_look();
         let (since, now) = (Instant::now(), shared.clock.now());
-        self.course.looked_at = since;
-        let room = self.room().saturating_sub(held.len());
-        // What takes longer than a second to hand over is read when its time comes.
-        let limit = room.min(self.rate_limit().map_or(usize::MAX, |rate| rate as usize));
+        if is_changed {
+            // Also if the store fails now.
+            self.course.target_is_of = None;
+        }
+        let limit = self.room().saturating_sub(held.len());
         let work = shared
             .store
             .lane_work(LaneQuery {
@@ -219,6 +213,7 @@ impl Feeder<'_> {
                 max_bytes: PAGE_BYTES,
             })
             .await?;
+        self.course.looked_at = Instant::now();
         let Some(endpoint) = work.endpoint.as_ref().filter(|it| is_served(it)) else {
             self.cancel(&work).await?;
             return Ok(Next::End);
@@ -226,7 +221,7 @@ impl Feeder<'_> {
         let is_known = self.course.target_is_of.is_some_and(|(revision, read_at)| {
             revision == endpoint.revision && read_at.elapsed() < TARGET_AGE
         });
-        if is_changed || !is_known {
+        if !is_known {
             self.read(endpoint);
         }
         self.course.next_due = [work.next_due, work.replay_due].into_iter().flatten().min();
@@ -256,20 +251,15 @@ impl Feeder<'_> {
 
     /// How many deliveries may be in memory now.
     fn room(&self) -> usize {
+        let target = self.course.target.as_ref();
         // One at a time while the circuit is probed: the others would only come back.
         if self.course.is_probed {
             1
-        } else if self.rate_limit().is_some() {
+        } else if target.is_ok_and(|target| target.has_rate_limit) {
             self.course.page.max(FIRST_PAGE_BY_RATE)
         } else {
             self.course.page
         }
-    }
-
-    /// Most attempts a second that begin.
-    fn rate_limit(&self) -> Option<u32> {
-        let target = self.course.target.as_ref().ok()?;
-        Some(target.rate_limit?.max(1))
     }
 
     /// The revision of the endpoint that is in use.
@@ -360,9 +350,6 @@ impl Feeder<'_> {
             () = self.shared.recorder.has_room() => {}
             () = self.lane.stop.cancelled() => return false,
         }
-        if !self.wait_for_rate().await {
-            return false;
-        }
         let view = self.lane.view();
         if view.is_changed || view.blocked_until.is_some() {
             return false;
@@ -451,21 +438,6 @@ impl Feeder<'_> {
             is_gone: false,
             revision,
         });
-    }
-
-    /// Keeps to the rate limit of the endpoint, if it has one. Returns whether to continue.
-    async fn wait_for_rate(&mut self) -> bool {
-        let Some(rate) = self.rate_limit() else {
-            return true;
-        };
-        if let Some(last) = self.course.last_start {
-            tokio::select! {
-                () = sleep_until(last + Duration::from_secs(1) / rate) => {}
-                () = self.lane.stop.cancelled() => return false,
-            }
-        }
-        self.course.last_start = Some(Instant::now());
-        true
     }
 
     /// Waits for a reason to go on.

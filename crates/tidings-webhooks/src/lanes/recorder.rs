@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::lane::Lane;
 use super::{Shared, ToDisable};
 use crate::store::{AfterAttempt, Outcome};
-use crate::{DeliveryState, EndpointId, StoreError, telemetry};
+use crate::{DeliveryState, EndpointId, telemetry};
 
 /// Most outcomes that one transaction writes.
 const BATCH: usize = 512;
@@ -181,33 +181,27 @@ async fn doubt_old_replies(shared: &Shared, entries: &mut [Entry]) -> HashSet<En
     changed
 }
 
-/// The present revision of an endpoint, unless it is removed.
+/// The present revision of an endpoint that is enabled. If it cannot be read, what follows from the reply looks again.
 async fn revision(shared: &Shared, endpoint: EndpointId) -> Option<u64> {
-    let read = || shared.store.endpoint(endpoint);
-    let found = until_it_works(shared, "reading an endpoint", read).await;
-    found.map(|stored| stored.revision)
+    match shared.store.endpoint(endpoint).await {
+        Ok(found) => Some(found.filter(|it| it.disabled.is_none())?.revision),
+        Err(error) => {
+            shared.store_failed(&error, "reading an endpoint");
+            None
+        }
+    }
 }
 
 /// Writes until it succeeds: an outcome that was thrown away would be another request.
 async fn write(shared: &Shared, entries: &[Entry]) -> Vec<(EndpointId, Option<Timestamp>)> {
-    let record = || {
-        let outcomes = entries.iter().map(|entry| entry.outcome.clone()).collect();
-        let (now, at) = (shared.clock.now(), shared.clock.wall.now());
-        shared.store.record(outcomes, now, at)
-    };
-    until_it_works(shared, "writing outcomes of attempts", record).await
-}
-
-async fn until_it_works<T, F>(shared: &Shared, what: &'static str, call: impl Fn() -> F) -> T
-where
-    F: Future<Output = Result<T, StoreError>>,
-{
     let mut pause = FIRST_PAUSE;
     loop {
-        match call().await {
-            Ok(done) => return done,
+        let outcomes = entries.iter().map(|entry| entry.outcome.clone()).collect();
+        let (now, at) = (shared.clock.now(), shared.clock.wall.now());
+        match shared.store.record(outcomes, now, at).await {
+            Ok(news) => return news,
             Err(error) => {
-                shared.store_failed(&error, what);
+                shared.store_failed(&error, "writing outcomes of attempts");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

@@ -374,6 +374,30 @@ async fn regression_a_slow_endpoint_gets_its_rate() {
     app.stop().await;
 }
 
+/// What has waited for a slow endpoint is not sent all at once when it replies again.
+#[tokio::test]
+async fn a_rate_limit_holds_after_a_stall() {
+    let gate = tidings_test_support::Gate::new();
+    let script = Script::sequence([Reply::ok().after(gate.clone())], Reply::ok());
+    let receiver = receiver_of(script).await;
+    let place = Place::new();
+    let in_flight = LaneConfig::default().with_in_flight(1, 1);
+    let app = place.start(schedule(&[0]).with_lane(in_flight)).await;
+    let mut settings = EndpointSettings::new(receiver.url("/"));
+    settings.rate_limit = NonZeroU32::new(20);
+    let (endpoint, _) = app.create(settings).await;
+    app.accept(0..31).await;
+    soon(receiver.request(1)).await;
+    // In the time that the others would have needed.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    gate.open();
+    app.until(endpoint.id, DeliveryState::Delivered, 31).await;
+    let requests = receiver.requests();
+    let took = requests[30].received_at - requests[1].received_at;
+    assert!(took >= Duration::from_secs(1), "{took:?}");
+    app.stop().await;
+}
+
 #[tokio::test]
 async fn an_endpoint_that_fails_for_too_long_is_disabled() {
     let receiver = receiver_of(Reply::new(StatusCode::BAD_GATEWAY)).await;
