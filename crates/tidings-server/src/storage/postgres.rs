@@ -533,19 +533,32 @@ mod tests {
 
     conformance::suite!(open(), work_of_one_instance_is_done_by_one_at_a_time);
 
-    /// Makes commits wait for a standby that does not exist.
+    /// Makes commits wait for a standby that does not exist, and returns when they do.
     fn hold_commits(server: &PostgresServer) {
         server
             .execute("ALTER SYSTEM SET synchronous_standby_names = 'missing'")
             .unwrap();
         server.execute("SELECT pg_reload_conf()").unwrap();
+        std::thread::scope(|scope| {
+            loop {
+                let write = "DROP TABLE IF EXISTS held; CREATE TABLE held ()";
+                let commit = scope.spawn(move || server.execute(write).is_ok());
+                while !commit.is_finished() {
+                    if server.execute(END_WAITING).unwrap().trim() != "0" {
+                        return;
+                    }
+                }
+            }
+        });
     }
+
+    /// How many connections it has ended whose commit waits.
+    const END_WAITING: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE wait_event = 'SyncRep'";
 
     /// Ends the connection of a commit that waits: it has been made, and is not confirmed.
     async fn cut_off_a_commit(server: &PostgresServer) {
-        let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-            WHERE wait_event = 'SyncRep'";
-        while server.execute(ended).unwrap().trim() == "0" {
+        while server.execute(END_WAITING).unwrap().trim() == "0" {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
