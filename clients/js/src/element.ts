@@ -162,7 +162,7 @@ export class TidingsInboxElement extends Base {
     const close = make("button", { class: "tool close", type: "button", "aria-label": labels.close }, icon("close"));
     const list = make("ul", { role: "list", "aria-label": labels.notifications });
     const empty = make("div", { class: "empty", hidden: true }, icon("bell"), make("strong", {}, labels.empty), labels.emptyHint);
-    const loading = make("div", { role: "status", "aria-label": labels.loading });
+    const loading = make("div", { role: "status", "aria-label": labels.loading, hidden: true });
     for (let rows = 0; rows < 3; rows += 1) {
       loading.append(make("div", { class: "skeleton" }, make("i"), make("div", {}, make("b"), make("b"))));
     }

@@ -106,6 +106,8 @@ export class Inbox<Payload = unknown> {
   readonly #backoff = new Backoff(30_000);
   /** The wait before the list is requested again. */
   #retryWait: AbortController | undefined;
+  /** How often the server has begun a stream. */
+  #hellos = 0;
   #loadingMore: Promise<void> | undefined;
   #status: Status = "connecting";
   #streamError: TidingsError | undefined;
@@ -127,6 +129,7 @@ export class Inbox<Payload = unknown> {
     this.#stream = client.stream<Payload>({
       onHello: () => {
         // The server is there again.
+        this.#hellos += 1;
         this.#backoff.reset();
         this.#retryWait?.abort();
         this.#reloadAll();
@@ -279,6 +282,7 @@ export class Inbox<Payload = unknown> {
       const done = this.#pending.filter(({ isDone }) => isDone);
       const recording: (Notification<Payload> | Change)[] = [];
       this.#recordings.add(recording);
+      const hellos = this.#hellos;
       try {
         const page = await this.#client.list<Payload>({ limit });
         if (signal.aborted) return;
@@ -296,7 +300,9 @@ export class Inbox<Payload = unknown> {
         if (error.isRetryable) {
           this.#isStale = true;
           this.#retryWait = new AbortController();
-          await wait(this.#backoff.next(error.retryAfterMs), this.#retryWait.signal);
+          // What a server asked for before it was there again counts no more.
+          const hint = hellos === this.#hellos ? error.retryAfterMs : undefined;
+          await wait(this.#backoff.next(hint), this.#retryWait.signal);
         }
       } finally {
         this.#recordings.delete(recording);

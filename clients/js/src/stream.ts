@@ -117,8 +117,8 @@ export class Stream<Payload = unknown> {
     addEventListener("pagehide", () => this.#feed.close(), { signal });
     const onShow = ({ persisted }: PageTransitionEvent) => {
       if (!persisted) return;
-      this.#setStatus("waiting");
       this.#feed = this.#open(this.#feed.cursor ?? this.#options.cursor);
+      this.#setStatus("waiting");
     };
     addEventListener("pageshow", onShow, { signal });
   }

@@ -579,6 +579,14 @@ test("nothing stays of a user who signs out, and the list stays open for the nex
   await browser.until("his", isTrue(`$("li .title")?.textContent === "for ben"`));
   assert.ok(await browser.run(isTrue(`$(".panel").matches(":popover-open") && $(".bell").ariaExpanded === "true"`)));
   await until("it is seen", async () => (await counts(server, "ben")).unseen === 0);
+  const isLoadingWithoutUser = `() => {
+    const another = document.createElement("tidings-inbox");
+    document.body.append(another);
+    const loading = another.shadowRoot.querySelector(".skeleton").parentElement;
+    another.remove();
+    return !loading.hidden;
+  }`;
+  assert.equal(await browser.run(isLoadingWithoutUser), false);
 });
 
 test("an action of a user who has signed out tells the next one nothing", async (t) => {

@@ -216,6 +216,29 @@ test("an inbox that was opened while the server was away is loaded once the stre
   await until("the list", () => inbox.state.items.length === 1);
 });
 
+test("a wait that was asked for before the stream was live is not kept", async (t) => {
+  const server = await new Home(t).start();
+  await server.notify("anna", "one");
+  const real = globalThis.fetch;
+  t.after(() => {
+    globalThis.fetch = real;
+  });
+  const requests = { list: 0, events: 0 };
+  let reply;
+  globalThis.fetch = async (url, init) => {
+    const what = String(url).includes("/notifications?") ? "list" : "events";
+    requests[what] += 1;
+    if (requests[what] > 1) return real(url, init);
+    // Without a stream, the list is asked for; its reply is late.
+    if (what === "events") throw new TypeError("fetch failed");
+    return new Promise((resolve) => (reply = resolve));
+  };
+  const inbox = open(t, { url: server.url });
+  await until("the request and the stream", () => reply !== undefined && inbox.state.status === "live");
+  reply(new Response("", { status: 503, headers: { "retry-after": "600" } }));
+  await until("the list", () => inbox.state.items.length === 1);
+});
+
 test("an inbox that was closed calls nothing any more", async (t) => {
   const server = await new Home(t).start();
   const { id } = await server.notify("anna", "one");

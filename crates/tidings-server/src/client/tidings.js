@@ -1361,8 +1361,8 @@ class Stream {
 		const onShow = ({ persisted }) => {
 			if (!persisted)
 				return;
-			this.#setStatus("waiting");
 			this.#feed = this.#open(this.#feed.cursor ?? this.#options.cursor);
+			this.#setStatus("waiting");
 		};
 		addEventListener("pageshow", onShow, { signal });
 	}
@@ -1430,6 +1430,7 @@ class Inbox {
 	#isReloading = false;
 	#backoff = new Backoff(30_000);
 	#retryWait;
+	#hellos = 0;
 	#loadingMore;
 	#status = "connecting";
 	#streamError;
@@ -1448,6 +1449,7 @@ class Inbox {
 		this.#state = this.#view();
 		this.#stream = client.stream({
 			onHello: () => {
+				this.#hellos += 1;
 				this.#backoff.reset();
 				this.#retryWait?.abort();
 				this.#reloadAll();
@@ -1586,6 +1588,7 @@ class Inbox {
 			const done = this.#pending.filter(({ isDone }) => isDone);
 			const recording = [];
 			this.#recordings.add(recording);
+			const hellos = this.#hellos;
 			try {
 				const page = await this.#client.list({ limit });
 				if (signal.aborted)
@@ -1606,7 +1609,8 @@ class Inbox {
 				if (error.isRetryable) {
 					this.#isStale = true;
 					this.#retryWait = new AbortController();
-					await wait(this.#backoff.next(error.retryAfterMs), this.#retryWait.signal);
+					const hint = hellos === this.#hellos ? error.retryAfterMs : undefined;
+					await wait(this.#backoff.next(hint), this.#retryWait.signal);
 				}
 			}
 			finally {
@@ -2296,7 +2300,7 @@ class TidingsInboxElement extends Base {
 		const close = make("button", { class: "tool close", type: "button", "aria-label": labels.close }, icon("close"));
 		const list = make("ul", { role: "list", "aria-label": labels.notifications });
 		const empty = make("div", { class: "empty", hidden: true }, icon("bell"), make("strong", {}, labels.empty), labels.emptyHint);
-		const loading = make("div", { role: "status", "aria-label": labels.loading });
+		const loading = make("div", { role: "status", "aria-label": labels.loading, hidden: true });
 		for (let rows = 0; rows < 3; rows += 1) {
 			loading.append(make("div", { class: "skeleton" }, make("i"), make("div", {}, make("b"), make("b"))));
 		}

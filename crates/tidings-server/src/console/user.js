@@ -234,9 +234,16 @@ export function open(root, user, query) {
   /** Runs one request for the list after another: a page that follows another list would repeat rows, or lack some. */
   const inTurn = (task) => (turn = turn.then(task, task));
 
+  /** The reload that waits for its turn: one is enough for all that changes meanwhile. */
+  let queued;
+
   function reload() {
     isStale = true;
-    return inTurn(reloadIfStale);
+    queued ??= inTurn(() => {
+      queued = undefined;
+      return reloadIfStale();
+    });
+    return queued;
   }
 
   async function reloadIfStale() {
@@ -254,11 +261,13 @@ export function open(root, user, query) {
       if (closed) return;
       error = thrown;
       isStale = true;
-      if (error.isRetryable) retrying = setTimeout(reload, Math.min(error.retryAfterMs ?? RETRY_MS, MAX_RETRY_MS));
+      if (error.isRetryable) retrying = setTimeout(reload, Math.min(Math.max(error.retryAfterMs ?? 0, RETRY_MS), MAX_RETRY_MS));
       if (items.length === 0) empty.hidden = true;
     }
     problem.hidden = error === undefined;
-    problem.textContent = error === undefined ? "" : `${sentence(error.message)}${error.isRetryable ? " Trying again." : ""}`;
+    const said = error === undefined ? "" : `${sentence(error.message)}${error.isRetryable ? " Trying again." : ""}`;
+    // Said once, and not with each attempt.
+    if (problem.textContent !== said) problem.textContent = said;
   }
 
   /** Loads of the inbox what there was before. What cannot be loaded now, the button loads. */
