@@ -39,7 +39,7 @@ pub(super) struct Entry {
     pub(super) message_id: String,
     /// Whether the endpoint said that it wants no more events.
     pub(super) is_gone: bool,
-    /// The revision of the endpoint under which it was sent to.
+    /// The revision of the endpoint under which it was handed over.
     pub(super) revision: u64,
 }
 
