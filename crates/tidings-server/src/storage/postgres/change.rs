@@ -1,0 +1,102 @@
+//! A change, with the response that a repeat gets, in one transaction.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tidings_postgres::tokio_postgres::Client;
+use tidings_postgres::tokio_postgres::error::SqlState;
+use tidings_webhooks::postgres as webhooks;
+
+use super::requests::{Record, Recording};
+use super::{
+    Known, PostgresRecords, api_keys, database_error, failure, of_write, requests, transaction,
+};
+use crate::storage::stored::Kept;
+use crate::storage::{Change, Changed, Keep, StorageError};
+
+/// How often a transaction is tried that the database ended because it was in another's way.
+const TRIES: u32 = 5;
+
+impl PostgresRecords {
+    /// Makes a change, again if the database ended its transaction for another.
+    pub(super) async fn make_change(
+        &self,
+        change: &Change,
+        keep: Option<&Keep>,
+    ) -> Result<Changed, StorageError> {
+        let database = self.transactions.lock().await;
+        let mut tries = 0;
+        loop {
+            let is_committing = AtomicBool::new(false);
+            let run = database.run(|client| {
+                transaction(client, async |client| {
+                    client.batch_execute(&self.begin).await.map_err(failure)?;
+                    let changed = claim_and_make(client, change, keep).await?;
+                    is_committing.store(true, Ordering::Relaxed);
+                    client.batch_execute("COMMIT").await.map_err(failure)?;
+                    Ok(changed)
+                })
+            });
+            let changed: Result<Changed, StorageError> = run.await.map_err(|error| {
+                if is_committing.load(Ordering::Relaxed) {
+                    of_write(error)
+                } else {
+                    error.into()
+                }
+            })?;
+            tries += 1;
+            match changed {
+                Err(error) if tries < TRIES && was_in_the_way(&error) => {}
+                changed => return changed,
+            }
+        }
+    }
+}
+
+/// Makes the change, unless the request is a repeat.
+async fn claim_and_make(
+    client: &Client,
+    change: &Change,
+    keep: Option<&Keep>,
+) -> Result<Changed, StorageError> {
+    let Some(Keep { once, respond }) = keep else {
+        return make(client, change).await;
+    };
+    let known = requests::claim(client, &[once]).await?.pop();
+    if let Some(earlier) = known.unwrap_or(Known::Busy).of_change() {
+        return Ok(earlier);
+    }
+    let changed = make(client, change).await?;
+    if let Changed::Made(delivery) = &changed {
+        let response = respond(delivery.as_ref())?;
+        let kept = Kept::Response(&response);
+        Recording::new([Record { once, kept }])?
+            .store(client)
+            .await?;
+    }
+    Ok(changed)
+}
+
+async fn make(client: &Client, change: &Change) -> Result<Changed, StorageError> {
+    use tidings_webhooks::StoreError;
+    match change {
+        Change::CreateEndpoint(endpoint) => {
+            match webhooks::create_endpoint_in(client, endpoint).await {
+                Ok(()) => Ok(Changed::Made(None)),
+                Err(StoreError::TooManyEndpoints { limit }) => Ok(Changed::TooMany { limit }),
+                Err(error) => Err(error.into()),
+            }
+        }
+        Change::CreateKey { key, limit } => api_keys::insert(client, key, *limit).await,
+        Change::Operate(operation) => Ok(webhooks::operate_in(client, operation).await?.into()),
+    }
+}
+
+/// Whether the database has undone a transaction because of others, so that it can be tried again.
+fn was_in_the_way(error: &StorageError) -> bool {
+    const CODES: [&SqlState; 2] = [
+        &SqlState::T_R_DEADLOCK_DETECTED,
+        &SqlState::T_R_SERIALIZATION_FAILURE,
+    ];
+    let code = database_error(error).and_then(tidings_postgres::Error::code);
+    code.is_some_and(|code| CODES.contains(&code))
+}
