@@ -238,3 +238,35 @@ fn streams() -> tidings_stream::Streams {
     let config = tidings_stream::ServiceConfig::default();
     tidings_stream::Streams::new(Arc::new(tidings_stream::MemoryEngine::new()), config)
 }
+
+/// Leads every name to this machine.
+struct Inside;
+
+#[async_trait::async_trait]
+impl tidings::Resolve for Inside {
+    async fn resolve(&self, _name: &str) -> Result<tidings::Resolved, tidings::ResolveError> {
+        Ok([std::net::Ipv4Addr::LOCALHOST.into()].into_iter().collect())
+    }
+}
+
+/// A name is not an address when the endpoint is made: only the connection shows where it leads.
+#[tokio::test]
+async fn a_name_that_leads_to_an_address_that_is_not_allowed_gets_no_connection() {
+    let place = Place::new();
+    let inside = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    inside.set_nonblocking(true).unwrap();
+    let port = inside.local_addr().unwrap().port();
+    let options = schedule(&[0])
+        .with_address_policy(tidings::AddressPolicy::PublicOnly)
+        .with_sender(|sender| sender.resolver(Inside));
+    let app = place.start(options).await;
+    let endpoint = app.endpoint(format!("http://hooks.example:{port}/")).await;
+    app.accept(0..1).await;
+    let failed = app.until(endpoint, DeliveryState::Failed, 1).await;
+    let attempts = app.attempts(failed[0].id).await;
+    let error = attempts[0].error.as_deref().unwrap();
+    assert!(error.contains("127.0.0.1"), "{error}");
+    let connected = inside.accept().map_err(|error| error.kind());
+    assert_eq!(connected.unwrap_err(), std::io::ErrorKind::WouldBlock);
+    app.stop().await;
+}
