@@ -75,6 +75,49 @@ async fn a_write_that_has_returned_is_synced_and_a_relaxed_one_may_not_be() {
     assert!(!relaxed[0].unsynced.is_empty(), "{relaxed:?}");
 }
 
+/// In a server, nearly every commit has writes of both kinds.
+#[tokio::test]
+async fn a_write_that_shares_its_commit_with_relaxed_ones_is_synced() {
+    if let Ok(path) = std::env::var(CHILD) {
+        let database = open(&path).await;
+        let relaxed = || {
+            database.write_relaxed(|tx| {
+                let insert = "INSERT INTO item (data) VALUES (zeroblob(10000))";
+                tx.execute(insert, []).map_err(Error::from)
+            })
+        };
+        // Holding the writer makes the jobs that follow share one commit.
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let holder = database.write_relaxed(move |_| {
+            held.recv().unwrap();
+            Ok::<_, Error>(())
+        });
+        let stored = async {
+            insert(&database).await.unwrap();
+            println!("stored");
+        };
+        let unblock = async { release.send(()).unwrap() };
+        let (holder, first, (), last, ()) =
+            tokio::join!(holder, relaxed(), stored, relaxed(), unblock);
+        holder.unwrap();
+        first.unwrap();
+        last.unwrap();
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let trace = DiskTrace::new(&folder.path().join("trace"));
+    let path = folder.path().join("test.db").display().to_string();
+    let mut command = trace.command(std::env::current_exe().unwrap());
+    let test = "disk::a_write_that_shares_its_commit_with_relaxed_ones_is_synced";
+    let said = child(&mut command, test, &path);
+    let stored = trace.replies("stored", &["-wal", ".db"]).unwrap();
+    let [reply] = &*stored else { panic!("{said}") };
+    assert!(
+        reply.written > 30_000 && reply.unsynced.is_empty(),
+        "{reply:?}"
+    );
+}
+
 #[tokio::test]
 async fn after_a_kill_on_a_full_disk_it_opens_reads_and_writes_again_once_there_is_room() {
     if let Ok(path) = std::env::var(CHILD) {
