@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::support::{Home, Server, http, soon};
+use crate::support::{Home, Server, http, payloads, soon};
 
 async fn send_once(server: &Server) -> String {
     let request = http().post(server.at("/v1/notifications"));
@@ -46,6 +46,38 @@ async fn an_idempotency_key_is_kept_for_a_day_and_then_cleaned() {
     soon("the cleaning", async {
         while keys(&home) > 0 {
             tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Its own timestamp does not count: what is accepted late is kept as long as any other.
+#[tokio::test]
+async fn a_notification_is_deleted_once_it_was_accepted_longer_ago_than_the_retention() {
+    let home = Home::with(&["--retention", "2d"]);
+    let server = home.start().await;
+    let long_ago = "2001-01-01T00:00:00Z";
+    for n in 0..2 {
+        let body = json!({ "user_id": "anna", "payload": n, "timestamp": long_ago });
+        let response = server.post("/v1/notifications", &body).await;
+        assert_eq!(response.status(), 201);
+    }
+    server.stop("-TERM").await;
+    let connection = Connection::open(home.database()).unwrap();
+    let older = "UPDATE notify_event SET stored_at = stored_at - ?1
+        WHERE key = (SELECT min(key) FROM notify_event)";
+    let three_days: i64 = 3 * 24 * 3600 * 1_000_000;
+    assert_eq!(connection.execute(older, [three_days]).unwrap(), 1);
+    drop(connection);
+
+    let server = home.start().await;
+    soon("the cleaning", async {
+        loop {
+            let page = server.get("/v1/users/anna/notifications").await;
+            let left = payloads(page["data"].as_array().unwrap());
+            if left.len() < 2 {
+                break assert_eq!(left, [1]);
+            }
         }
     })
     .await;
