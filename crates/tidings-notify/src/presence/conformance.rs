@@ -93,6 +93,7 @@ behaviours! { $
     transitions:
         transitions_are_those_of_the_first_and_the_last_instance
         transitions_come_in_pages
+        numbers_of_any_size_are_understood
         a_mark_of_another_store_is_lossy
         users_of_an_ended_lease_get_their_transitions
         concurrent_updates_leave_alternating_transitions;

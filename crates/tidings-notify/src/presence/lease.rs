@@ -17,8 +17,18 @@ pub struct Lease {
     pub id: LeaseId,
     /// Where the connections are.
     pub routing: RoutingInfo,
-    /// How long it lasts after it was renewed.
+    /// How long it lasts after it was renewed; stores may end it after a year.
     pub ttl: Duration,
+}
+
+/// Longest time to live. Not every store can compute the end of a longer one.
+const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+impl Lease {
+    /// For how long a store keeps it after it was renewed.
+    pub(super) fn lasts(&self) -> Duration {
+        self.ttl.min(MAX_TTL)
+    }
 }
 
 /// The random number of a [`Lease`].

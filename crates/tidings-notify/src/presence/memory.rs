@@ -1,6 +1,5 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -10,9 +9,6 @@ use super::{
     Transition, Transitions, Update,
 };
 use crate::{RoutingInfo, UserId};
-
-/// Longest time to live. The end of a longer one could not be computed on every system.
-const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Keeps the leases in memory: for one process, and for tests. Clones share them, and are closed
 /// together.
@@ -158,7 +154,7 @@ impl Presence for MemoryPresence {
             users: HashSet::new(),
         });
         held.version = update.version;
-        held.until = Instant::now() + lease.ttl.min(MAX_TTL);
+        held.until = Instant::now() + lease.lasts();
         held.users.extend(update.came.iter().cloned());
         for user in &update.left {
             held.users.remove(user);
@@ -180,7 +176,7 @@ impl Presence for MemoryPresence {
         };
         let standing = match shared.leases.get_mut(&lease.id).filter(is_expected) {
             Some(held) => {
-                held.until = Instant::now() + lease.ttl.min(MAX_TTL);
+                held.until = Instant::now() + lease.lasts();
                 Standing::Kept
             }
             None => Standing::Lost,
@@ -234,7 +230,7 @@ impl Presence for MemoryPresence {
             .log
             .iter()
             .skip(skipped)
-            .take(limit)
+            .take(limit.max(1))
             .cloned()
             .collect();
         let first = (!page.is_empty()).then_some(first);

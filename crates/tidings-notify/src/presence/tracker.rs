@@ -29,8 +29,8 @@ pub use watch::{Watch, WatchItem};
 /// Reports to a [`Presence`] which users have connections to this instance, and watches those of all
 /// instances. Clones are the same tracker.
 ///
-/// Dropping the last clone ends the heartbeat: the users of this instance are offline when its lease
-/// ends. [`close`](Self::close) ends it at once.
+/// Dropping the last clone ends the heartbeat and closes the tracker: the users of this instance are offline
+/// when its lease ends. [`close`](Self::close) ends it at once.
 #[derive(Debug, Clone)]
 pub struct Tracker {
     inner: Arc<Inner>,
@@ -173,6 +173,24 @@ impl Tracker {
     /// Dropping the future leaves nothing behind.
     pub async fn watch_with_buffer(&self, items: usize) -> Result<Watch, PresenceError> {
         self.inner.watching.watch(items).await
+    }
+
+    /// Returns those of the users who are online as the watches of this tracker report it, in the order given:
+    /// a user who went offline less than the [grace time](TrackerOptions::with_grace) ago is online.
+    ///
+    /// What a watch reports after this applies to it. [`Presence::online_users`] is another view: a user who is
+    /// back within the grace time is not reported, and a reader that has asked in between would take the
+    /// user to be offline.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`watch`](Self::watch).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn online_users(&self, users: &[UserId]) -> Result<Vec<UserId>, PresenceError> {
+        self.inner.watching.online_users(users).await
     }
 
     /// Ends the registrations, the lease and the watches, and refuses later calls. Closing twice is

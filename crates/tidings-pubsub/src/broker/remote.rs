@@ -333,6 +333,8 @@ impl State {
         let concerned: Vec<Interest> = concerned.cloned().collect();
         for interest in concerned.iter().filter(|it| is_live(it)) {
             self.interrupted.remove(interest);
+            // Before its word has come, so that the next break is reported as well.
+            self.live.insert(interest.clone());
         }
         self.directory.members(&concerned)
     }

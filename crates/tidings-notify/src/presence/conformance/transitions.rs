@@ -1,9 +1,10 @@
 //! What the store records for those who watch.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::support::{Handles, LONG, Writer, mark, ok, since, user, users};
-use crate::presence::{Mark, Transition};
+use crate::presence::{Mark, Standing, Transition};
 
 fn online(name: &str) -> Transition {
     Transition {
@@ -59,6 +60,21 @@ pub async fn transitions_come_in_pages(handles: Handles) {
         assert_eq!((page.has_more, page.is_lossy), (has_more, false));
         mark = page.mark;
     }
+}
+
+/// The largest and the smallest numbers mean as much as possible, and one.
+pub async fn numbers_of_any_size_are_understood(handles: Handles) {
+    let [one, other] = &handles;
+    let begun = mark(&**other).await;
+    let mut writer = Writer::new("one", Duration::MAX);
+    writer.write(&**one, &["ann"], &[]).await;
+    writer.write(&**one, &["bob"], &[]).await;
+    assert_eq!(writer.beat(&**one, 2).await, Standing::Kept);
+    let all = ok(other.transitions(Some(begun), usize::MAX).await);
+    assert_eq!(all.transitions, [online("ann"), online("bob")]);
+    let first = ok(other.transitions(Some(begun), 0).await);
+    assert_eq!(first.transitions, [online("ann")]);
+    assert_eq!((first.has_more, first.is_lossy), (true, false));
 }
 
 /// A store that was set back, or begun anew, says so.

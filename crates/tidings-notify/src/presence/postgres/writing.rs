@@ -106,5 +106,5 @@ fn signed(lease: LeaseId) -> i64 {
 }
 
 fn millis(lease: &Lease) -> i64 {
-    i64::try_from(lease.ttl.as_millis()).unwrap_or(i64::MAX)
+    i64::try_from(lease.lasts().as_millis()).unwrap_or(i64::MAX)
 }

@@ -4,6 +4,9 @@ use tidings_redis::{HASH_TAG, hash_tag};
 
 use crate::presence::{DEFAULT_KEPT_TRANSITIONS, PresenceError};
 
+/// Largest number that the server understands.
+pub(super) const LARGEST: usize = isize::MAX.unsigned_abs();
+
 /// How a [`RedisPresence`](super::RedisPresence) works.
 #[derive(Debug, Clone)]
 #[must_use]
@@ -34,7 +37,7 @@ impl RedisOptions {
     /// Sets how many transitions are kept for those who watch. The default is
     /// [`DEFAULT_KEPT_TRANSITIONS`]. A watch that is further behind gets a report that others are missing.
     pub fn with_kept_transitions(mut self, kept: usize) -> Self {
-        self.kept_transitions = kept;
+        self.kept_transitions = kept.min(LARGEST);
         self
     }
 

@@ -1,5 +1,6 @@
 //! What is asked.
 
+use super::options::LARGEST;
 use super::scripts::{Script, Scripts};
 use crate::presence::{Mark, PresenceError, Transition, Transitions};
 use crate::{RoutingInfo, UserId};
@@ -55,7 +56,7 @@ pub(super) async fn transitions(
     limit: usize,
 ) -> Result<Transitions, PresenceError> {
     let mut call = scripts.call(Script::Transitions);
-    call.arg(kept).arg(limit.max(1));
+    call.arg(kept).arg(limit.clamp(1, LARGEST));
     if let Some(mark) = after {
         call.arg(mark.epoch).arg(mark.number);
     }

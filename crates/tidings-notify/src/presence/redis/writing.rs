@@ -54,5 +54,5 @@ fn standing(is_kept: bool) -> Standing {
 }
 
 fn millis(lease: &Lease) -> u64 {
-    u64::try_from(lease.ttl.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(lease.lasts().as_millis()).unwrap_or(u64::MAX)
 }

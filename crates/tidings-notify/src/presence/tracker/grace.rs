@@ -47,6 +47,11 @@ impl Grace {
         self.leaving.remove(user).is_none()
     }
 
+    /// Whether a user went offline, and is to be reported.
+    pub(super) fn is_leaving(&self, user: &UserId) -> bool {
+        self.leaving.contains_key(user)
+    }
+
     /// A user went offline, and is reported later.
     pub(super) fn left(&mut self, user: UserId, now: Instant) -> Result<(), Full> {
         if self.queue.len() >= MAX_LEAVING {

@@ -1,5 +1,6 @@
 //! Writing to the store who is here, and that this instance is alive.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,13 +21,18 @@ pub(super) struct Keeper {
     routing: RoutingInfo,
     ttl: Duration,
     lease: Option<Held>,
-    /// The lease before, of which the store may still have something.
-    old: Option<LeaseId>,
+    /// Leases before, of which the store may still have something.
+    old: VecDeque<LeaseId>,
+    /// The lease has been ended, and the roster has the outcome.
+    has_ended: bool,
     trouble: Trouble,
     backoff: Backoff,
     /// The store has failed, and is not asked again before this time.
     pause: Option<Instant>,
 }
+
+/// Most leases that are to be ended. The store lets the others end.
+const MAX_OLD: usize = 16;
 
 /// A lease that was written to the store.
 struct Held {
@@ -49,7 +55,8 @@ impl Keeper {
             routing,
             ttl,
             lease: None,
-            old: None,
+            old: VecDeque::new(),
+            has_ended: false,
             trouble: Trouble::new(),
             backoff: Backoff::new(fastrand::Rng::new()),
             pause: None,
@@ -81,52 +88,67 @@ impl Keeper {
         }
         let farewell = self.end().await;
         here.with(|roster| roster.close(farewell));
+        self.has_ended = true;
     }
 
     /// Brings the store up to date, and renews the lease if it is time.
     async fn keep(&mut self, is_beat: bool) -> Result<(), PresenceError> {
         // What was lost is written again at once. If that is lost as well, it waits for the next heartbeat.
         for _ in 0..2 {
-            let is_written = self.here.with(|roster| roster.is_written()).unwrap_or(true);
-            let standing = match &self.lease {
-                Some(held) if is_beat && is_written => self.beat(held).await?,
-                _ => self.write().await?,
-            };
-            if standing == Standing::Kept {
-                if let Some(old) = self.old {
+            if self.renew(is_beat).await? == Standing::Kept {
+                while let Some(&old) = self.old.front() {
                     self.presence.end(old).await?;
-                    self.old = None;
+                    self.old.pop_front();
                 }
                 break;
             }
             tracing::debug!("presence has lost this instance, which writes everything again");
-            self.old = self.lease.take().map(|held| held.lease.id);
+            if self.old.len() == MAX_OLD {
+                self.old.pop_front();
+            }
+            self.old.extend(self.lease.take().map(|held| held.lease.id));
             self.here.with(Roster::forget);
         }
         Ok(())
     }
 
-    async fn beat(&self, held: &Held) -> Result<Standing, PresenceError> {
-        let users = self.here.with(|roster| roster.len() as u64).unwrap_or(0);
-        let expected = Heartbeat {
-            version: held.confirmed,
-            users,
-        };
-        self.presence.beat(&held.lease, &expected).await
+    /// Writes what there is to write, which renews the lease; without it, a heartbeat does so if it is time.
+    async fn renew(&mut self, is_beat: bool) -> Result<Standing, PresenceError> {
+        loop {
+            if let Some(standing) = self.write().await? {
+                return Ok(standing);
+            }
+            let Some(held) = self.lease.as_ref().filter(|_| is_beat) else {
+                return Ok(Standing::Kept);
+            };
+            let Some(written) = self.here.with(|roster| roster.written()) else {
+                return Ok(Standing::Kept);
+            };
+            // Otherwise there is something to write by now.
+            if let Some(users) = written {
+                let expected = Heartbeat {
+                    version: held.confirmed,
+                    users: users as u64,
+                };
+                return self.presence.beat(&held.lease, &expected).await;
+            }
+        }
     }
 
-    /// Writes to the store what it does not have yet.
-    async fn write(&mut self) -> Result<Standing, PresenceError> {
+    /// Writes to the store what it does not have yet; returns `None` if there was nothing.
+    async fn write(&mut self) -> Result<Option<Standing>, PresenceError> {
+        let mut written = None;
         loop {
             let batch = self.here.with(|roster| roster.take(MAX_UPDATE));
             let Some(batch) = batch.filter(|batch| !batch.is_empty()) else {
-                return Ok(Standing::Kept);
+                return Ok(written);
             };
             // It is dropped only by a tracker that is closed, and whose roster is given up.
             let standing = self.update(&batch).await;
             self.here.with(|roster| roster.record(batch, &standing));
-            if standing? == Standing::Lost {
-                return Ok(Standing::Lost);
+            written = Some(standing?);
+            if written == Some(Standing::Lost) {
+                return Ok(written);
             }
         }
     }
@@ -181,11 +203,23 @@ impl Keeper {
     }
 
     async fn end(&self) -> Result<(), PresenceError> {
-        let leases = self.lease.as_ref().map(|held| held.lease.id);
-        for lease in leases.into_iter().chain(self.old) {
+        let lease = self.lease.as_ref().map(|held| held.lease.id);
+        for lease in lease.into_iter().chain(self.old.iter().copied()) {
             self.presence.end(lease).await?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Keeper {
+    /// Without it, as after a panic of the store, nothing would be written any more: the tracker is closed.
+    fn drop(&mut self) {
+        self.here.closing.cancel();
+        if !self.has_ended {
+            let roster = self.here.lock().take();
+            // Those who wait get an error once the lock is free.
+            drop(roster);
+        }
     }
 }
 

@@ -137,14 +137,9 @@ impl Roster {
         }
     }
 
-    /// Whether the store knows everything.
-    pub(super) fn is_written(&self) -> bool {
-        self.queue.is_empty()
-    }
-
-    /// How many users the store has once it knows everything.
-    pub(super) fn len(&self) -> usize {
-        self.users.len()
+    /// How many users the store has; `None` if it does not know everything.
+    pub(super) fn written(&self) -> Option<usize> {
+        self.queue.is_empty().then_some(self.users.len())
     }
 
     /// Takes the outcomes for those who waited.
@@ -166,6 +161,8 @@ impl Roster {
             if entry.is_stored() {
                 self.settle(&user);
             } else {
+                // Until the store has replied, nobody knows what it has.
+                entry.stored = None;
                 let waiters = self.waiting.remove(&user).unwrap_or_default();
                 let is_here = entry.is_here();
                 batch.0.push(BatchUser {
@@ -274,10 +271,10 @@ mod tests {
         roster.connect(&ann);
         assert_eq!(written(&mut roster, &KEPT), [vec![ann.clone()], vec![]]);
         roster.disconnect(&ann);
-        assert!(roster.is_written());
+        assert_eq!(roster.written(), Some(1));
         roster.disconnect(&ann);
         assert_eq!(written(&mut roster, &KEPT), [vec![], vec![ann]]);
-        assert_eq!((roster.len(), roster.is_written()), (0, true));
+        assert_eq!(roster.written(), Some(0));
     }
 
     #[test]
@@ -286,7 +283,7 @@ mod tests {
         roster.connect(&ann);
         roster.disconnect(&ann);
         assert_eq!(written(&mut roster, &KEPT), [vec![], vec![]]);
-        assert_eq!((roster.len(), roster.is_written()), (0, true));
+        assert_eq!(roster.written(), Some(0));
     }
 
     #[test]
@@ -298,7 +295,7 @@ mod tests {
         roster.disconnect(&ann);
         assert_eq!(written(&mut roster, &UNKNOWN), [vec![], vec![ann.clone()]]);
         assert_eq!(written(&mut roster, &KEPT), [vec![], vec![ann]]);
-        assert_eq!((roster.len(), roster.is_written()), (0, true));
+        assert_eq!(roster.written(), Some(0));
     }
 
     #[test]
@@ -309,7 +306,34 @@ mod tests {
         roster.disconnect(&ann);
         roster.record(batch, &KEPT);
         assert_eq!(written(&mut roster, &KEPT), [vec![], vec![ann]]);
-        assert_eq!((roster.len(), roster.is_written()), (0, true));
+        assert_eq!(roster.written(), Some(0));
+    }
+
+    #[test]
+    fn who_waits_for_the_opposite_of_what_is_being_written_waits_for_the_next_write() {
+        let (mut roster, ann) = (Roster::default(), user("ann"));
+        let wait = |roster: &mut Roster| {
+            let (waiter, waiting) = oneshot::channel();
+            roster.wait(&ann, waiter);
+            roster.take_replies().send();
+            waiting
+        };
+        roster.connect(&ann);
+        let coming = roster.take(10);
+        roster.disconnect(&ann);
+        let mut left = wait(&mut roster);
+        assert!(left.try_recv().is_err());
+        roster.record(coming, &KEPT);
+        let leaving = roster.take(10);
+        roster.connect(&ann);
+        let mut came = wait(&mut roster);
+        roster.record(leaving, &KEPT);
+        roster.take_replies().send();
+        assert!(left.try_recv().unwrap().is_ok());
+        assert!(came.try_recv().is_err());
+        assert_eq!(written(&mut roster, &KEPT), [vec![ann.clone()], vec![]]);
+        roster.take_replies().send();
+        assert!(came.try_recv().unwrap().is_ok());
     }
 
     #[test]
@@ -337,7 +361,7 @@ mod tests {
         let [mut came, left] = written(&mut roster, &KEPT);
         came.sort();
         assert_eq!([came, left], [vec![ann, cid], vec![]]);
-        assert_eq!(roster.len(), 2);
+        assert_eq!(roster.written(), Some(2));
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub enum WatchItem {
     /// The user has been offline for the [grace time](super::TrackerOptions::with_grace).
     Offline(UserId),
     /// Some reports are missing: the reader is too slow, or the store has lost its data. To know who is
-    /// online now, ask [`online_users`](crate::Presence::online_users); after this, a user may be
+    /// online now, ask [`Tracker::online_users`](super::Tracker::online_users); after this, a user may be
     /// reported as online who was reported so before.
     Lagged,
 }

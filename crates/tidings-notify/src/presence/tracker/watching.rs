@@ -1,5 +1,6 @@
 //! Asking the store for transitions, once for all watches of a tracker.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::grace::Grace;
 use super::watch::{Outlet, Watch, WatchItem, watch};
+use crate::UserId;
 use crate::presence::{Mark, Presence, PresenceError, Transition};
 
 /// Transitions in one reply of the store.
@@ -52,12 +54,39 @@ impl Watching {
         if state.is_closed {
             return Err(PresenceError::Closed);
         }
-        if state.mark.is_none() {
+        if state.mark.is_some() {
+            // What was before is for the others alone.
+            state.read(&*self.presence).await?;
+        } else {
             state.mark = Some(self.presence.transitions(None, PAGE).await?.mark);
         }
         let (outlet, watch) = watch(buffer);
         state.outlets.push(outlet);
         Ok(watch)
+    }
+
+    /// Which of the users are online as the watches have it.
+    pub(super) async fn online_users(
+        &self,
+        users: &[UserId],
+    ) -> Result<Vec<UserId>, PresenceError> {
+        let mut state = self.state.lock().await;
+        if state.is_closed {
+            return Err(PresenceError::Closed);
+        }
+        let is_leaving = |state: &State| {
+            let leaving = users.iter().filter(|user| state.grace.is_leaving(user));
+            leaving.cloned().collect::<HashSet<_>>()
+        };
+        // Whoever leaves or comes back while the store is asked is online, or gets a report.
+        let mut online = is_leaving(&state);
+        online.extend(self.presence.online_users(users).await?);
+        if state.mark.is_some() {
+            online.extend(state.read(&*self.presence).await?);
+            online.extend(is_leaving(&state));
+        }
+        let is_online = |user: &&UserId| online.contains(*user);
+        Ok(users.iter().filter(is_online).cloned().collect())
     }
 
     /// Serves the watches until the tracker is closed, and ends them then.
@@ -86,7 +115,7 @@ impl Watching {
         }
         state.outlets.iter_mut().for_each(Outlet::flush);
         match state.read(&*self.presence).await {
-            Ok(()) => {
+            Ok(_came) => {
                 if state.trouble.worked() {
                     tracing::info!("changes of who is online can be read again");
                 }
@@ -104,8 +133,9 @@ impl Watching {
 }
 
 impl State {
-    /// Reads all transitions that there are, and reports them.
-    async fn read(&mut self, presence: &dyn Presence) -> Result<(), PresenceError> {
+    /// Reads all transitions that there are, and reports them. Returns who came online.
+    async fn read(&mut self, presence: &dyn Presence) -> Result<Vec<UserId>, PresenceError> {
+        let mut came = Vec::new();
         loop {
             let page = presence.transitions(self.mark, PAGE).await?;
             if page.is_lossy {
@@ -113,6 +143,9 @@ impl State {
             }
             self.mark = Some(page.mark);
             for transition in page.transitions {
+                if transition.is_online {
+                    came.push(transition.user.clone());
+                }
                 self.take(transition);
             }
             if !page.has_more {
@@ -124,7 +157,7 @@ impl State {
         while let Some(user) = self.grace.due(now) {
             self.report(&WatchItem::Offline(user));
         }
-        Ok(())
+        Ok(came)
     }
 
     fn take(&mut self, transition: Transition) {

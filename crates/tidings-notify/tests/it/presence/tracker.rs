@@ -129,6 +129,55 @@ async fn regression_an_outage_is_said_to_be_over_when_the_store_has_replied() {
     assert_eq!(log.lines(over).len(), 1);
 }
 
+/// A connection that came and went in an outage leaves nothing to write.
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_not_over_before_the_store_was_asked() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let (presence, tracker) = flaky();
+    let connection = tracker.register(ann()).unwrap();
+    connection.stored().await.unwrap();
+    presence.is_down.store(true, Ordering::SeqCst);
+    sleep(DEFAULT_LEASE_TTL / 3 + Duration::from_secs(1)).await;
+    assert_eq!(log.lines("failed to store who is online").len(), 1);
+    drop(tracker.register(user("bob")).unwrap());
+    sleep(Duration::from_secs(60)).await;
+    let over = "who is online can be stored again";
+    assert!(log.lines(over).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_tracker_that_was_dropped_gets_an_error() {
+    let (presence, tracker) = flaky();
+    presence.is_down.store(true, Ordering::SeqCst);
+    let mut connection = tracker.register(ann()).unwrap();
+    let stored = connection.stored();
+    drop(tracker);
+    assert!(matches!(stored.await, Err(PresenceError::Closed)));
+    let unregistered = connection.unregister().await;
+    assert!(matches!(unregistered, Err(PresenceError::Closed)));
+}
+
+/// The reader asks while the user is away for a moment, which nobody reports.
+#[tokio::test(start_paused = true)]
+async fn who_is_away_for_less_than_the_grace_time_is_online_for_those_who_watch() {
+    let (_presence, tracker) = flaky();
+    let mut watch = tracker.watch().await.unwrap();
+    let mut connection = tracker.register(ann()).unwrap();
+    connection.stored().await.unwrap();
+    assert_eq!(watch.next().await.unwrap(), WatchItem::Online(ann()));
+    connection.unregister().await.unwrap();
+    let ask = ["bob", "ann"].map(user);
+    assert_eq!(tracker.online_users(&ask).await.unwrap(), [ann()]);
+    let mut connection = tracker.register(ann()).unwrap();
+    connection.stored().await.unwrap();
+    assert_eq!(tracker.online_users(&ask).await.unwrap(), [ann()]);
+    // Away for good: there is a report, and no other before.
+    connection.unregister().await.unwrap();
+    assert_eq!(watch.next().await.unwrap(), WatchItem::Offline(ann()));
+    assert!(tracker.online_users(&ask).await.unwrap().is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lost_reply_does_no_harm() {
     let (presence, tracker) = flaky();

@@ -292,6 +292,26 @@ async fn a_message_that_is_faster_than_the_word_of_its_topic_comes_after_the_gap
     assert_eq!(now(&mut subscription), expected);
 }
 
+#[tokio::test]
+async fn a_break_before_the_word_of_a_topic_that_had_a_message_is_reported() {
+    let broker = Broker::start();
+    let mut subscription = broker.subscribe(&["a"]).await.unwrap();
+    broker.remote.end();
+    let new = broker.remote.begin();
+    let topic = topic("a");
+    broker
+        .remote
+        .deliver(new, topic.as_str(), "fast".into(), |_| true);
+    broker.remote.end();
+    broker.remote.begin();
+    broker.remote.confirm(&[Interest::Topic(topic)]);
+    let gap = || Err(Lagged::unknown());
+    assert_eq!(
+        now(&mut subscription),
+        [gap(), Ok("fast".to_owned()), gap()]
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn attempts_to_connect_become_rare_and_stop_when_no_subscription_is_left() {
     let broker = Broker::start();

@@ -8,7 +8,7 @@ local key = lease_key(lease)
 local current = epoch()
 local known = call('HMGET', key, 'version', 'epoch')
 local version = tonumber(known[1] or 0)
-if version > 0 and version < tonumber(ARGV[5]) then
+if version > 0 and version < tonumber(ARGV[5]) and known[2] == current then
   -- A replica was promoted that had not got everything: transitions of others may be missing as well.
   begin_epoch()
   return 0
