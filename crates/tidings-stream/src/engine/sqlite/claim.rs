@@ -74,6 +74,10 @@ pub(super) fn claim(
     })
 }
 
+/// A message that may be claimed again: its number and attempts, the error of the last one, its ordering key, and
+/// for how long it has waited.
+type Due = (i64, u32, Option<String>, Option<String>, i64);
+
 struct Claiming<'a> {
     transaction: &'a Transaction<'a>,
     stream: &'a StreamName,
@@ -106,7 +110,7 @@ impl Claiming<'_> {
 
     /// Claims messages that come again: they were given back, or their claim has expired.
     fn take_due(&mut self, max: usize) -> Result<()> {
-        let due: Vec<(i64, u32, Option<String>, Option<String>, i64)> = self
+        let due: Vec<Due> = self
             .transaction
             .prepare_cached(
                 "SELECT number, attempts, last_error, ordering_key, delay FROM stream_retry
