@@ -128,7 +128,7 @@ impl Hook for SlowClaims {
 #[tokio::test(start_paused = true)]
 async fn a_handler_has_its_time_after_a_slow_claim() {
     for limit in [None, Some(Duration::from_secs(20))] {
-        let engine = Wrapped::new(SlowClaims(VISIBILITY - Duration::from_secs(5)));
+        let engine = Wrapped::new(SlowClaims(VISIBILITY * 5 / 6));
         let streams = Streams::new(engine, ServiceConfig::default());
         streams.publish("s", NewMessage::new("")).await.unwrap();
         let work = |_: Message| async {
@@ -192,8 +192,8 @@ async fn a_pull_that_is_polled_no_more_claims_no_more() {
     let streams = Streams::new(engine.clone(), ServiceConfig::default());
     let options = without_retries().with_concurrency(2);
     let mut messages = streams.pull("s", "g", options).await.unwrap();
-    let polled = futures_util::poll!(StreamExt::next(&mut messages));
-    assert!(polled.is_pending());
+    let asked = futures_util::poll!(StreamExt::next(&mut messages));
+    assert!(asked.is_pending());
     for _ in 0..3 {
         streams.publish("s", NewMessage::new("")).await.unwrap();
     }
