@@ -185,7 +185,7 @@ impl Hook for CountedClaims {
     }
 }
 
-/// Whoever polls a pull and then does something else leaves its messages to others.
+/// A pull that was polled once and is left alone then leaves its messages to others.
 #[tokio::test(start_paused = true)]
 async fn a_pull_that_is_polled_no_more_claims_no_more() {
     let engine = Wrapped::new(CountedClaims::default());
