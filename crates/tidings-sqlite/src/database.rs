@@ -387,22 +387,23 @@ impl Database {
         let Shared { lock, kept, .. } = &*self.shared;
         let (lock, kept, query) = (lock.clone(), *kept, Arc::clone(&self.shared.progress));
         let path = file::beside(self.path(), ".lock");
+        if query.get().is_some() {
+            return Ok(());
+        }
         self.write(move |transaction| {
             let lock = lock.upgrade().ok_or(Error::Closed)?;
             let Some(lock) = lock.as_ref() else {
                 return Ok(());
             };
-            if query.get().is_none() {
-                let begun = progress::begin(transaction, progress, kept, lock);
-                begun?.map_err(|source| Error::Lock {
-                    path,
-                    source: Fault::from(source),
-                })?;
-                query.get_or_init(|| progress);
-            }
-            Ok(())
+            progress::begin(transaction, progress, kept, lock)?.map_err(|source| Error::Lock {
+                path,
+                source: Fault::from(source),
+            })
         })
-        .await
+        .await?;
+        // Not before it has committed: else a second call would not begin anew.
+        query.get_or_init(|| progress);
+        Ok(())
     }
 
     /// Refuses new calls, finishes those that are queued, and waits until the threads have ended.

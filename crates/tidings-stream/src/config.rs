@@ -178,8 +178,6 @@ pub struct SubscribeOptions {
     pub(crate) handler_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) dead_letter_stream: Option<String>,
-    /// Whether it claims nothing until it is resumed.
-    pub(crate) starts_paused: bool,
 }
 
 impl Default for SubscribeOptions {
@@ -199,7 +197,6 @@ impl Default for SubscribeOptions {
             handler_timeout: None,
             shutdown_timeout: Duration::from_secs(30),
             dead_letter_stream: None,
-            starts_paused: false,
         }
     }
 }

@@ -86,7 +86,7 @@ impl Consumer {
     /// Stops claiming, hands back claims that no handler has begun, waits for the running handlers
     /// as long as the [shutdown timeout](SubscribeOptions::with_shutdown_timeout) says, records how
     /// they ended, and then drops those that are left. Their messages are delivered again at once,
-    /// with the attempt counted.
+    /// with the attempt counted unless it was the last.
     ///
     /// It takes at most four seconds longer than that timeout, whatever the store does: what a store that
     /// does not reply has not taken by then counts as [abandoned](CloseReport::abandoned). It comes again
@@ -170,12 +170,12 @@ impl Ended {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CloseReport {
-    /// Handlers that ended by themselves, with success or not, and whose end was recorded.
+    /// Messages whose handlers ended by themselves, with success or not, and whose end was recorded.
     pub finished: u64,
     /// Messages that were claimed and not begun: handed back, with the attempt not counted.
     pub released: u64,
-    /// Handlers that were dropped at the deadline or did not react to that, and ends that the store
-    /// did not record. Their messages are delivered again.
+    /// Messages whose handlers were dropped at the deadline or did not react to that, or whose end the store did
+    /// not record. They are delivered again.
     pub abandoned: u64,
 }
 
@@ -197,7 +197,8 @@ pub struct ConsumerStats {
     pub retried: u64,
     /// Messages moved to dead letters.
     pub dead_lettered: u64,
-    /// Messages handed back that no handler had begun.
+    /// Messages handed back that no handler had begun, or whose last attempt was cut short by closing or by the
+    /// store.
     pub released: u64,
     /// Ends that came too late: another claim had taken the message, or it was removed before it could become
     /// a dead letter.

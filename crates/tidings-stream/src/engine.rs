@@ -12,6 +12,8 @@
 //! back with a line in the log, for a second at first and up to about an hour later, while later messages
 //! continue. It is never dead-lettered for that: no handler has seen it, and a server that is slow for a
 //! while looks the same.
+//!
+//! SQLite holds such a message back in the same way.
 
 use std::collections::BTreeSet;
 use std::fmt;

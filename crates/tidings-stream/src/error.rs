@@ -29,7 +29,8 @@ pub enum Error {
     /// A part of a message is larger than any engine takes, or a batch larger than this one takes.
     #[error("expected `{field}` of at most {limit} bytes, got {length}")]
     TooLarge {
-        /// Which part: `payload`, `headers` or `publish_key`; or `batch`, for all messages of a publish.
+        /// Which part: `payload`, `headers`, `publish_key` or `ordering_key`; or `batch`, for all messages of a
+        /// publish.
         field: &'static str,
         /// Its length in bytes.
         length: usize,

@@ -55,7 +55,7 @@ struct Shared {
     poller: Poller,
     outages: Outages,
     /// The tasks of the janitor and the poller, started by the first call that needs a runtime anyway,
-    /// and again once the runtime of that call has ended.
+    /// and again by the next call or consumer once the runtime of that call has ended.
     housekeeping: Mutex<Option<[AbortOnDropHandle<()>; 2]>>,
     _closing: DropGuard,
 }
@@ -117,6 +117,10 @@ impl Streams {
     /// the message, for headers that begin with `x-dlq-`, or for a batch of more than
     /// [`MAX_BATCH_BYTES`](crate::MAX_BATCH_BYTES) (on Redis also of more than 100,000 messages);
     /// [`Error::Full`] if the store has no room; and [those of all calls](Self#errors).
+    ///
+    /// # Panics
+    ///
+    /// When called outside a Tokio runtime.
     pub async fn publish(&self, stream: &str, message: NewMessage) -> Result<MessageId> {
         let ids = self.append(stream, vec![message]).await?;
         ids.first().copied().ok_or_else(|| Error::backend(NoId))
@@ -127,13 +131,14 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// As for [`publish`](Self::publish).
+    /// As for [`publish`](Self::publish), as are panics.
     pub async fn publish_batch(
         &self,
         stream: &str,
         messages: Vec<NewMessage>,
     ) -> Result<Vec<MessageId>> {
         if messages.is_empty() {
+            self.ensure_open()?;
             self.name(stream)?;
             return Ok(Vec::new());
         }
@@ -144,7 +149,7 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// As for [`publish`](Self::publish), without those about messages.
+    /// As for [`publish`](Self::publish), without those about messages. Panics are the same.
     pub async fn set_retention(&self, stream: &str, retention: Retention) -> Result<()> {
         self.ensure_open()?;
         let stream = self.name(stream)?;
@@ -191,19 +196,8 @@ impl Streams {
         options: SubscribeOptions,
         handler: H,
     ) -> Result<Consumer> {
-        let handler = Arc::new(handler);
-        let one_by_one = batch_with_context(move |messages: Vec<Message>, context: Context| {
-            let handler = Arc::clone(&handler);
-            async move {
-                for message in messages {
-                    handler.handle(message, context.clone()).await?;
-                }
-                Ok(())
-            }
-        });
-        // A handler for one message gets one.
-        let options = options.with_max_batch(1);
-        self.start(stream, group, options, one_by_one).await
+        self.start_one_by_one(stream, group, options, handler, watch::Sender::new(false))
+            .await
     }
 
     /// Starts to work through a stream as [`subscribe`](Self::subscribe) does, with a handler that
@@ -222,7 +216,8 @@ impl Streams {
         options: SubscribeOptions,
         handler: H,
     ) -> Result<Consumer> {
-        self.start(stream, group, options, handler).await
+        self.start(stream, group, options, handler, watch::Sender::new(false))
+            .await
     }
 
     /// Takes messages of a stream as a member of a consumer group, as [`subscribe`](Self::subscribe) does,
@@ -241,12 +236,35 @@ impl Streams {
         options: SubscribeOptions,
     ) -> Result<PulledMessages> {
         options.check()?;
-        let (handler, offers) = pull::offering(&options);
+        let paused = watch::Sender::new(true);
+        let (handler, offers) = pull::offering(&options, paused.clone());
         // The time of a delivery is counted by what has offered it.
-        let mut options = options.with_handler_timeout(Duration::MAX);
-        options.starts_paused = true;
-        let consumer = self.subscribe(stream, group, options, handler).await?;
-        Ok(PulledMessages::new(consumer, offers))
+        let options = options.with_handler_timeout(Duration::MAX);
+        let consumer = self.start_one_by_one(stream, group, options, handler, paused);
+        Ok(PulledMessages::new(consumer.await?, offers))
+    }
+
+    async fn start_one_by_one(
+        &self,
+        stream: &str,
+        group: &str,
+        options: SubscribeOptions,
+        handler: impl Handler,
+        paused: watch::Sender<bool>,
+    ) -> Result<Consumer> {
+        let handler = Arc::new(handler);
+        let one_by_one = batch_with_context(move |messages: Vec<Message>, context: Context| {
+            let handler = Arc::clone(&handler);
+            async move {
+                for message in messages {
+                    handler.handle(message, context.clone()).await?;
+                }
+                Ok(())
+            }
+        });
+        // A handler for one message gets one.
+        let options = options.with_max_batch(1);
+        self.start(stream, group, options, one_by_one, paused).await
     }
 
     async fn start(
@@ -255,21 +273,13 @@ impl Streams {
         group: &str,
         options: SubscribeOptions,
         handler: impl BatchHandler,
+        paused: watch::Sender<bool>,
     ) -> Result<Consumer> {
         self.ensure_open()?;
         options.check()?;
         let key = self.own_group(stream, group)?;
         let dead_letters = match &options.dead_letter_stream {
-            Some(name) => self.name(name).map_err(|error| match error {
-                Error::InvalidName {
-                    field: "stream",
-                    source,
-                } => Error::InvalidName {
-                    field: "dead_letter_stream",
-                    source,
-                },
-                other => other,
-            })?,
+            Some(name) => self.name_in("dead_letter_stream", name)?,
             None => key.stream.dead_letter(),
         };
         if dead_letters == key.stream {
@@ -295,10 +305,15 @@ impl Streams {
             Err(Error::Full(_)) => {}
             other => other?,
         }
-        let registration = self
-            .shared
-            .poller
-            .register(consumer.clone(), options.poll_interval);
+        let shared = Arc::downgrade(&self.shared);
+        let janitor_interval = self.config.janitor_interval;
+        let keep_house = move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.keep_house(janitor_interval);
+            }
+        };
+        let poller = &self.shared.poller;
+        let registration = poller.register(consumer.clone(), options.poll_interval, keep_house);
 
         let subscription = Arc::new(Subscription {
             telemetry: GroupTelemetry::new(&consumer.group),
@@ -306,7 +321,7 @@ impl Streams {
             consumer,
             dead_letters,
             closing: Arc::new(self.shared.closing.child_token()),
-            paused: watch::Sender::new(options.starts_paused),
+            paused,
             options,
             stats: Mutex::default(),
             overdue: Overdue::default(),
@@ -355,32 +370,22 @@ impl Streams {
         if self.shared.closing.is_cancelled() {
             return Err(Error::Closed);
         }
-        let mut tasks = self.shared.housekeeping.lock();
-        let are_running =
-            |tasks: &[AbortOnDropHandle<()>; 2]| tasks.iter().all(|it| !it.is_finished());
-        if !tasks.as_ref().is_some_and(are_running) {
-            let Shared {
-                engine,
-                closing,
-                poller,
-                outages,
-                ..
-            } = &*self.shared;
-            let interval = self.config.janitor_interval;
-            let janitor = janitor::run(
-                Arc::downgrade(engine),
-                interval,
-                outages.clone(),
-                closing.clone(),
-            );
-            let polling =
-                poller
-                    .clone()
-                    .run(Arc::downgrade(engine), outages.clone(), closing.clone());
-            *tasks =
-                Some([tokio::spawn(janitor), tokio::spawn(polling)].map(AbortOnDropHandle::new));
-        }
+        self.shared.keep_house(self.config.janitor_interval);
         Ok(())
+    }
+
+    /// The full name of a stream that an option names.
+    fn name_in(&self, option: &'static str, stream: &str) -> Result<StreamName> {
+        self.name(stream).map_err(|error| match error {
+            Error::InvalidName {
+                field: "stream",
+                source,
+            } => Error::InvalidName {
+                field: option,
+                source,
+            },
+            other => other,
+        })
     }
 
     /// A group that the application makes.
@@ -396,6 +401,24 @@ impl Streams {
             stream: self.name(stream)?,
             group: GroupName::new(group)?,
         })
+    }
+}
+
+impl Shared {
+    /// Starts the tasks of the janitor and the poller, unless they run.
+    fn keep_house(&self, janitor_interval: Duration) {
+        let mut tasks = self.housekeeping.lock();
+        let are_running =
+            |tasks: &[AbortOnDropHandle<()>; 2]| tasks.iter().all(|it| !it.is_finished());
+        if self.closing.is_cancelled() || tasks.as_ref().is_some_and(are_running) {
+            return;
+        }
+        let (engine, closing) = (Arc::downgrade(&self.engine), self.closing.clone());
+        let outages = self.outages.clone();
+        let janitor = janitor::run(engine.clone(), janitor_interval, outages, closing.clone());
+        let polling = self.poller.clone();
+        let polling = polling.run(engine, self.outages.clone(), closing);
+        *tasks = Some([tokio::spawn(janitor), tokio::spawn(polling)].map(AbortOnDropHandle::new));
     }
 }
 

@@ -153,3 +153,34 @@ async fn after_a_kill_on_a_full_disk_it_opens_reads_and_writes_again_once_there_
     insert(&database).await.unwrap();
     assert_eq!(count(&database).await, stored + 1);
 }
+
+/// What could not be committed is done by the next call: else the file would count as a copy at each opening.
+#[tokio::test]
+async fn keeping_the_progress_that_found_no_room_is_done_by_the_next_call() {
+    const PROGRESS: &str = "SELECT count(*) FROM item";
+    let disk = SmallDisk::mount(4 << 20).unwrap();
+    let [path, copy] = ["test.db", "copy.db"].map(|name| disk.path().join(name));
+    let path = path.display().to_string();
+    for number in 0..2 {
+        let database = open(&path).await;
+        database.keep_progress(PROGRESS).await.unwrap();
+        insert(&database).await.unwrap();
+        database.close().await;
+        if number == 0 {
+            std::fs::copy(&path, &copy).unwrap();
+        }
+    }
+    // One that is behind what was kept.
+    std::fs::copy(&copy, &path).unwrap();
+    let database = open(&path).await;
+    assert!(database.is_copy(PROGRESS).await.unwrap());
+    disk.fill().unwrap();
+    let refused = database.keep_progress(PROGRESS).await.unwrap_err();
+    assert!(refused.is_full(), "{refused:?}");
+    disk.make_room().unwrap();
+    database.keep_progress(PROGRESS).await.unwrap();
+    database.close().await;
+    let database = open(&path).await;
+    assert!(!database.is_copy(PROGRESS).await.unwrap());
+    database.close().await;
+}

@@ -42,10 +42,14 @@ pub async fn everything_is_kept_by_default(engine: Arc<dyn Engine>) {
     assert_eq!((stats.messages, stats.oldest.unwrap().as_u64()), (201, 1));
 }
 
-/// What has passed the age goes with a later publish.
+/// What has passed the age goes with a later publish, and nothing before that.
 pub async fn trimming_by_age_removes_the_old(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(3)).await.unwrap();
+    let hour = Retention::default().with_max_age(Duration::from_secs(60 * 60));
+    streams.set_retention("s", hour).await.unwrap();
+    assert_eq!(streams.trim().await.unwrap(), 0);
+    assert_eq!(streams.stats("s").await.unwrap().messages, 3);
     let aging = streams
         .clone()
         // Longer than publishing takes on a machine with much to do: others trim as well.

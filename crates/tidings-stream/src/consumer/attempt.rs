@@ -70,8 +70,9 @@ pub(super) async fn run(
     let running = overdue.register(Arc::clone(&receipts), lease_end).await;
     // The task may have waited for its turn while closing began, or until its claims expired.
     let begun = Instant::now();
-    if subscription.closing.is_cancelled() || begun >= lease_end {
-        let is_late = begun >= lease_end;
+    let margin = margin(subscription.options.visibility_timeout);
+    let is_late = begun + margin >= lease_end;
+    if subscription.closing.is_cancelled() || is_late {
         let ends = receipts.iter().copied().map(released).collect();
         let ends = running.end(is_late, ends);
         return Ended { ends, is_late };
@@ -108,7 +109,6 @@ pub(super) async fn run(
         let telemetry = &subscription.telemetry;
         telemetry.processed(now - begun, end.error_type());
     }
-    let margin = margin(subscription.options.visibility_timeout);
     let is_late = now + margin >= lease_end;
     let messages = receipts.iter().zip(&origins);
     // Most handlers settle in no transaction, and one look is enough for all of their messages.
@@ -247,12 +247,12 @@ fn decide(
             let error = "the handler did not finish in its time".to_owned();
             retry_or_dead_letter(Duration::ZERO, Reason::Poison, error)
         }
-        // Even the last attempt is not the message's fault; the next claim counts it anyway.
+        // The message has not failed: were its last attempt counted, the next claim would take it for poison.
+        End::Abandoned | End::ClaimsExpired if is_last => Outcome::Released,
         End::Abandoned => Outcome::Retry {
             delay: Duration::ZERO,
             error: Some("the handler was dropped when its consumer closed".to_owned()),
         },
-        // Nor is this.
         End::ClaimsExpired => Outcome::Retry {
             delay: Duration::ZERO,
             error: Some(
@@ -262,7 +262,7 @@ fn decide(
     };
     let kind = match (end, &outcome) {
         (End::Abandoned, _) => Kind::Abandoned,
-        (_, Outcome::Released) => Kind::Released,
+        (End::Returned(_), Outcome::Released) => Kind::Released,
         _ => Kind::Finished,
     };
     Settling {

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidings_reconnect::Trouble;
@@ -13,6 +14,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::overdue::Reclaimed;
 use super::poller::Registration;
 use super::settler::{Ends, Settling};
+use super::time_limit::margin;
 use super::{CloseReport, EndReason, Subscription, after, attempt, overdue, settler};
 use crate::engine::wake::WakeReceiver;
 use crate::engine::{Claimed, ClaimedMessage, GroupKey, Receipt};
@@ -82,6 +84,7 @@ pub(crate) async fn run<H: BatchHandler>(
     let Dispatch {
         running, runtime, ..
     } = dispatch;
+    let unsent = runtime.ends.unsent();
     // With the last handler that has it, the queue of ends is closed.
     drop(runtime);
     running.close();
@@ -94,7 +97,6 @@ pub(crate) async fn run<H: BatchHandler>(
     keeping.abort();
     // It ends in no other way.
     drop(keeping.await);
-    let stuck = running.len() as u64;
     stop.cancel();
     let ended = if let Ok(ended) = tokio::time::timeout(GRACE, &mut settling).await {
         ended
@@ -106,7 +108,8 @@ pub(crate) async fn run<H: BatchHandler>(
         tracing::error!(%error, "the task that records how messages ended failed, their claims expire");
         CloseReport::default()
     });
-    report.abandoned += stuck;
+    // What handlers have that did not react, or came after the last end was recorded.
+    report.abandoned += subscription.overdue.in_hand() + unsent.load(Ordering::Relaxed);
     check_out(&subscription).await;
     tracing::info!(
         stream = %subscription.group().stream, group = %subscription.group().group,
@@ -186,6 +189,7 @@ impl<H: BatchHandler> Dispatch<H> {
                 break;
             }
             self.subscription.overdue.forget_late_ones();
+            registration.keep_house();
             wakes.mark_seen();
             let room = free.num_permits() * options.max_batch;
             // The store's clock for the claim starts later than this one.
@@ -197,7 +201,8 @@ impl<H: BatchHandler> Dispatch<H> {
                     claiming.worked();
                     let may_have_more = messages.len() >= room;
                     let messages = self.without_handlers(messages).await;
-                    if !messages.is_empty() && Instant::now() >= lease_end {
+                    let margin = margin(options.visibility_timeout);
+                    if !messages.is_empty() && Instant::now() + margin >= lease_end {
                         self.release_late(&messages, &mut slowness).await;
                         drop(free);
                         self.pause(&mut pause).await;

@@ -154,6 +154,13 @@ impl Overdue {
         found
     }
 
+    /// How many messages handlers have.
+    pub(super) fn in_hand(&self) -> u64 {
+        let all = self.running.lock();
+        let running = all.handlers.iter().flatten();
+        running.map(|it| it.receipts.len() as u64).sum()
+    }
+
     /// Notes that the store was asked to record late ends.
     pub(super) fn late_ones_tried(&self, messages: &[MessageId]) {
         let mut all = self.running.lock();

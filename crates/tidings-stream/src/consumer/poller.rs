@@ -5,6 +5,7 @@
 //! asks the engine for all that have asked by then.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -54,16 +55,22 @@ struct Entry {
 }
 
 /// A registered consumer. Dropping it removes the consumer.
-#[derive(Debug)]
 pub(crate) struct Registration {
     poller: Poller,
     number: u64,
     interval: Duration,
+    /// Starts the task that polls and checks in again if its runtime has ended.
+    keep_house: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Poller {
     /// Registers a consumer that is polled for at an interval while it waits.
-    pub(crate) fn register(&self, consumer: ConsumerKey, interval: Duration) -> Registration {
+    pub(crate) fn register(
+        &self,
+        consumer: ConsumerKey,
+        interval: Duration,
+        keep_house: impl Fn() + Send + Sync + 'static,
+    ) -> Registration {
         let mut registry = self.shared.registry.lock();
         let number = registry.next_number;
         registry.next_number += 1;
@@ -74,6 +81,7 @@ impl Poller {
             poller: self.clone(),
             number,
             interval,
+            keep_house: Box::new(keep_house),
         }
     }
 
@@ -172,11 +180,23 @@ impl Registration {
             // Spread, because processes may have been started together.
             let spread = 0.625 + fastrand::f64() / 4.0;
             sleep(self.interval.mul_f64(spread)).await;
+            let mut asking = pin!(self.ask());
+            let ready = loop {
+                tokio::select! {
+                    ready = &mut asking => break ready,
+                    () = sleep(self.interval) => self.keep_house(),
+                }
+            };
             // An error means that the poll failed.
-            if let Ok(true) = self.ask().await {
+            if let Ok(true) = ready {
                 return;
             }
         }
+    }
+
+    /// Lets this runtime poll and check in if the one that did so has ended.
+    pub(crate) fn keep_house(&self) {
+        (self.keep_house)();
     }
 
     /// Asks whether there is something to claim.

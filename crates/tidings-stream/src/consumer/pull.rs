@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::sleep;
 
 use super::Consumer;
@@ -21,7 +21,8 @@ use crate::{Context, Error, Handler, HandlerError, Message, Result, SubscribeOpt
 /// It claims messages while something waits for one, and only as many as its
 /// [concurrency](SubscribeOptions::with_concurrency) allows beside those that were taken and are not settled
 /// yet. What was claimed and is not taken within a quarter of the visibility timeout is given back, with its
-/// attempt not counted. The stream ends when its consumer does. Dropping it closes the consumer.
+/// attempt not counted, and nothing is claimed until something waits again. The stream ends when its consumer
+/// does. Dropping it closes the consumer.
 #[derive(Debug)]
 #[must_use = "dropping it closes its consumer"]
 pub struct PulledMessages {
@@ -186,12 +187,13 @@ impl Offer {
 /// The handler that offers its messages, and where they are offered.
 pub(crate) fn offering(
     options: &SubscribeOptions,
+    paused: watch::Sender<bool>,
 ) -> (impl Handler + use<>, mpsc::Receiver<Offer>) {
     let (sender, offers) = mpsc::channel(options.concurrency);
     let visibility = options.visibility_timeout;
     let limit = options.handler_timeout.unwrap_or(visibility);
     let handler = crate::with_context(move |message: Message, context: Context| {
-        let sender = sender.clone();
+        let (sender, paused) = (sender.clone(), paused.clone());
         async move {
             let untaken = Arc::new(Mutex::new(Some(message)));
             let working = Arc::new(Notify::new());
@@ -201,14 +203,20 @@ pub(crate) fn offering(
                 settled,
                 working: Arc::clone(&working),
             };
-            // There is room for as many as there are handlers, unless what was taken back is in the way.
-            if sender.try_send(offer).is_err() {
-                return Err(HandlerError::release());
-            }
             let closing = context.closing();
             let mut is_closing = false;
             // Before its claim has to be extended.
             let mut time = pin!(sleep(visibility / 4));
+            // There is room for as many as there are handlers, unless what was taken back is in the way.
+            let is_offered = tokio::select! {
+                biased;
+                sent = sender.send(offer) => sent.is_ok(),
+                () = closing.cancelled() => false,
+                () = &mut time => false,
+            };
+            if !is_offered {
+                return Err(HandlerError::release());
+            }
             loop {
                 tokio::select! {
                     biased;
@@ -223,10 +231,14 @@ pub(crate) fn offering(
                         }
                     }
                     () = &mut time => {
-                        return Err(match untaken.lock().take() {
-                            Some(_) => HandlerError::release(),
-                            None => HandlerError::retry_after(Duration::ZERO, "the pulled message was not settled in its time"),
-                        });
+                        let mut untaken = untaken.lock();
+                        if untaken.is_none() {
+                            return Err(HandlerError::retry_after(Duration::ZERO, "the pulled message was not settled in its time"));
+                        }
+                        // Nothing waits for messages. What does so later finds this one gone, and resumes then.
+                        paused.send_replace(true);
+                        *untaken = None;
+                        return Err(HandlerError::release());
                     }
                 }
             }

@@ -2,10 +2,12 @@
 //!
 //! A dead letter needs room in the store and an acknowledgement makes some, so one that cannot be
 //! written must not hold up the other. Everything but dead letters is recorded first. Dead letters
-//! that fail wait in a backlog and are tried again one by one.
+//! that fail wait in a backlog and are tried again one by one. Their claims are extended meanwhile: what a
+//! handler has decided is not to be handled again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -71,6 +73,8 @@ pub(super) struct Ends {
     room: Arc<Semaphore>,
     /// How many batches came after their claims had expired and are still to be recorded.
     late: watch::Sender<usize>,
+    /// How many ends came when nothing recorded them any more.
+    unsent: Arc<AtomicU64>,
 }
 
 /// The ends that one handler has left.
@@ -89,6 +93,7 @@ pub(super) fn queue() -> (Ends, mpsc::Receiver<Batch>) {
         queue: sender,
         room: Arc::new(Semaphore::new(MAX_WAITING)),
         late: watch::Sender::new(0),
+        unsent: Arc::default(),
     };
     (ends, receiver)
 }
@@ -121,6 +126,11 @@ impl Ends {
         drop(self.late.subscribe().wait_for(|late| *late == 0).await);
     }
 
+    /// How many ends came too late to be recorded, which grows.
+    pub(super) fn unsent(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.unsent)
+    }
+
     async fn enqueue(&self, ends: Vec<Settling>, tried: Option<oneshot::Sender<()>>) {
         if ends.is_empty() {
             return;
@@ -134,7 +144,9 @@ impl Ends {
         }
         let batch = Batch { ends, room, tried };
         if let Err(unsent) = self.queue.send(batch).await {
-            // Closing has counted these as abandoned; their claims run out.
+            self.unsent
+                .fetch_add(unsent.0.ends.len() as u64, Ordering::Relaxed);
+            // Their claims run out.
             for Settling { settlement, .. } in unsent.0.ends {
                 let id = settlement.receipt.id;
                 tracing::warn!(%id, "a handler returned after its consumer was closed; the message is delivered again when its claim expires");
@@ -160,6 +172,7 @@ pub(super) async fn run(
         backlog: VecDeque::new(),
         pause: FIRST_PAUSE,
         next_try: None,
+        extended_at: Instant::now(),
         ends: subscription.outages.part("recording how messages ended"),
         letters: subscription.outages.part("recording dead letters"),
     };
@@ -195,6 +208,8 @@ struct Settler<'a> {
     pause: Duration,
     /// When the backlog is tried again; `None` if there is none.
     next_try: Option<Instant>,
+    /// When the claims of the whole backlog were extended, or were all young enough.
+    extended_at: Instant,
     /// Recording anything but dead letters, and dead letters.
     ends: Part,
     letters: Part,
@@ -222,7 +237,7 @@ impl Settler<'_> {
             match self.settle(&chunk).await {
                 Ok(obeyed) => self.count(&chunk, Some(&obeyed)),
                 Err(error) if is_final(&error) => self.count(&chunk, None),
-                Err(_) => self.postpone(chunk),
+                Err(_) => self.postpone(chunk).await,
             }
         }
         for (room, tried) in waiting {
@@ -273,7 +288,11 @@ impl Settler<'_> {
         settled
     }
 
-    fn postpone(&mut self, letters: Vec<Settling>) {
+    async fn postpone(&mut self, letters: Vec<Settling>) {
+        if self.backlog.is_empty() {
+            self.extended_at = Instant::now();
+        }
+        self.extend(&letters).await;
         self.backlog.extend(letters);
         while self.backlog.len() > MAX_BACKLOG {
             if let Some(oldest) = self.backlog.pop_front() {
@@ -286,8 +305,40 @@ impl Settler<'_> {
         }
     }
 
+    /// Lets the claims of letters that wait last longer.
+    async fn extend(&self, letters: impl IntoIterator<Item = &Settling>) {
+        let Subscription {
+            engine, options, ..
+        } = self.subscription;
+        let receipts = letters.into_iter().map(|it| it.settlement.receipt);
+        let receipts = receipts.collect();
+        let extending = engine.extend(
+            self.subscription.group(),
+            receipts,
+            options.visibility_timeout,
+        );
+        // What other claims have taken is refused when it is tried again.
+        match self.give_up.run_until_cancelled(extending).await {
+            Some(Ok(_)) => self.subscription.extending.lock().worked(),
+            Some(Err(error)) if !is_final(&error) => {
+                self.subscription.extending.lock().failed(&error);
+            }
+            _ => {}
+        }
+    }
+
+    /// The longest pause between attempts on the backlog, in which no claim expires.
+    fn last_pause(&self) -> Duration {
+        LAST_PAUSE.min(self.subscription.options.visibility_timeout / 3)
+    }
+
     /// Tries the backlog one by one, up to the first that fails, which goes to the end.
     async fn try_backlog(&mut self) {
+        let now = Instant::now();
+        if now - self.extended_at >= self.subscription.options.visibility_timeout / 3 {
+            self.extended_at = now;
+            self.extend(&self.backlog).await;
+        }
         while let Some(letter) = self.backlog.pop_front() {
             let letter = [letter];
             match self.settle(&letter).await {
@@ -298,7 +349,7 @@ impl Settler<'_> {
                 Err(error) if is_final(&error) => self.count(&letter, None),
                 Err(_) => {
                     self.backlog.extend(letter);
-                    self.pause = (self.pause * 2).min(LAST_PAUSE);
+                    self.pause = (self.pause * 2).min(self.last_pause());
                     self.next_try = Some(Instant::now() + self.pause);
                     return;
                 }

@@ -20,7 +20,7 @@ pub(super) enum Over {
 }
 
 /// Ends when the handler's time is up, and extends its claims until then if the time is longer than
-/// they last. It ends before the claims do, also if the store does not reply.
+/// they still last. It ends before the claims do, also if the store does not reply.
 pub(super) async fn watch(
     subscription: &Subscription,
     running: &Registered<'_>,
@@ -29,15 +29,15 @@ pub(super) async fn watch(
 ) -> Over {
     let visibility = subscription.options.visibility_timeout;
     let margin = margin(visibility);
-    let limit = subscription.options.handler_timeout;
-    let Some(limit) = limit.filter(|limit| *limit > visibility.saturating_sub(margin)) else {
-        let limit = limit.unwrap_or(Duration::MAX);
-        tokio::select! {
-            () = sleep_until(lease_end - margin) => {}
-            () = sleep(limit) => {}
-        }
+    let left = (lease_end - margin).saturating_duration_since(Instant::now());
+    let usual = visibility.saturating_sub(margin);
+    // What a claim has taken of its time is not missed if it is little.
+    let by_default = if left + margin < usual { usual } else { left };
+    let limit = subscription.options.handler_timeout.unwrap_or(by_default);
+    if limit <= left {
+        sleep(limit).await;
         return Over::TimedOut;
-    };
+    }
     let mut time_is_up = pin!(sleep(limit));
     let mut lease_end = lease_end;
     // A third of the way through, so that two extensions may fail before the claim expires.

@@ -80,10 +80,14 @@ impl Engine for MemoryEngine {
     }
 
     async fn set_retention(&self, stream: &StreamName, retention: Retention) -> Result<()> {
-        let mut streams = self.streams.lock();
-        let stream = streams.entry(stream.clone()).or_default();
-        stream.retention = retention;
-        stream.trim();
+        {
+            let mut streams = self.streams.lock();
+            let stream = streams.entry(stream.clone()).or_default();
+            stream.retention = retention;
+            stream.trim();
+        }
+        // What is trimmed may have had an ordering key.
+        self.wakes.wake(stream);
         Ok(())
     }
 
@@ -230,10 +234,14 @@ impl Engine for MemoryEngine {
 
     async fn trim(&self) -> Result<u64> {
         let mut streams = self.streams.lock();
-        let trimmed = streams.values_mut().map(|stream| {
+        let trimmed = streams.iter_mut().map(|(name, stream)| {
             stream.log.forget_expired_keys();
             stream.groups.values_mut().for_each(Group::forget_the_gone);
-            stream.trim()
+            let removed = stream.trim();
+            if removed > 0 {
+                self.wakes.wake(name);
+            }
+            removed
         });
         Ok(trimmed.sum())
     }

@@ -109,7 +109,7 @@ impl SqliteEngine {
 ///
 /// # Errors
 ///
-/// [`Error::TooLarge`] for a message, [`Error::Full`] or [`Error::Backend`] when SQLite fails. Roll
+/// [`Error::TooLarge`] and [`Error::InvalidOption`] for a message, [`Error::Full`] or [`Error::Backend`] when SQLite fails. Roll
 /// back then.
 pub fn publish_in(
     transaction: &Transaction<'_>,
@@ -141,10 +141,13 @@ impl Engine for SqliteEngine {
     }
 
     async fn set_retention(&self, stream: &StreamName, retention: Retention) -> Result<(), Error> {
-        let stream = stream.clone();
+        let name = stream.clone();
         self.database
-            .write(move |tx| append::set_retention(tx, &stream, retention))
-            .await
+            .write(move |tx| append::set_retention(tx, &name, retention))
+            .await?;
+        // What is trimmed may have had an ordering key.
+        self.wakes.wake(stream);
+        Ok(())
     }
 
     async fn open_group(&self, key: &GroupKey, start: StartFrom) -> Result<(), Error> {
@@ -187,7 +190,13 @@ impl Engine for SqliteEngine {
             return Ok(false);
         };
         self.wakes.wake(stream);
-        self.remove_hidden(stream_id).await?;
+        // It is deleted, and what is left of it is out of reach.
+        if let Err(error) = self.remove_hidden(stream_id).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error, %stream,
+                "cannot remove all messages of a deleted stream, leaving the rest to the next trimming"
+            );
+        }
         Ok(true)
     }
 
@@ -263,10 +272,16 @@ impl Engine for SqliteEngine {
         while self.database.write_relaxed(forget).await? >= trim::CHUNK {}
         self.database.write_relaxed(member::forget_the_gone).await?;
         let bounded = self.database.read(trim::bounded_streams).await?;
-        let trimmed = trim_all(bounded, |stream_id| {
-            let stream_id = *stream_id;
+        let trimmed = trim_all(bounded, |(stream_id, name)| {
+            let (stream_id, name) = (*stream_id, name.clone());
             let trim = move |tx: &Transaction<'_>| trim::trim_by_id(tx, stream_id);
-            self.database.write_relaxed(trim)
+            async move {
+                let removed = self.database.write_relaxed(trim).await?;
+                if removed > 0 {
+                    self.wakes.wake(&name);
+                }
+                Ok(removed)
+            }
         });
         trimmed.await
     }

@@ -6,16 +6,20 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Streams;
 use crate::dead_letter;
-use crate::engine::{self, ClaimedMessage, ConsumerKey, GroupKey, Outcome, Receipt, Settlement};
+use crate::engine::{
+    self, ClaimedMessage, ConsumerKey, Engine, GroupKey, Outcome, Receipt, Settlement,
+};
 use crate::{Error, Headers, Message, MessageId, Result, StartFrom, StreamName};
 
-/// Letters that are moved at a time.
+/// Letters that are claimed at a time.
 const BATCH: u64 = 100;
 
-/// Letters that are given back at a time.
-const MAX_RELEASED: usize = 1000;
+/// Letters whose claims are extended, or ended, at a time.
+const MAX_SETTLED: usize = 1000;
 
 /// How long a letter stays claimed if this process dies before it has moved it.
 const VISIBILITY: Duration = Duration::from_secs(30);
@@ -110,16 +114,24 @@ impl Streams {
     /// [`Error::InvalidOption`] when the target is the dead-letter stream itself, or when there is no target
     /// and there are messages of which none says which stream it came from. This changes nothing.
     ///
-    /// [`Error::InvalidName`], [`Error::Closed`], [`Error::Full`] or [`Error::Backend`] from the store. What
-    /// had been moved by then stays moved; calling again continues.
+    /// [`Error::InvalidName`], [`Error::Closed`], [`Error::Full`], [`Error::OutcomeUnknown`] or
+    /// [`Error::Backend`] from the store. What had been moved by then stays moved; calling again continues, half
+    /// a minute later if the store cannot be told at once.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future stops after some letters; calling again continues, with up to 100 of them, and
     /// those that a filter has left, half a minute later.
+    ///
+    /// # Panics
+    ///
+    /// When called outside a Tokio runtime.
     pub async fn redrive(&self, dead_letters: &str, options: Redrive) -> Result<Redriven> {
         self.ensure_open()?;
-        let target = options.target.map(|name| self.name(&name)).transpose()?;
+        let target = options.target.as_deref();
+        let target = target
+            .map(|name| self.name_in("target", name))
+            .transpose()?;
         let group = self.group(dead_letters, engine::REDRIVE_GROUP)?;
         if target.as_ref() == Some(&group.stream) {
             return Err(Error::InvalidOption {
@@ -147,56 +159,20 @@ impl Streams {
             group: group.clone(),
             consumer: engine::REDRIVE_GROUP.into(),
         };
-        // What is moved in a second at most, so that no claim expires meanwhile.
-        let batch = options
-            .rate
-            .map_or(BATCH, |rate| BATCH.min(rate.get().into()));
-        let mut done = Redriven::default();
-        // What stays, with the claims that keep it from coming again meanwhile.
-        let mut staying: BTreeMap<MessageId, Receipt> = BTreeMap::new();
-        while done.moved + done.skipped < options.limit {
-            let room = batch.min(options.limit - done.moved - done.skipped);
-            let room = usize::try_from(room).unwrap_or(usize::MAX);
-            let claimed = store
-                .claim(&consumer, room, VISIBILITY.into())
-                .await?
-                .messages;
-            if claimed.iter().all(|letter| Some(letter.message.id) > end) {
-                staying.extend(claimed.iter().map(|it| (it.message.id, it.receipt)));
-                break;
-            }
-            let is_wanted = |letter: &ClaimedMessage| {
-                Some(letter.message.id) <= end && (options.is_wanted)(&letter.message)
-            };
-            let (wanted, others): (Vec<_>, Vec<_>) = claimed.into_iter().partition(is_wanted);
-            staying.extend(others.iter().map(|it| (it.message.id, it.receipt)));
-            let settlements = wanted.iter().map(|letter| Settlement {
-                receipt: letter.receipt,
-                outcome: fate(letter, &group, target.as_ref()),
-            });
-            let settlements: Arc<[Settlement]> = settlements.collect();
-            let obeyed = store.settle(&group, Arc::clone(&settlements)).await?;
-            let mut moved: u32 = 0;
-            for (settlement, _) in settlements.iter().zip(obeyed).filter(|(_, obeyed)| *obeyed) {
-                match settlement.outcome {
-                    Outcome::Dead { .. } => moved += 1,
-                    _ => done.skipped += 1,
-                }
-            }
-            done.moved += u64::from(moved);
-            if let Some(rate) = options.rate {
-                tokio::time::sleep(Duration::from_secs(1) * moved / rate.get()).await;
-            }
-        }
-        let staying: Vec<Receipt> = staying.into_values().collect();
-        for receipts in staying.chunks(MAX_RELEASED) {
-            let released = receipts.iter().map(|receipt| Settlement {
-                receipt: *receipt,
-                outcome: Outcome::Released,
-            });
-            store.settle(&group, released.collect()).await?;
-        }
-        Ok(done)
+        let mut redriving = Redriving {
+            store: store.as_ref(),
+            consumer,
+            end,
+            target,
+            done: Redriven::default(),
+            held: BTreeMap::new(),
+            extended_at: Instant::now(),
+        };
+        let moved = redriving.run(&options).await;
+        let released = redriving.release().await;
+        moved?;
+        released?;
+        Ok(redriving.done)
     }
 
     /// Whether one of the messages up to `end` says which stream it came from, or may do so because it
@@ -216,6 +192,108 @@ impl Streams {
             }
         }
         Ok(false)
+    }
+}
+
+/// A redrive under way.
+struct Redriving<'a> {
+    store: &'a dyn Engine,
+    consumer: ConsumerKey,
+    /// The newest letter that it may bring back.
+    end: Option<MessageId>,
+    target: Option<StreamName>,
+    done: Redriven,
+    /// The claims of what is still to be moved and of what stays, which would come again otherwise.
+    held: BTreeMap<MessageId, Receipt>,
+    extended_at: Instant,
+}
+
+impl Redriving<'_> {
+    async fn run(&mut self, options: &Redrive) -> Result<()> {
+        while self.room(options) > 0 {
+            self.extend_if_old().await?;
+            let room = usize::try_from(self.room(options).min(BATCH)).unwrap_or(usize::MAX);
+            let claiming = self.store.claim(&self.consumer, room, VISIBILITY.into());
+            let claimed = claiming.await?.messages;
+            let receipts = claimed.iter().map(|it| (it.message.id, it.receipt));
+            self.held.extend(receipts);
+            if claimed.iter().all(|it| Some(it.message.id) > self.end) {
+                return Ok(());
+            }
+            let is_wanted = |letter: &&ClaimedMessage| {
+                Some(letter.message.id) <= self.end && (options.is_wanted)(&letter.message)
+            };
+            let wanted: Vec<_> = claimed.iter().filter(is_wanted).collect();
+            // No more than in a second, so that claims are extended in time.
+            let at_once = options.rate.map_or(u32::MAX, NonZeroU32::get);
+            let at_once = usize::try_from(at_once).unwrap_or(usize::MAX);
+            for letters in wanted.chunks(at_once) {
+                self.extend_if_old().await?;
+                let moved = self.bring_back(letters).await?;
+                if let Some(rate) = options.rate {
+                    tokio::time::sleep(Duration::from_secs(1) * moved / rate.get()).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many letters it may still bring back or skip.
+    fn room(&self, options: &Redrive) -> u64 {
+        options.limit - self.done.moved - self.done.skipped
+    }
+
+    /// Moves letters, and returns how many it has moved.
+    async fn bring_back(&mut self, letters: &[&ClaimedMessage]) -> Result<u32> {
+        let group = &self.consumer.group;
+        let settlements = letters.iter().map(|letter| Settlement {
+            receipt: letter.receipt,
+            outcome: fate(letter, group, self.target.as_ref()),
+        });
+        let settlements: Arc<[Settlement]> = settlements.collect();
+        let settling = self.store.settle(group, Arc::clone(&settlements));
+        let obeyed = settling.await?;
+        let mut moved: u32 = 0;
+        for (settlement, obeyed) in settlements.iter().zip(obeyed) {
+            self.held.remove(&settlement.receipt.id);
+            match settlement.outcome {
+                _ if !obeyed => {}
+                Outcome::Dead { .. } => moved += 1,
+                _ => self.done.skipped += 1,
+            }
+        }
+        self.done.moved += u64::from(moved);
+        Ok(moved)
+    }
+
+    /// Lets no claim expire.
+    async fn extend_if_old(&mut self) -> Result<()> {
+        if self.extended_at.elapsed() < VISIBILITY / 3 {
+            return Ok(());
+        }
+        self.extended_at = Instant::now();
+        let receipts: Vec<Receipt> = self.held.values().copied().collect();
+        for receipts in receipts.chunks(MAX_SETTLED) {
+            let group = &self.consumer.group;
+            self.store
+                .extend(group, receipts.into(), VISIBILITY)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Gives back what it holds.
+    async fn release(&mut self) -> Result<()> {
+        let receipts: Vec<Receipt> = std::mem::take(&mut self.held).into_values().collect();
+        for receipts in receipts.chunks(MAX_SETTLED) {
+            let released = receipts.iter().map(|receipt| Settlement {
+                receipt: *receipt,
+                outcome: Outcome::Released,
+            });
+            let group = &self.consumer.group;
+            self.store.settle(group, released.collect()).await?;
+        }
+        Ok(())
     }
 }
 

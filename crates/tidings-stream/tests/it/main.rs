@@ -11,6 +11,7 @@
 
 mod checker;
 mod children;
+mod claims;
 mod conformance;
 mod consumer;
 mod database;

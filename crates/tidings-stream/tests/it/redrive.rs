@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -117,7 +117,12 @@ async fn what_cannot_be_read_does_not_stop_a_redrive() {
 #[tokio::test(start_paused = true)]
 async fn a_redrive_keeps_to_its_rate() {
     let streams = Streams::new(Arc::new(MemoryEngine::new()), ServiceConfig::default());
-    for (rate, letters, seconds) in [(10, 50, 5.0), (1000, 250, 0.25), (7, 21, 3.0)] {
+    for (rate, letters, seconds) in [
+        (10, 50, 5.0),
+        (1000, 250, 0.25),
+        (7, 21, 3.0),
+        (1, 60, 60.0),
+    ] {
         let publishing = streams.publish_batch("s.dead", numbered(letters));
         publishing.await.unwrap();
         let redrive = Redrive::default()
@@ -157,4 +162,83 @@ async fn letters_that_arrive_during_a_redrive_are_left_for_the_next() {
     assert_eq!(redriven.unwrap().moved, 20);
     let redriven = streams.redrive("s.dead", slowly).await.unwrap();
     assert_eq!(redriven.moved, 5);
+}
+
+/// Takes long for each claim, and counts them.
+#[derive(Debug, Default)]
+struct SlowClaims(AtomicU64);
+
+#[async_trait]
+impl Hook for SlowClaims {
+    async fn after(&self, call: &'static str) {
+        if call == "claim" {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(VISIBILITY / 3).await;
+        }
+    }
+}
+
+/// What a filter leaves does not come again meanwhile, however long it takes to get past it.
+#[tokio::test(start_paused = true)]
+async fn a_redrive_with_a_filter_gets_past_what_stays() {
+    for rate in [None, NonZeroU32::new(1)] {
+        let engine = Wrapped::new(SlowClaims::default());
+        let streams = Streams::new(engine.clone(), ServiceConfig::default());
+        let publishing = streams.publish_batch("s.dead", numbered(600));
+        publishing.await.unwrap();
+        let mut redrive = Redrive::default()
+            .with_target("t")
+            .with_filter(|letter| letter.id.as_u64() > 590);
+        if let Some(rate) = rate {
+            redrive = redrive.with_rate(rate);
+        }
+        let redriving = streams.redrive("s.dead", redrive);
+        let redriven = tokio::time::timeout(VISIBILITY * 100, redriving).await;
+        assert_eq!(redriven.unwrap().unwrap().moved, 10);
+        assert_eq!(engine.hook.0.load(Ordering::Relaxed), 7);
+        // The others can be brought back at once.
+        let redriven = streams.redrive("s.dead", Redrive::default().with_target("t"));
+        assert_eq!(redriven.await.unwrap().moved, 590);
+    }
+}
+
+/// Refuses the first settlement.
+#[derive(Debug, Default)]
+struct Refused(AtomicBool);
+
+#[async_trait]
+impl Hook for Refused {
+    async fn before(&self, call: &'static str, _: usize) -> Result<(), Error> {
+        if call == "settle" && !self.0.swap(true, Ordering::Relaxed) {
+            return Err(Error::backend(std::io::Error::other("away")));
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_redrive_that_failed_continues_when_it_is_called_again() {
+    let streams = Streams::new(Wrapped::new(Refused::default()), ServiceConfig::default());
+    let publishing = streams.publish_batch("s.dead", numbered(5));
+    publishing.await.unwrap();
+    let redrive = Redrive::default().with_target("t");
+    let failed = streams.redrive("s.dead", redrive.clone()).await;
+    assert!(matches!(failed, Err(Error::Backend(_))), "{failed:?}");
+    let redriven = streams.redrive("s.dead", redrive).await.unwrap();
+    assert_eq!(redriven.moved, 5);
+}
+
+#[tokio::test]
+async fn a_redrive_names_the_option_that_is_no_name() {
+    let streams = Streams::new(Arc::new(MemoryEngine::new()), ServiceConfig::default());
+    let redrive = Redrive::default().with_target("x".repeat(300));
+    let error = streams.redrive("s.dead", redrive).await.unwrap_err();
+    let is_target = matches!(
+        error,
+        Error::InvalidName {
+            field: "target",
+            ..
+        }
+    );
+    assert!(is_target, "{error:?}");
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_sqlite::{Database, Options};
-use tidings_stream::engine::{ConsumerKey, Engine, GroupKey, Outcome, Settlement};
+use tidings_stream::engine::{
+    ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Outcome, Settlement,
+};
 use tidings_stream::sqlite::{SqliteEngine, publish_in};
 use tidings_stream::{
     Context, Error, GroupName, Handler, HandlerError, Message, NewMessage, Retention,
@@ -14,6 +16,9 @@ use tidings_stream::{
 use tokio::sync::mpsc;
 
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Between two looks at what may have happened.
+const SHORT: Duration = Duration::from_millis(100);
 
 fn open_database(folder: &Path) -> Database {
     Database::open(folder.join("test.db"), &Options::default()).unwrap()
@@ -374,4 +379,125 @@ async fn a_batch_that_does_not_fit_is_refused_as_a_whole() {
     assert_eq!(streams.stats("s").await.unwrap().messages, 3);
     let ids = streams.publish_batch("s", numbered(3)).await.unwrap();
     assert_eq!(ids[0].as_u64(), 4);
+}
+
+async fn execute(database: &Database, statements: &'static str) {
+    let executing = database.write(move |tx| {
+        tx.execute_batch(statements)?;
+        Ok::<_, Error>(())
+    });
+    executing.await.unwrap();
+}
+
+/// Neither a publish key nor a member outlives its time because the clock was ahead in the run before.
+#[tokio::test]
+async fn a_clock_that_was_set_back_keeps_no_key_and_no_member() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let (database, streams) = open_streams(folder.path()).await;
+        let keyed = NewMessage::new("").with_publish_key("key", Duration::from_secs(60));
+        streams.publish("s", keyed).await.unwrap();
+        streams
+            .create_group("s", "g", StartFrom::Earliest)
+            .await
+            .unwrap();
+        let ahead = "UPDATE stream_publish_key SET expires = expires + 365 * 24 * 3600000;
+            INSERT INTO stream_member SELECT group_id, 'gone', 1 << 60 FROM stream_group";
+        execute(&database, ahead).await;
+        database.close().await;
+    }
+    let (database, streams) = open_streams(folder.path()).await;
+    assert!(streams.members("s", "g").await.unwrap().is_empty());
+    let expires = database.read::<i64, Error, _>(|connection| {
+        let expires = "SELECT max(expires) - unixepoch() * 1000 FROM stream_publish_key";
+        Ok(connection.query_row(expires, [], |row| row.get(0))?)
+    });
+    let expires = expires.await.unwrap();
+    assert!(expires < 31 * 24 * 3_600_000, "{expires}");
+}
+
+/// A message whose row is broken is held back, whether it is new or comes again, and stops no other. It comes,
+/// with no attempt counted, once it can be read.
+#[tokio::test]
+async fn a_message_that_cannot_be_read_stops_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, streams) = open_streams(folder.path()).await;
+    let engine = SqliteEngine::open(database.clone()).await.unwrap();
+    for (group, in_key_order) in [("g", false), ("ordered", true)] {
+        let key = GroupKey {
+            stream: streams.name("s").unwrap(),
+            group: GroupName::new(group).unwrap(),
+        };
+        engine.open_group(&key, StartFrom::Latest).await.unwrap();
+        let consumer = ConsumerKey {
+            group: key.clone(),
+            consumer: "c".into(),
+        };
+        streams.publish_batch("s", numbered(3)).await.unwrap();
+        let claim = async || {
+            let mut options = ClaimOptions::from(NEVER);
+            options.in_key_order = in_key_order;
+            engine.claim(&consumer, 10, options).await.unwrap()
+        };
+        let seen = |claimed: &Claimed| {
+            let messages = claimed.messages.iter();
+            let seen = messages.map(|it| (it.message.payload.clone(), it.message.attempt));
+            seen.collect::<Vec<_>>()
+        };
+        let release = async |claimed: &Claimed| {
+            let released = claimed.messages.iter().map(|it| Settlement {
+                receipt: it.receipt,
+                outcome: Outcome::Released,
+            });
+            engine.settle(&key, released.collect()).await.unwrap();
+        };
+        let second_of_three = "UPDATE stream_message SET headers = 'broken'
+            WHERE key = (SELECT max(key) - 1 FROM stream_message)";
+        let repair = "UPDATE stream_message SET headers = NULL";
+        for _ in ["new", "again"] {
+            execute(&database, second_of_three).await;
+            let claimed = claim().await;
+            assert_eq!(seen(&claimed), [("1".into(), 1), ("3".into(), 1)]);
+            assert!(claimed.next_due.unwrap() <= Duration::from_secs(5));
+            execute(&database, repair).await;
+            release(&claimed).await;
+            let mut all = Vec::new();
+            while all.len() < 3 {
+                let claimed = claim().await;
+                tokio::time::sleep(claimed.next_due.unwrap_or_default().min(SHORT)).await;
+                all.extend(claimed.messages);
+            }
+            let mut all = Claimed {
+                messages: all,
+                next_due: None,
+            };
+            all.messages.sort_by_key(|it| it.message.id);
+            assert_eq!(
+                seen(&all),
+                [("1".into(), 1), ("2".into(), 1), ("3".into(), 1)]
+            );
+            release(&all).await;
+        }
+    }
+}
+
+/// A stream is deleted once it is out of sight, whether or not its messages can be removed at once.
+#[tokio::test]
+async fn a_stream_whose_messages_cannot_be_removed_yet_is_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, streams) = open_streams(folder.path()).await;
+    streams.publish_batch("s", numbered(5)).await.unwrap();
+    let trouble = "CREATE TRIGGER trouble BEFORE DELETE ON stream_message
+        BEGIN SELECT RAISE(ABORT, 'broken'); END;";
+    execute(&database, trouble).await;
+    assert!(streams.delete_stream("s").await.unwrap());
+    assert!(streams.list().await.unwrap().is_empty());
+    assert!(!streams.delete_stream("s").await.unwrap());
+    execute(&database, "DROP TRIGGER trouble").await;
+    streams.trim().await.unwrap();
+    let left = database.read::<i64, Error, _>(|connection| {
+        let left = "SELECT count(*) FROM stream_message";
+        Ok(connection.query_row(left, [], |row| row.get(0))?)
+    });
+    assert_eq!(left.await.unwrap(), 0);
 }

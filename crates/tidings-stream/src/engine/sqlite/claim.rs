@@ -23,6 +23,10 @@ const EXPECTED: usize = 1024;
 /// read.
 const MAX_BYTES: usize = 4 << 20;
 
+/// How long a message that cannot be read waits, in milliseconds: the shortest and the longest time.
+const FIRST_PAUSE: i64 = 1000;
+const LAST_PAUSE: i64 = 60 * 60 * 1000;
+
 /// Claims what comes again and is due, then new messages.
 pub(super) fn claim(
     transaction: &Transaction<'_>,
@@ -70,6 +74,10 @@ pub(super) fn claim(
     })
 }
 
+/// A message that may be claimed again: its number and attempts, the error of the last one, its ordering key, and
+/// for how long it has waited.
+type Due = (i64, u32, Option<String>, Option<String>, i64);
+
 struct Claiming<'a> {
     transaction: &'a Transaction<'a>,
     stream: &'a StreamName,
@@ -102,10 +110,10 @@ impl Claiming<'_> {
 
     /// Claims messages that come again: they were given back, or their claim has expired.
     fn take_due(&mut self, max: usize) -> Result<()> {
-        let due: Vec<(i64, u32, Option<String>, Option<String>)> = self
+        let due: Vec<Due> = self
             .transaction
             .prepare_cached(
-                "SELECT number, attempts, last_error, ordering_key FROM stream_retry
+                "SELECT number, attempts, last_error, ordering_key, delay FROM stream_retry
                  WHERE group_id = ?1 AND due <= ?2 ORDER BY due, number LIMIT ?3",
             )?
             .query_map(
@@ -114,10 +122,10 @@ impl Claiming<'_> {
                     self.now,
                     i64::try_from(max).unwrap_or(i64::MAX)
                 ],
-                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+                |row| row.try_into(),
             )?
             .collect::<Result<_, _>>()?;
-        for (number, attempts, last_error, key) in due {
+        for (number, attempts, last_error, key, delay) in due {
             if self.is_full() {
                 break;
             }
@@ -135,6 +143,13 @@ impl Claiming<'_> {
                 )?;
                 self.lost += 1;
                 continue;
+            };
+            let message = match message {
+                Ok(message) => message,
+                Err(error) => {
+                    self.hold_back(number, delay, &error)?;
+                    continue;
+                }
             };
             let attempt = attempts.saturating_add(1);
             self.transaction
@@ -182,14 +197,23 @@ impl Claiming<'_> {
         let mut rows = statement.query([schema::key(stream_id, lo), schema::key(stream_id, hi)])?;
         let begun = self.messages.len();
         while self.messages.len() < max && !self.is_full() && self.held_back < MAX_HELD_BACK {
-            let message = rows.next()?.map(|row| content::read(row, self.stream));
-            let message = message.transpose()?;
-            let id = message.as_ref().map(|message| message.id.as_u64());
-            let number = id.map_or(hi + 1, u64::cast_signed);
+            let row = rows.next()?;
+            let number = match row {
+                Some(row) => content::number(row)?,
+                None => hi + 1,
+            };
             // What lies between was trimmed or deleted before the group had come to it.
             self.lost += number - 1 - self.cursor;
             self.cursor = number.min(hi);
-            let Some(message) = message else { break };
+            let Some(row) = row else { break };
+            let message = match content::read(row, self.stream) {
+                Ok(message) => message,
+                Err(error) => {
+                    self.hold_back(number, 0, &error)?;
+                    self.held_back += 1;
+                    continue;
+                }
+            };
             if in_key_order && !self.take_key(&message)? {
                 self.held_back += 1;
                 self.bytes += message.payload.len();
@@ -250,6 +274,31 @@ impl Claiming<'_> {
                 key
             ])?;
         Ok(!is_held_back)
+    }
+
+    /// Lets a message that cannot be read wait, for a second at first and then each time twice as long, up to an
+    /// hour. Its attempts do not count.
+    fn hold_back(&self, number: i64, delay: i64, error: &Error) -> Result<()> {
+        let pause = delay.saturating_mul(2).clamp(FIRST_PAUSE, LAST_PAUSE);
+        tracing::error!(
+            stream = %self.stream, id = number, pause, error = error as &dyn std::error::Error,
+            "a message cannot be read, holding it back"
+        );
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO stream_retry (group_id, number, due, delay, attempts, since)
+                 VALUES (?1, ?2, ?3, ?4, 0, ?5)
+                 ON CONFLICT DO UPDATE SET due = excluded.due, delay = excluded.delay,
+                     claim = NULL, consumer = NULL",
+            )?
+            .execute(params![
+                self.group.group_id,
+                number,
+                self.now.saturating_add(pause),
+                pause,
+                self.now
+            ])?;
+        Ok(())
     }
 
     /// How many messages may be claimed if so many may be at a time.

@@ -17,7 +17,7 @@ pub(super) const CONTENT_COLUMNS: &str = "key, created_at, headers, payload";
 
 /// Reads a message from the [`CONTENT_COLUMNS`].
 pub(super) fn read(row: &Row<'_>, stream: &StreamName) -> Result<Message> {
-    let number = row.get::<_, i64>(0)? & schema::MAX_NUMBER;
+    let number = number(row)?;
     let headers: Option<String> = row.get(2)?;
     let headers = headers.as_deref().map(str::as_bytes);
     let payload: Vec<u8> = row.get(3)?;
@@ -30,18 +30,23 @@ pub(super) fn read(row: &Row<'_>, stream: &StreamName) -> Result<Message> {
     )
 }
 
-/// Reads one message; `None` when it is gone.
+/// Reads the number of a message from the [`CONTENT_COLUMNS`].
+pub(super) fn number(row: &Row<'_>) -> Result<i64> {
+    Ok(row.get::<_, i64>(0)? & schema::MAX_NUMBER)
+}
+
+/// Reads one message; `None` when it is gone, and an error inside when it cannot be read.
 pub(super) fn find(
     connection: &Connection,
     stream: &StreamName,
     stream_id: i64,
     number: i64,
-) -> Result<Option<Message>> {
+) -> Result<Option<Result<Message>>> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {CONTENT_COLUMNS} FROM stream_message WHERE key = ?1"
     ))?;
     let mut rows = statement.query([schema::key(stream_id, number)])?;
-    rows.next()?.map(|row| read(row, stream)).transpose()
+    Ok(rows.next()?.map(|row| read(row, stream)))
 }
 
 /// How long ago a message was appended, or the first one that is kept after it.

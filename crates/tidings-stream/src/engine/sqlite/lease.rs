@@ -6,8 +6,9 @@ use rusqlite::{Connection, Params, Row, Transaction, params};
 
 use super::clock;
 use super::schema::HELD_BACK;
-use crate::Result;
 use crate::engine::settled_bits::SettledBits;
+use crate::engine::time;
+use crate::{MAX_PUBLISH_KEY_WINDOW, Result};
 
 /// A row of `stream_lease`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,8 +189,8 @@ fn length(lo: i64, hi: i64) -> usize {
     usize::try_from(hi.saturating_sub(lo).saturating_add(1)).unwrap_or(0)
 }
 
-/// Ends every claim, because no consumer is left to settle it, and lets no message wait longer than its
-/// delay, whatever the clock says now.
+/// Ends every claim, because no consumer is left to settle it, and lets nothing wait longer than its delay or
+/// window, whatever the clock says now.
 pub(super) fn bring_back_all(transaction: &Transaction<'_>) -> Result<()> {
     let now = clock::now();
     for lease in Lease::select(transaction, "true", [])? {
@@ -204,6 +205,13 @@ pub(super) fn bring_back_all(transaction: &Transaction<'_>) -> Result<()> {
         "UPDATE stream_retry SET due = ?1 + delay WHERE due > ?1 + delay",
         [now],
     )?;
+    // Else a key would stay in use after its window, and a consumer a member.
+    let last = now.saturating_add(time::millis(MAX_PUBLISH_KEY_WINDOW));
+    transaction.execute(
+        "UPDATE stream_publish_key SET expires = ?1 WHERE expires > ?1",
+        [last],
+    )?;
+    transaction.execute("DELETE FROM stream_member", [])?;
     if recovered > 0 {
         tracing::info!(
             messages = recovered,

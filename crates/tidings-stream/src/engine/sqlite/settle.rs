@@ -242,7 +242,7 @@ impl Settling<'_> {
             ..
         } = self.group;
         let message = content::find(self.transaction, self.stream, stream_id, number)?;
-        let Some(message) = message else {
+        let Some(message) = message.transpose()? else {
             group::count_lost(self.transaction, group_id, 1)?;
             return Ok(false);
         };

@@ -8,20 +8,25 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::lease::Lease;
 use super::schema::{STREAM_COLUMNS, StreamRow};
 use super::{clock, lease, schema};
-use crate::Result;
 use crate::engine::{REDRIVE_GROUP, trim_round};
+use crate::{Result, StreamName};
 
 /// Most messages that one call removes, to keep transactions short.
 pub(super) const CHUNK: i64 = trim_round::CHUNK.cast_signed();
 
-/// The ids of the streams that have a bound.
-pub(super) fn bounded_streams(connection: &Connection) -> Result<Vec<i64>> {
+/// The ids and names of the streams that have a bound.
+pub(super) fn bounded_streams(connection: &Connection) -> Result<Vec<(i64, StreamName)>> {
     let mut statement = connection.prepare_cached(
-        "SELECT stream_id FROM stream
-         WHERE (max_len IS NOT NULL OR max_age IS NOT NULL) AND tail <= head",
+        "SELECT stream_id, name FROM stream
+         WHERE (max_len IS NOT NULL OR max_age IS NOT NULL) AND tail <= head AND name >= ' '",
     )?;
-    let ids = statement.query_map([], |row| row.get(0))?;
-    Ok(ids.collect::<Result<_, _>>()?)
+    let streams = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+    streams
+        .map(|stream| {
+            let (stream_id, name) = stream?;
+            Ok((stream_id, name.parse()?))
+        })
+        .collect()
 }
 
 /// Removes up to a chunk of one stream, and returns how many messages that was.
