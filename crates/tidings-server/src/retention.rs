@@ -139,7 +139,7 @@ mod tests {
         let records = Turns::default();
         let work = async {
             records.give(&turn_of("other"));
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         let done = in_turn(&records, &turn_of("first"), work).await;
         assert!(!done.unwrap());
