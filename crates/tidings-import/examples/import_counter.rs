@@ -7,7 +7,7 @@
 
 use std::error::Error;
 
-use tidings_import::{Part, Source, Table, run};
+use tidings_import::{Part, Source, Table, copy};
 use tidings_postgres::Config;
 use tidings_sqlite::{Database, Error as SqliteError, Options};
 
@@ -46,7 +46,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     .await?;
 
     let source = Source::check(file, PARTS).await?;
-    match run(&source, &target, |_progress| {}).await {
+    let imported = match copy(&source, &target, |_progress| {}).await {
+        Ok(copied) => copied.finish().await,
+        Err(error) => Err(error),
+    };
+    match imported {
         Ok(rows) => println!("imported {rows} rows"),
         Err(error) => {
             println!("refused: {error}");

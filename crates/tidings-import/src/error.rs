@@ -54,6 +54,12 @@ pub enum Error {
         /// The other file.
         file: String,
     },
+    /// The connection was lost at the end of the import, and the database does not say what became of it.
+    #[error(
+        "the database did not confirm the end of the import: start a server on it, which refuses if the import was \
+         not finished; then run the import again"
+    )]
+    Unconfirmed(#[source] tidings_postgres::Error),
     /// The file cannot be read.
     #[error("cannot read the file")]
     Source(#[from] tidings_sqlite::Error),

@@ -4,15 +4,16 @@
 //! because the command depends on it.
 //!
 //! A component that keeps its data on both engines describes its tables as a [`Part`]: where each row
-//! goes, and how to see that a database is empty or in use. [`Source`] is the file, and
-//! [`run`] copies all parts.
+//! goes, and how to see that a database is empty or in use. [`Source`] is the file,
+//! [`copy`] copies all parts, and [`Copied::finish`] ends the import.
 //!
 //! # An import is whole or refused
 //!
 //! Rows are copied in transactions of bounded size, so others can see a part of them. The table
 //! `tidings_import` marks such a database: it is made before the first row, and dropped in the transaction that
 //! ends the import. A program that uses the database asks [`is_unfinished`] first. The next import into a
-//! marked database must be of the same file; it removes what the last one has left, and begins anew.
+//! marked database must be of the same file; it removes what the last one has left, and begins anew. If the reply to the
+//! last commit is lost, the database is asked what became of it.
 
 mod error;
 mod part;
@@ -23,7 +24,7 @@ mod target;
 pub use error::Error;
 pub use part::{Part, Sequence, Table};
 pub use source::Source;
-pub use target::{Progress, is_unfinished, run};
+pub use target::{Copied, Progress, copy, is_unfinished};
 
 /// The README.
 #[cfg(doctest)]

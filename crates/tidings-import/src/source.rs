@@ -23,6 +23,11 @@ impl Source {
         Ok(Self { database, parts })
     }
 
+    /// The file.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// Reads one number; 0 for NULL.
     pub(crate) async fn number(&self, query: String) -> Result<i64, Error> {
         let read = move |connection: &Connection| {

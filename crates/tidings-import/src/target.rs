@@ -7,6 +7,7 @@ use tidings_postgres::tokio_postgres::error::SqlState;
 use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::{Client, Config, Database};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 
 use crate::rows::{self, Chunk};
 use crate::{Error, Part, Source, Table};
@@ -16,6 +17,9 @@ const AHEAD: usize = 2;
 
 /// How long the import waits for locks of others.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The pause between two questions whether an import has ended.
+const PAUSE: Duration = Duration::from_millis(100);
 
 const IS_UNFINISHED: &str = "SELECT to_regclass('tidings_import') IS NOT NULL";
 
@@ -51,23 +55,33 @@ pub async fn is_unfinished(database: &Database) -> Result<bool, tidings_postgres
         .map_err(tidings_postgres::Error::of_statement)
 }
 
-/// Copies the rows of all parts to a database whose tables are there, and returns how many there were.
+/// All rows are in the database, which is still marked as [unfinished](is_unfinished).
+#[derive(Debug)]
+#[must_use = "the import ends with `finish`"]
+pub struct Copied<'a> {
+    source: &'a Source,
+    target: &'a Config,
+    client: Client,
+    rows: u64,
+}
+
+/// Copies the rows of all parts to a database whose tables are there. [`Copied::finish`] ends the import.
 ///
 /// The connection keeps its session: a pooler in between must not hand it to others.
 ///
 /// # Errors
 ///
 /// [`Error::NotEmpty`], [`Error::OtherFile`], [`Error::InUse`] or [`Error::Running`], after which nothing has changed. After
-/// any other error the database is [unfinished](is_unfinished), and the import can be repeated.
+/// any other error the database may be [unfinished](is_unfinished), and the import can be repeated.
 ///
 /// # Cancel safety
 ///
 /// A dropped future leaves an unfinished database.
-pub async fn run(
-    source: &Source,
-    target: &Config,
+pub async fn copy<'a>(
+    source: &'a Source,
+    target: &'a Config,
     mut report: impl FnMut(Progress),
-) -> Result<u64, Error> {
+) -> Result<Copied<'a>, Error> {
     let client = target.connect().await?;
     lock(&client).await?;
     let parts = source.parts;
@@ -91,8 +105,59 @@ pub async fn run(
         .await?;
         batch(&client, &format!("ANALYZE {}", table.name)).await?;
     }
-    finish(source, &client).await?;
-    Ok(progress.rows)
+    Ok(Copied {
+        source,
+        target,
+        client,
+        rows: progress.rows,
+    })
+}
+
+impl Copied<'_> {
+    /// Removes the mark of the database, and returns how many rows were copied.
+    ///
+    /// What is not to happen after the end of an import, if the process is killed, happens before this call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unconfirmed`] when the import may have ended or not. After any other error the database is
+    /// [unfinished](is_unfinished), and the import can be repeated.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves a database that may be unfinished or not.
+    pub async fn finish(self) -> Result<u64, Error> {
+        let lost = match finish(self.source, &self.client).await {
+            Err(Error::Target(error)) if error.may_have_been_done() => error,
+            finished => return finished.map(|()| self.rows),
+        };
+        // Its session would keep the lock.
+        drop(self.client);
+        match is_finished(self.target).await {
+            Ok(true) => Ok(self.rows),
+            Ok(false) => Err(lost.into()),
+            Err(_) => Err(Error::Unconfirmed(lost)),
+        }
+    }
+}
+
+/// Whether an import has ended whose connection was lost. A server that starts again has some time for it.
+async fn is_finished(target: &Config) -> Result<bool, Error> {
+    let give_up_at = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        let asked = async {
+            let client = target.connect().await?;
+            // The lost session has it until its commit has ended.
+            lock(&client).await?;
+            Ok(!is_true(&client, IS_UNFINISHED).await?)
+        };
+        match asked.await {
+            Err(Error::Target(error)) if error.is_unavailable() && Instant::now() < give_up_at => {
+                sleep(PAUSE).await;
+            }
+            asked => return asked,
+        }
+    }
 }
 
 fn tables(parts: &'static [Part]) -> impl Iterator<Item = &'static Table> {

@@ -19,6 +19,7 @@ mod tail;
 mod token;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::pin::Pin;
 
 use clap::{Parser, Subcommand};
@@ -75,6 +76,13 @@ enum Command {
     Import(import::Import),
 }
 
+/// Prints a secret alone on a line, for scripts.
+fn print_secret(secret: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{secret}")?;
+    out.flush()
+}
+
 impl Cli {
     /// Parses a command line, including the file that `--config` names. Exits on a mistake, and
     /// after `--help`.
@@ -99,7 +107,7 @@ impl Cli {
 
     fn settings(&self) -> Option<&Settings> {
         match &self.command {
-            Command::Serve(serve) => Some(&serve.settings),
+            Command::Serve(serve) => Some(&serve.given.settings),
             Command::Doctor(doctor) => Some(doctor.settings()),
             _ => None,
         }

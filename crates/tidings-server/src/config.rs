@@ -9,7 +9,7 @@ use tidings::AddressPolicy;
 use crate::settings::Settings;
 use crate::settings::environment;
 use crate::settings::file::{self, FileError};
-use crate::settings::given::Given;
+use crate::settings::given::GivenSettings;
 use crate::storage::DatabaseUrl;
 
 /// The checked settings that a [`Server`](crate::Server) runs on.
@@ -121,14 +121,14 @@ pub(crate) fn parse<P: Parser>(
     Ok(P::from_arg_matches(&matches)?)
 }
 
-/// Reads the settings of `serve` as [`parse`] does, and how they were given.
+/// Reads the settings of `serve` as [`parse`] does.
 pub(crate) fn parse_settings<P: Parser>(
     arguments: &[OsString],
     settings: fn(&P) -> Option<&Settings>,
-) -> Result<(Settings, Given), ConfigError> {
+) -> Result<GivenSettings, ConfigError> {
     let matches = matches(arguments, settings)?;
     let matches = matches.subcommand_matches("serve").unwrap_or(&matches);
-    Ok((Settings::from_arg_matches(matches)?, Given::of(matches)))
+    Ok(GivenSettings::from_arg_matches(matches)?)
 }
 
 fn matches<P: Parser>(

@@ -1,5 +1,5 @@
-//! The Tidings server: accepts notifications over HTTP, stores them in one SQLite file, and delivers
-//! them to open streams, the inbox and webhooks.
+//! The Tidings server: accepts notifications over HTTP, stores them in one SQLite file or in a
+//! PostgreSQL database that several servers share, and delivers them to open streams, the inbox and webhooks.
 //!
 //! This package is a binary first; the library exists so that tests and other programs can run a
 //! [`Server`] in their own process.
@@ -17,7 +17,7 @@
 //! | `settings`, `config` | flags, environment and file in one table; the checked result |
 //! | `wire` | every JSON shape and every name that goes over the wire |
 //! | `server` | the order of start and stop |
-//! | `storage` | everything that is kept, as operations on plain data; SQLite behind them |
+//! | `storage` | everything that is kept, as operations on plain data; SQLite or PostgreSQL behind them |
 //! | `access` | who may call: API keys, tokens of users |
 //! | `accept` | stores notifications, then wakes streams and webhooks |
 //! | `idempotency` | what makes a request repeatable |

@@ -1,7 +1,7 @@
 //! What the log says of requests that are refused because the database does not work: one line when that
 //! begins and one when it ends, whatever their number.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidings_reconnect::Trouble;
 
@@ -24,9 +24,7 @@ impl Cause {
 impl Outage {
     pub(crate) fn failed(&self, Cause(cause): &Cause) {
         telemetry::database_failed();
-        // The value is whole after every statement, so a poisoned lock is still right.
-        let mut trouble = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.failed() {
+        if self.lock().failed() {
             tracing::warn!(%cause, "the database does not work, requests get 503 until it does");
         } else {
             tracing::debug!(%cause, "refused a request, the database does not work");
@@ -34,9 +32,13 @@ impl Outage {
     }
 
     pub(crate) fn worked(&self) {
-        let mut trouble = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.worked() {
+        if self.lock().worked() {
             tracing::info!("the database works again");
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Trouble> {
+        // The value is whole after every statement, so a poisoned lock is still right.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tidings_webhooks::Webhooks;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, SharedApp};
-use crate::storage::{Storage, StorageError, Turn};
+use crate::storage::{Records, Storage, StorageError, Turn};
 
 /// How often the server looks for old data.
 const INTERVAL: Duration = Duration::from_secs(10 * 60);
 
-/// How long an instance that has crashed keeps the others from it.
+/// How long an instance that has crashed keeps the others from it. One that cleans takes its turn again before that.
 const TURN: Duration = Duration::from_secs(15 * 60);
 
 /// Cleans regularly, until the server stops.
@@ -37,15 +37,41 @@ async fn clean_in_turn(app: &App) {
         instance: &app.instance,
         length: TURN,
     };
-    match app.storage.records.take_turn(&turn).await {
-        Ok(true) => {
-            let cutoff = Timestamp::now()
-                .checked_sub(app.config.retention)
-                .unwrap_or(Timestamp::MIN);
-            clean(&app.storage, &app.webhooks, cutoff).await;
-        }
+    let cleaning = async {
+        let cutoff = Timestamp::now()
+            .checked_sub(app.config.retention)
+            .unwrap_or(Timestamp::MIN);
+        clean(&app.storage, &app.webhooks, cutoff).await;
+    };
+    match in_turn(&*app.storage.records, &turn, cleaning).await {
+        Ok(true) => {}
         Ok(false) => tracing::debug!("another instance deletes old data"),
         Err(error) => report("data", Err(error)),
+    }
+}
+
+/// Does work in a turn, which it keeps as long as the work takes. Returns whether the work was done: it ends when
+/// another instance has taken the turn.
+async fn in_turn(
+    records: &dyn Records,
+    turn: &Turn<'_>,
+    work: impl Future<Output = ()>,
+) -> Result<bool, StorageError> {
+    if !records.take_turn(turn).await? {
+        return Ok(false);
+    }
+    let kept_until_lost = async {
+        loop {
+            sleep(turn.length / 3).await;
+            // In an outage the work fails by itself.
+            if let Ok(false) = records.take_turn(turn).await {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = work => Ok(true),
+        () = kept_until_lost => Ok(false),
     }
 }
 
@@ -84,7 +110,40 @@ mod tests {
     use tidings_notify::{Draft, EventType, Payload, UserId};
     use tidings_webhooks::{DeliveryQuery, EndpointSettings, NewEndpoint, Options, Owner};
 
+    use crate::same_redis::tests::Turns;
     use crate::storage::{Accept, Accepted, DatabaseUrl};
+
+    const fn turn_of(instance: &str) -> Turn<'_> {
+        Turn {
+            work: "work",
+            instance,
+            length: TURN,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn regression_a_turn_is_kept_as_long_as_its_work_takes() {
+        let records = Turns::default();
+        let work = async {
+            for _ in 0..10 {
+                sleep(TURN / 2).await;
+                assert!(!records.take_turn(&turn_of("other")).await.unwrap());
+            }
+        };
+        let done = in_turn(&records, &turn_of("first"), work).await;
+        assert!(done.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_ends_when_another_instance_has_its_turn() {
+        let records = Turns::default();
+        let work = async {
+            records.give(&turn_of("other"));
+            std::future::pending::<()>().await;
+        };
+        let done = in_turn(&records, &turn_of("first"), work).await;
+        assert!(!done.unwrap());
+    }
 
     async fn open(folder: &tempfile::TempDir) -> (Storage, Webhooks) {
         let url = DatabaseUrl::Sqlite(folder.path().join("tidings.db"));

@@ -75,7 +75,7 @@ impl SameRedis {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Mutex;
 
     use tidings_test_support::Log;
@@ -85,9 +85,17 @@ mod tests {
 
     const LENGTH: Duration = Duration::from_secs(60);
 
-    /// Keeps turns as a database does.
+    /// Keeps the turn of one kind of work as a database does.
     #[derive(Debug, Default)]
-    struct Turns(Mutex<Option<(String, Instant)>>);
+    pub(crate) struct Turns(Mutex<Option<(String, Instant)>>);
+
+    impl Turns {
+        /// Gives the turn to an instance, as if that of another had ended.
+        pub(crate) fn give(&self, turn: &Turn<'_>) {
+            let until = Instant::now() + turn.length;
+            *self.0.lock().unwrap() = Some((turn.instance.to_owned(), until));
+        }
+    }
 
     #[async_trait::async_trait]
     impl Records for Turns {
@@ -100,7 +108,7 @@ mod tests {
         }
 
         async fn take_turn(&self, turn: &Turn<'_>) -> Result<bool, StorageError> {
-            let mut taken = self.0.lock().unwrap();
+            let taken = self.0.lock().unwrap();
             let now = Instant::now();
             if let Some((instance, until)) = &*taken
                 && instance != turn.instance
@@ -108,7 +116,8 @@ mod tests {
             {
                 return Ok(false);
             }
-            *taken = Some((turn.instance.to_owned(), now + turn.length));
+            drop(taken);
+            self.give(turn);
             Ok(true)
         }
 

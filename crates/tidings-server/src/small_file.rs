@@ -13,9 +13,13 @@ struct TooLarge {
 
 /// Reads a file of at most so many bytes.
 pub(crate) fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    read_all(File::open(path)?, max_bytes)
+}
+
+/// Reads at most so many bytes to their end.
+pub(crate) fn read_all(source: impl Read, max_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut file = File::open(path)?.take(max_bytes + 1);
-    let length = file.read_to_end(&mut bytes)?;
+    let length = source.take(max_bytes + 1).read_to_end(&mut bytes)?;
     if length as u64 > max_bytes {
         return Err(io::Error::new(
             ErrorKind::FileTooLarge,

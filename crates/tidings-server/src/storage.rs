@@ -122,10 +122,13 @@ impl From<tidings_webhooks::StoreError> for StorageError {
                 of_engine(&*source).unwrap_or(Self::Unavailable { source })
             }
             // Also what the streams report of the database while they hand an event over.
-            error => match crate::error::find::<tidings_postgres::Error>(&error) {
-                Some(reported) => reported.clone().into(),
-                None => Self::failed(error),
-            },
+            error => {
+                let postgres = crate::error::find::<tidings_postgres::Error>(&error);
+                let sqlite = crate::error::find::<tidings_sqlite::Error>(&error);
+                let reported = postgres.cloned().map(Self::from);
+                let reported = reported.or_else(|| sqlite.cloned().map(Self::from));
+                reported.unwrap_or_else(|| Self::failed(error))
+            }
         }
     }
 }
@@ -133,5 +136,23 @@ impl From<tidings_webhooks::StoreError> for StorageError {
 impl From<tidings_stream::Error> for StorageError {
     fn from(error: tidings_stream::Error) -> Self {
         Self::failed(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_sqlite::rusqlite::{self, ffi};
+
+    use super::*;
+
+    #[test]
+    fn regression_a_disk_that_fails_behind_the_errors_of_other_packages_is_an_outage() {
+        let disk = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), None);
+        let disk = tidings_sqlite::Error::from(disk);
+        let error = StorageError::from(tidings_webhooks::StoreError::backend(disk));
+        assert!(
+            matches!(error, StorageError::Unavailable { .. }),
+            "{error:?}"
+        );
     }
 }

@@ -52,6 +52,9 @@ pub use accept::{Interest, accept_in, hand_over_in, interest_in};
 pub use endpoints::create_endpoint_in;
 pub use operation::operate_in;
 
+/// The name of its tables in the list of schemas, and the version that this package makes.
+pub const SCHEMA: (&str, usize) = (schema::COMPONENT, schema::STEPS.len());
+
 /// How to use the database.
 #[derive(Debug, Clone)]
 #[must_use]

@@ -56,6 +56,9 @@ const STEPS: [&str; 1] = [concat!(
     include_str!("postgres/schema/functions.sql"),
 )];
 
+/// The name of its tables in the list of schemas, and the version that this package makes.
+pub const SCHEMA: (&str, usize) = ("tidings_presence", STEPS.len());
+
 /// Presence on a PostgreSQL database, version 14 or later. Clones share it.
 ///
 /// ```no_run
@@ -100,7 +103,7 @@ impl PostgresPresence {
     /// Outside of a Tokio runtime, which its connections need.
     pub async fn open(config: Config, options: PostgresOptions) -> Result<Self, PresenceError> {
         let writes = Database::new(config.clone());
-        let migrated = writes.migrate("tidings_presence", &STEPS).await;
+        let migrated = writes.migrate(SCHEMA.0, &STEPS).await;
         migrated.map_err(PresenceError::backend)?;
         Ok(Self {
             shared: Arc::new(Shared {

@@ -67,6 +67,9 @@ use group_commit::GroupCommit;
 
 pub use append::{append_calls_in, append_in};
 
+/// The name of its tables in the list of schemas, and the version that this package makes.
+pub const SCHEMA: (&str, usize) = (schema::COMPONENT, schema::STEPS.len());
+
 /// Wake-ups that a notifier may fall behind, before it looks at everything.
 const WAKES: usize = 4096;
 

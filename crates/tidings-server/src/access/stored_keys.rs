@@ -139,20 +139,22 @@ impl StoredKeys {
 
     /// One line for each change, not for each reading.
     fn warn_of_unreadable(&self, ids: Vec<String>) {
-        let mut known = self
-            .unreadable
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if *known == ids {
-            return;
-        }
-        if !ids.is_empty() {
+        let new = {
+            let mut known = self
+                .unreadable
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let is_new = *known != ids && !ids.is_empty();
+            let keys = is_new.then(|| ids.join(", "));
+            *known = ids;
+            keys
+        };
+        if let Some(keys) = new {
             tracing::warn!(
-                keys = ids.join(", "),
+                keys,
                 "cannot read some API keys in the database, which are refused; the others stay valid"
             );
         }
-        *known = ids;
     }
 
     /// Reads the keys again and again, and writes which were used. Never returns.

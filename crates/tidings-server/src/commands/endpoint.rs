@@ -14,9 +14,9 @@ use tidings_notify::UserId;
 use tidings_webhooks::EndpointId;
 
 use self::settings::{Changes, NewEndpoint};
-use super::CommandError;
 use super::document::Document;
 use super::remote::Remote;
+use super::{CommandError, print_secret};
 use crate::error::said_by_system;
 use crate::settings::{DAY, count, time};
 use crate::wire::Data;
@@ -237,7 +237,7 @@ impl Create {
             return Ok(());
         };
         let shown = if self.json { created.json() } else { &secret };
-        if let Err(error) = print(shown) {
+        if let Err(error) = print_secret(shown) {
             let owner = self.owner;
             return Err(Silent { id, owner }.take_back(&error).await);
         }
@@ -254,12 +254,6 @@ impl Create {
 struct Created {
     id: EndpointId,
     secret: String,
-}
-
-fn print(line: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()
 }
 
 impl Silent {
@@ -364,7 +358,7 @@ impl Rotate {
         };
         let secret = rotated.parts().map(|RotatedSecret { secret }| secret);
         let shown = secret.filter(|_| !json);
-        if let Err(error) = print(shown.as_deref().unwrap_or(rotated.json())) {
+        if let Err(error) = print_secret(shown.as_deref().unwrap_or(rotated.json())) {
             let problem = said_by_system(&error);
             return Err(format!(
                 "cannot write the secret: {problem}; the endpoint has it already: make another with tidings endpoint \

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::value::to_raw_value;
 
-use super::CommandError;
 use super::remote::Remote;
+use super::{CommandError, print_secret};
 use crate::access::{Scope, Scopes};
 use crate::error::said_by_system;
 use crate::settings::{DAY, time};
@@ -95,19 +95,12 @@ impl Create {
         let url = self.remote.address(&["v1", "keys"])?;
         let body = to_raw_value(&body)?;
         let created: CreatedApiKey = self.remote.create(url, &body).await?;
-        if let Err(error) = print(&created.key) {
+        if let Err(error) = print_secret(&created.key) {
             return Err(self.remote.take_back(&created.described.id, &error).await);
         }
         writeln!(std::io::stderr(), "created {}", line(&created.described))?;
         Ok(())
     }
-}
-
-/// The key alone, for scripts.
-fn print(key: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{key}")?;
-    out.flush()
 }
 
 impl Remote {

@@ -12,10 +12,11 @@ use tokio_util::task::AbortOnDropHandle;
 use self::log::Log;
 use self::reload::Reload;
 use super::{Cli, CommandError, Reported};
+use crate::settings::given::GivenSettings;
 use crate::settings::{LogFormat, environment};
 use crate::telemetry::prometheus;
 use crate::telemetry::traces::Traces;
-use crate::{Config, Server, Settings, explain};
+use crate::{Config, Server, explain};
 
 /// Runs the server.
 #[derive(Debug, Args)]
@@ -24,13 +25,13 @@ use crate::{Config, Server, Settings, explain};
 )]
 pub(super) struct Serve {
     #[command(flatten)]
-    pub(super) settings: Settings,
+    pub(super) given: GivenSettings,
 }
 
 impl Serve {
     /// Runs the server. An error is reported in the format of the log.
     pub(super) async fn run(self) -> Result<(), CommandError> {
-        let format = self.settings.log_format;
+        let format = self.given.settings.log_format;
         let ended = self.serve().await;
         match (ended, format) {
             (Err(error), LogFormat::Json) => {
@@ -43,7 +44,8 @@ impl Serve {
     }
 
     async fn serve(self) -> Result<(), CommandError> {
-        let mut config = Config::try_from(self.settings)?;
+        let GivenSettings { settings, given } = self.given;
+        let mut config = Config::try_from(settings)?;
         let traces = config.otlp_endpoint.as_ref().map(Traces::start);
         let traces = traces.transpose()?;
         let log = Log::start(&config, traces.as_ref())?;
@@ -55,9 +57,21 @@ impl Serve {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hang_up = signal(SignalKind::hangup())?;
         report_files_that_are_too_large()?;
-        let mut reload = Reload::new(std::env::args_os().collect())?;
+        let mut reload = Reload::new(std::env::args_os().collect(), given);
         fit_into_file_limit(&mut config);
-        let server = Server::start(config.clone()).await?;
+        let signalled = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        let server = tokio::select! {
+            started = Server::start(config.clone()) => started?,
+            () = signalled => {
+                log.note("stopped before the server had started");
+                return Ok(());
+            }
+        };
         print_address(&config, &server);
         loop {
             tokio::select! {

@@ -19,6 +19,17 @@ use crate::wire::{ErrorBody, ErrorDescription};
 #[derive(Debug, Clone)]
 pub(super) struct Fault(pub(super) ErrorDescription);
 
+impl Fault {
+    /// The error of a request that only reads: it has stored nothing, whatever the database has not confirmed.
+    pub(super) fn of_read(self) -> Self {
+        if self.0.code == Code::OutcomeUnknown {
+            Self(ApiError::storage_unavailable().description)
+        } else {
+            self
+        }
+    }
+}
+
 /// An error as a response: `{"error":{"code":"…","message":"…","field":"…"}}` with its status.
 #[derive(Debug)]
 pub(crate) struct ApiError {
@@ -124,6 +135,13 @@ impl ApiError {
         Self::unavailable(
             Code::TokenKeysUnavailable,
             "the server could not load the keys for tokens (--jwt-jwks)",
+        )
+    }
+
+    fn storage_unavailable() -> Self {
+        Self::unavailable(
+            Code::StorageUnavailable,
+            "the database of the server is not available; nothing was stored",
         )
     }
 
@@ -258,10 +276,7 @@ impl From<StorageError> for ApiError {
                 "the disk of the server is full; nothing was stored",
             )
             .because_of(&error),
-            StorageError::Unavailable { .. } => Self::unavailable(Code::StorageUnavailable,
-                "the database of the server is not available; nothing was stored",
-            )
-            .because_of(&error),
+            StorageError::Unavailable { .. } => Self::storage_unavailable().because_of(&error),
             StorageError::Locked => Self::unavailable(Code::Locked,
                 "another transaction holds the log of one of the users, or the idempotency key; nothing \
                  was stored",

@@ -50,10 +50,12 @@ where
         span.record("otel.name", format!("{} {route}", request.method()));
         traces::begin_request(&span, request.headers());
     }
+    let only_reads = request.method().is_safe();
     let of_response = has_traces.then(|| span.clone());
     let observed = async {
         let mut response = run(app, requests, route, request, respond).await;
-        if let Some(Fault(mut error)) = response.extensions_mut().remove() {
+        if let Some(fault) = response.extensions_mut().remove::<Fault>() {
+            let Fault(mut error) = if only_reads { fault.of_read() } else { fault };
             error.request_id = Some(id.as_str().to_owned());
             *response.body_mut() = Json(ErrorBody { error }).into_response().into_body();
         }

@@ -4,17 +4,49 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 
-use clap::{ArgMatches, Args, Command};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use super::Settings;
 use super::limits::LimitSettings;
+
+/// The settings, and how they were given.
+#[derive(Debug, Clone)]
+pub(crate) struct GivenSettings {
+    pub(crate) settings: Settings,
+    pub(crate) given: Given,
+}
+
+/// The arguments are those of the settings.
+impl Args for GivenSettings {
+    fn augment_args(command: Command) -> Command {
+        Settings::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Settings::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for GivenSettings {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self {
+            settings: Settings::from_arg_matches(matches)?,
+            given: Given::of(matches),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
 
 /// The values of each setting, by its flag.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Given(BTreeMap<String, Vec<OsString>>);
 
 impl Given {
-    pub(crate) fn of(matches: &ArgMatches) -> Self {
+    fn of(matches: &ArgMatches) -> Self {
         let command = Settings::augment_args(Command::new("serve"));
         let values = command.get_arguments().filter_map(|argument| {
             let flag = argument.get_long()?.to_owned();

@@ -9,7 +9,7 @@ use super::sqlite::{api_keys, idempotency, imported};
 use super::{PostgresUrl, StorageError, postgres, sqlite};
 
 /// The parts in the order in which they are copied.
-const PARTS: &[Part] = &[
+pub(super) const PARTS: &[Part] = &[
     tidings_notify::import::PART,
     tidings_webhooks::import::PART,
     tidings_stream::import::PART,
@@ -88,26 +88,75 @@ pub(crate) async fn import(
     let opened = sqlite::open_in(file.clone())
         .await
         .map_err(ImportError::Source)?;
-    let imported = match fill(&source, to, report).await {
-        Ok(rows) => Ok(Imported {
-            rows,
-            marked: imported::mark(&file, to.to_string()).await,
-        }),
+    let imported = match prepare(to).await {
+        Ok(config) => copy(&source, &config, to.to_string(), report).await,
         Err(error) => Err(error),
     };
     opened.close().await;
     imported
 }
 
-async fn fill(
-    source: &Source,
-    to: &PostgresUrl,
-    report: impl FnMut(Progress),
-) -> Result<u64, ImportError> {
-    let unusable = |error: tidings_postgres::Error| ImportError::Target(error.into());
-    let config = Config::new(to.expose()).map_err(unusable)?;
-    // Makes the tables.
+/// Makes the tables.
+async fn prepare(to: &PostgresUrl) -> Result<Config, ImportError> {
+    let config = Config::new(to.expose()).map_err(|error| ImportError::Target(error.into()))?;
     let target = postgres::open_in(config.clone(), None).await;
     target.map_err(ImportError::Target)?.close().await;
-    Ok(tidings_import::run(source, &config, report).await?)
+    Ok(config)
+}
+
+async fn copy(
+    source: &Source,
+    target: &Config,
+    to: String,
+    report: impl FnMut(Progress),
+) -> Result<Imported, ImportError> {
+    let copied = tidings_import::copy(source, target, report).await?;
+    // Before the end, so that no crash leaves both usable without a warning. Too early a mark does no harm.
+    let marked = imported::mark(source.database(), to).await;
+    let rows = copied.finish().await?;
+    Ok(Imported { rows, marked })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tidings_postgres::Database;
+    use tidings_sqlite::rusqlite::Connection;
+    use tidings_test_support::PostgresServer;
+
+    use super::super::postgres::tests::{cut_off_a_commit, hold_commits, waits_for_its_commit};
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn regression_an_import_whose_last_commit_is_not_confirmed_has_ended_and_marked_its_file()
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let file = sqlite::database(&folder.path().join("tidings.db")).unwrap();
+        sqlite::open_in(file.clone()).await.unwrap();
+        let source = Source::check(file.clone(), PARTS).await.unwrap();
+        let server = PostgresServer::start().unwrap();
+        let config = Config::new(&server.url()).unwrap();
+        let opened = postgres::open_in(config.clone(), None).await.unwrap();
+        opened.close().await;
+        hold_commits(&server);
+        // Only the last commit waits.
+        let importing = {
+            let config = config.clone();
+            tokio::spawn(async move { copy(&source, &config, "there".to_owned(), |_| {}).await })
+        };
+        while !waits_for_its_commit(&server) {
+            assert!(!importing.is_finished(), "{:?}", importing.await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mark = |connection: &Connection| {
+            let mark = connection.query_row("SELECT \"to\" FROM imported", [], |row| row.get(0));
+            Ok::<String, tidings_sqlite::Error>(mark?)
+        };
+        assert_eq!(file.read(mark).await.unwrap(), "there");
+        cut_off_a_commit(&server).await;
+        importing.await.unwrap().unwrap();
+        let is_unfinished = tidings_import::is_unfinished(&Database::new(config)).await;
+        assert!(!is_unfinished.unwrap());
+    }
 }

@@ -346,4 +346,4 @@ fn database_error(error: &StorageError) -> Option<&tidings_postgres::Error> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -32,6 +32,8 @@ pub struct RedisUrl(String);
 pub struct InvalidRedisUrl;
 
 const POSTGRES: [&str; 2] = ["postgres://", "postgresql://"];
+/// The scheme of a Redis server at a Unix socket.
+const UNIX: &str = "redis+unix";
 const REDIS: [&str; 3] = ["redis://", "rediss://", "redis+unix://"];
 
 impl FromStr for DatabaseUrl {
@@ -98,6 +100,14 @@ impl RedisUrl {
 /// Writes a URL without the user, the password and the parameters.
 fn write_place(f: &mut fmt::Formatter<'_>, url: &str) -> fmt::Result {
     let (scheme, place) = url.split_once("://").unwrap_or_default();
+    if scheme == UNIX {
+        // It has everything in parameters, also the number of the database.
+        let (path, parameters) = place.split_once('?').unwrap_or((place, ""));
+        let number = parameters.split('&').find_map(|it| it.strip_prefix("db="));
+        let number = number.and_then(|number| number.parse::<u64>().ok());
+        write!(f, "{scheme}://{path}")?;
+        return number.map_or(Ok(()), |number| write!(f, "?db={number}"));
+    }
     // Up to the last `@` there may be a password, whatever it is written with.
     let place = place.rsplit('@').next().unwrap_or_default();
     let place = place.split('?').next().unwrap_or_default();
@@ -189,6 +199,15 @@ mod tests {
         let url: RedisUrl = "rediss://:se@cret@host:1/2".parse().unwrap();
         assert_eq!(url.to_string(), "rediss://host:1/2");
         assert_eq!(format!("{url:?}"), "RedisUrl(rediss://host:1/2)");
+        for (parameters, shown) in [
+            ("?db=3&user=anna&pass=s@secret", "?db=3"),
+            ("?pass=s@secret&db=3", "?db=3"),
+            ("?pass=secret?db=secret", ""),
+            ("", ""),
+        ] {
+            let url: RedisUrl = format!("redis+unix:///a@b{parameters}").parse().unwrap();
+            assert_eq!(url.to_string(), format!("redis+unix:///a@b{shown}"));
+        }
     }
 
     #[test]

@@ -170,10 +170,10 @@ async fn send(
 impl Client {
     /// One line when the collector stops taking spans, and one when it takes them again.
     fn report(&self, result: &Result<axum::http::Response<Bytes>, HttpError>) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = || self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let reason = match result {
             Ok(response) if response.status().is_success() => {
-                if trouble.worked() {
+                if trouble().worked() {
                     tracing::info!("the collector takes traces again");
                 }
                 return;
@@ -184,7 +184,7 @@ impl Client {
                 crate::explain(error)
             }
         };
-        if trouble.failed() {
+        if trouble().failed() {
             tracing::warn!(
                 reason,
                 "cannot send traces, dropping them until it works (--otlp-endpoint)"

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use tidings_test_support::{
     Fault, Outage, PostgresOutage, PostgresServer, Proxy, RedisOutage, Schema,
 };
 
 use crate::load::{Load, Tolerance};
-use crate::support::{Home, Server};
+use crate::support::{Home, Server, http};
 
 const ARGUMENTS: [&str; 4] = [
     "--webhook-schedule",
@@ -131,6 +132,27 @@ async fn an_instance_that_is_cut_off_from_the_database_leaves_its_work_to_the_ot
     readiness(&servers, 200).await;
     load.finish(&servers[3]).await;
     stop(servers, 2).await;
+}
+
+#[tokio::test]
+async fn regression_a_read_without_a_reply_of_the_database_has_stored_nothing() {
+    let schema = Schema::create().await;
+    let database = std::env::var("DATABASE_URL").unwrap();
+    let way = Proxy::start(&database).await.unwrap();
+    let server = Home::on(&schema.url_at(way.url()), &[]).start().await;
+    let paths = ["/v1/users/anna/notifications", "/v1/endpoints"];
+    for path in paths {
+        server.get(path).await;
+    }
+    way.freeze();
+    let read = async |path| {
+        let response = http().get(server.at(path)).send().await.unwrap();
+        assert_eq!(response.status(), 503);
+        assert!(response.headers().contains_key("Retry-After"));
+        let body: Value = response.json().await.unwrap();
+        assert_eq!(body["error"]["code"], "storage_unavailable", "{body}");
+    };
+    tokio::join!(read(paths[0]), read(paths[1]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

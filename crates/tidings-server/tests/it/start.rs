@@ -3,10 +3,12 @@
 use std::process::Stdio;
 
 use serde_json::{Value, json};
+use tidings_test_support::PostgresServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::process::Command;
 
-use crate::support::{Home, Server, binary, said_by, soon};
+use crate::support::{Home, Server, binary, said_by, signal_process, soon};
 
 #[tokio::test]
 async fn the_start_takes_three_lines() {
@@ -15,6 +17,47 @@ async fn the_start_takes_three_lines() {
     assert!(server.first_lines[0].contains(&server.url));
     assert!(server.first_lines[1].contains("tidings.db"));
     assert!(server.first_lines[2].starts_with("Try: "));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_a_signal_ends_a_server_that_waits_for_a_migration() {
+    let database = PostgresServer::start().unwrap();
+    let other = tidings_test_support::connect(&database.url()).await;
+    let migrate = "SELECT pg_advisory_lock(6074931807742212)";
+    other.batch_execute(migrate).await.unwrap();
+    let mut command = Home::on(&database.url(), &[]).command();
+    let starting = command.spawn().unwrap();
+    let waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'advisory'";
+    let waiting = async { while other.query(waits, &[]).await.unwrap().is_empty() {} };
+    soon("a server that waits", waiting).await;
+    assert!(signal_process("-TERM", starting.id().unwrap()).await);
+    let ended = soon("the end of the server", starting.wait_with_output()).await;
+    let ended = ended.unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.success(), "{said}");
+    assert!(
+        said.contains("stopped before the server had started"),
+        "{said}"
+    );
+}
+
+/// Its second reading would wait for another writer.
+#[tokio::test]
+async fn regression_the_configuration_can_be_a_pipe() {
+    let home = Home::new();
+    let pipe = home.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().await;
+    assert!(made.unwrap().success());
+    let mut command = home.command();
+    command.arg("--config").arg(&pipe);
+    let writing = tokio::task::spawn_blocking(move || std::fs::write(pipe, "max-endpoints = 1"));
+    let server = soon("a server", Server::of(command)).await;
+    writing.await.unwrap().unwrap();
+    let endpoint = json!({ "url": "http://127.0.0.1:1/" });
+    for status in [201, 409] {
+        let response = server.post("/v1/endpoints", &endpoint).await;
+        assert_eq!(response.status(), status);
+    }
 }
 
 /// What one start of a server says of its database.

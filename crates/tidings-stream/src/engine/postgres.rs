@@ -93,6 +93,9 @@ pub use options::PostgresOptions;
 pub use outbox::{notify_in, publish_in};
 pub use settle::settle_in;
 
+/// The name of its tables in the list of schemas, and the version that this package makes.
+pub const SCHEMA: (&str, usize) = ("tidings_stream", schema::STEPS.len());
+
 /// Streams on a PostgreSQL database, version 14 or later. Clones share it.
 ///
 /// ```no_run
@@ -140,7 +143,7 @@ impl PostgresEngine {
     /// Outside of a Tokio runtime, which its tasks need.
     pub async fn open(config: Config, options: PostgresOptions) -> Result<Self> {
         let database = Database::new(config.clone());
-        database.migrate("tidings_stream", &schema::steps()).await?;
+        database.migrate(SCHEMA.0, &schema::STEPS).await?;
         let mut sessions = Sessions::of(&database).await?;
         if options.prepares {
             sessions = sessions.with_prepared_statements();

@@ -82,7 +82,8 @@ async fn a_group_goes_on_where_it_was_and_what_it_had_open_comes_again() {
     let config = Config::new(&schema.url()).unwrap();
     let open = || PostgresEngine::open(config.clone(), PostgresOptions::default());
     open().await.unwrap().close().await;
-    tidings_import::run(&source, &config, |_| {}).await.unwrap();
+    let copied = tidings_import::copy(&source, &config, |_| {}).await;
+    copied.unwrap().finish().await.unwrap();
     drop(engine);
 
     let engine = open().await.unwrap();

@@ -1,6 +1,5 @@
 //! The settings of an endpoint as flags.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +10,10 @@ use tidings_webhooks::{Format, SignatureScheme};
 use super::{Body, CommandError};
 use crate::error::said_by_system;
 use crate::settings::{count, parse_duration};
+use crate::small_file;
+
+/// The largest file with a secret.
+const MAX_SECRET_BYTES: u64 = 1 << 16;
 
 /// An endpoint to make.
 #[derive(Debug, Args)]
@@ -217,12 +220,12 @@ pub(super) fn milliseconds(flag: &str, time: Duration) -> Result<u64, CommandErr
 /// The secret in a file, without the line end after it. On the command line it would be visible to other programs.
 pub(super) fn read_secret(file: &Path) -> Result<String, CommandError> {
     let read = if file == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map(|_| text)
+        small_file::read_all(std::io::stdin(), MAX_SECRET_BYTES)
     } else {
-        std::fs::read_to_string(file)
+        small_file::read(file, MAX_SECRET_BYTES)
     };
-    let text = read.map_err(|error| {
+    let text = read.and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
+    let text = text.map_err(|error| {
         let reason = said_by_system(&error);
         format!("--secret-file: cannot read {}: {reason}", file.display())
     })?;

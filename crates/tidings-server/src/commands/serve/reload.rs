@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use super::log::Log;
 use super::{Cli, fit_into_file_limit};
 use crate::config::{self, ConfigError};
-use crate::settings::given::Given;
+use crate::settings::given::{Given, GivenSettings};
 use crate::{Config, Server, explain};
 
 /// The settings of a running server, as they were given.
@@ -18,9 +18,8 @@ pub(super) struct Reload {
 
 impl Reload {
     /// Remembers the settings that the server starts with.
-    pub(super) fn new(arguments: Vec<OsString>) -> Result<Self, ConfigError> {
-        let (_, running) = read(&arguments)?;
-        Ok(Self { arguments, running })
+    pub(super) fn new(arguments: Vec<OsString>, running: Given) -> Self {
+        Self { arguments, running }
     }
 
     /// Takes over what can change, and names what cannot. Settings that are not valid leave everything as it was.
@@ -71,6 +70,6 @@ impl Reload {
 }
 
 fn read(arguments: &[OsString]) -> Result<(Config, Given), ConfigError> {
-    let (settings, given) = config::parse_settings(arguments, Cli::settings)?;
+    let GivenSettings { settings, given } = config::parse_settings(arguments, Cli::settings)?;
     Ok((settings.try_into()?, given))
 }

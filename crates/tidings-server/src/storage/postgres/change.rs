@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tidings_postgres::Database;
 use tidings_postgres::tokio_postgres::Client;
 use tidings_postgres::tokio_postgres::error::SqlState;
 use tidings_webhooks::postgres as webhooks;
+use tokio::time::timeout;
 
 use super::requests::{Record, Recording};
 use super::{
@@ -16,6 +18,16 @@ use crate::storage::{Change, Changed, Keep, StorageError};
 /// How often a transaction is tried that the database ended because it was in another's way.
 const TRIES: u32 = 5;
 
+/// Closes the connection when it is dropped, and with it the transaction that is open on it: the next change
+/// would become a part of it.
+struct OpenTransaction<'a>(&'a Database);
+
+impl Drop for OpenTransaction<'_> {
+    fn drop(&mut self) {
+        self.0.disconnect();
+    }
+}
+
 impl PostgresRecords {
     /// Makes a change, again if the database ended its transaction for another.
     pub(super) async fn make_change(
@@ -23,7 +35,11 @@ impl PostgresRecords {
         change: &Change,
         keep: Option<&Keep>,
     ) -> Result<Changed, StorageError> {
-        let database = self.transactions.lock().await;
+        let limit = self.database.config().reply_limit();
+        let database = timeout(limit, self.transactions.lock()).await;
+        let database = database.map_err(|_elapsed| {
+            StorageError::unavailable("the changes before this one have not ended in time")
+        })?;
         let mut tries = 0;
         loop {
             let is_committing = AtomicBool::new(false);
@@ -36,7 +52,11 @@ impl PostgresRecords {
                     Ok(changed)
                 })
             });
-            let changed: Result<Changed, StorageError> = run.await.map_err(|error| {
+            let open = OpenTransaction(&database);
+            let run = run.await;
+            // It has ended, or `run` has given the connection up.
+            std::mem::forget(open);
+            let changed: Result<Changed, StorageError> = run.map_err(|error| {
                 if is_committing.load(Ordering::Relaxed) {
                     of_write(error)
                 } else {

@@ -1,14 +1,13 @@
 //! A look at a PostgreSQL database that changes nothing in it.
 
 use jiff::{SignedDuration, Timestamp};
-use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::{Config, Database, Error};
 use tidings_webhooks::EndpointId;
 
 use super::{COMPONENT, PostgresUrl, STEPS};
 use crate::explain;
 use crate::finding::Finding;
-use crate::storage::inspection::{STORE, Secrets, compare_clocks};
+use crate::storage::inspection::{STORE, Secrets, compare_clocks, is_newer};
 
 /// The table of versions is there once a server or an import has used the database.
 const LOOK: &str = "
@@ -27,7 +26,16 @@ const OLDEST_VERSION: i32 = 140_000;
 
 const SECRETS: &str = "SELECT endpoint, secrets FROM tidings_webhook_endpoint WHERE NOT removed";
 
-const VERSION: &str = "SELECT version FROM tidings_schema WHERE component = $1";
+const VERSIONS: &str = "SELECT component, version FROM tidings_schema ORDER BY component";
+
+/// The tables that a server uses, and their versions in this program.
+const KNOWN: [(&str, usize); 5] = [
+    (COMPONENT, STEPS.len()),
+    tidings_notify::postgres::SCHEMA,
+    tidings_notify::presence::postgres::SCHEMA,
+    tidings_stream::postgres::SCHEMA,
+    tidings_webhooks::postgres::SCHEMA,
+];
 
 /// Connects and looks.
 pub(in crate::storage) async fn inspect(url: &PostgresUrl, secrets: &mut Secrets) -> Vec<Finding> {
@@ -119,23 +127,18 @@ async fn of_version(
     url: &PostgresUrl,
     version: &str,
 ) -> Result<Finding, Error> {
-    let rows = database.run(|client| async move {
-        client
-            .query_typed(VERSION, &[(&COMPONENT, Type::TEXT)])
-            .await
-    });
-    let found: i32 = match rows.await?.pop() {
-        Some(row) => row.try_get(0).map_err(Error::of_statement)?,
-        None => 0,
-    };
-    Ok(
-        if usize::try_from(found).is_ok_and(|found| found > STEPS.len()) {
-            let message = format!("{url}: the tables are of a newer version of this program");
-            Finding::error(STORE, message)
-        } else {
-            Finding::ok(STORE, format!("{url}: PostgreSQL {version}"))
-        },
-    )
+    let rows = database.run(|client| async move { client.query_typed(VERSIONS, &[]).await });
+    for row in &rows.await? {
+        let component: &str = row.try_get(0).map_err(Error::of_statement)?;
+        let found: i32 = row.try_get(1).map_err(Error::of_statement)?;
+        if is_newer(&KNOWN, component, found.into()) {
+            let message = format!(
+                "{url}: the tables are of a newer version of this program (its tables `{component}`)"
+            );
+            return Ok(Finding::error(STORE, message));
+        }
+    }
+    Ok(Finding::ok(STORE, format!("{url}: PostgreSQL {version}")))
 }
 
 #[cfg(test)]

@@ -36,10 +36,12 @@ const REPLACE: &str = "UPDATE tidings_server_request AS request SET response = g
 /// Requests that one step looks through.
 const RESPONSES_AT_ONCE: i64 = 1000;
 
-const CLEAN: &str = "DELETE FROM tidings_server_request WHERE key = ANY (ARRAY(
-    SELECT key FROM tidings_server_request
-    WHERE accepted_at <= clock_timestamp() - make_interval(secs => $1)
-    ORDER BY accepted_at LIMIT $2))";
+/// The age is compared again, because a key for whose row it has waited may have been recorded anew.
+const CLEAN: &str = "DELETE FROM tidings_server_request
+    WHERE accepted_at <= clock_timestamp() - make_interval(secs => $1) AND key = ANY (ARRAY(
+        SELECT key FROM tidings_server_request
+        WHERE accepted_at <= clock_timestamp() - make_interval(secs => $1)
+        ORDER BY accepted_at LIMIT $2))";
 
 /// Locks the keys until the transaction ends, and returns what is known of each request. A key that
 /// another transaction has locked is [`Known::Busy`].

@@ -9,7 +9,7 @@ use tidings_test_support::{PostgresServer, Schema};
 use tidings_webhooks::{EndpointSettings, NewEndpoint, Options, Owner, Webhooks};
 
 use super::super::conformance::{self, Handles};
-use super::super::{Accept, Accepted, Change, Changed, StorageError};
+use super::super::{Accept, Accepted, Change, Changed, Storage, StorageError};
 
 /// What another package wraps in errors of its own keeps its code, by which a batch is tried again.
 #[tokio::test]
@@ -63,6 +63,91 @@ async fn open() -> (Schema, Handles) {
     (schema, handles)
 }
 
+/// Waits until a statement like this one waits for a lock.
+async fn until_waiting(schema: &Schema, statement: &str) {
+    let waits = "SELECT 1 FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND query LIKE $1 AND query NOT LIKE '%pg_stat_activity%'";
+    let watching = Config::new(&schema.url()).unwrap().connect().await.unwrap();
+    while watching
+        .query(waits, &[&statement])
+        .await
+        .unwrap()
+        .is_empty()
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn regression_a_key_that_is_recorded_anew_while_old_ones_are_deleted_stays() {
+    let (schema, handles) = open().await;
+    let other = Config::new(&schema.url()).unwrap().connect().await.unwrap();
+    let old = "INSERT INTO tidings_server_request (key, fingerprint, events, accepted_at)
+        VALUES ('key', '', '', now() - interval '25 hours')";
+    other.batch_execute(old).await.unwrap();
+    let anew = "BEGIN; UPDATE tidings_server_request SET accepted_at = now()";
+    other.batch_execute(anew).await.unwrap();
+    let records = Arc::clone(&handles.first.records);
+    let cleaning = tokio::spawn(async move { records.clean().await });
+    until_waiting(&schema, "DELETE FROM tidings_server_request%").await;
+    other.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(cleaning.await.unwrap().unwrap(), 0);
+}
+
+fn create_key(name: &str) -> Change {
+    let key = conformance::api_key(name, None);
+    Change::CreateKey { key, limit: 10 }
+}
+
+async fn key_names(storage: &Storage) -> Vec<String> {
+    let all = storage.api_keys.all().await.unwrap();
+    all.keys.into_iter().map(|key| key.name).collect()
+}
+
+const LOCK_KEYS: &str = "BEGIN; LOCK TABLE tidings_server_api_key IN EXCLUSIVE MODE";
+
+#[tokio::test]
+async fn regression_a_change_that_is_dropped_in_the_middle_leaves_nothing_to_the_next_one() {
+    let (schema, handles) = open().await;
+    let other = Config::new(&schema.url()).unwrap().connect().await.unwrap();
+    other.batch_execute(LOCK_KEYS).await.unwrap();
+    let records = Arc::clone(&handles.first.records);
+    let dropped = tokio::spawn(async move { records.change(create_key("dropped"), None).await });
+    until_waiting(&schema, "%INSERT INTO tidings_server_api_key%").await;
+    dropped.abort();
+    assert!(dropped.await.unwrap_err().is_cancelled());
+    other.batch_execute("ROLLBACK").await.unwrap();
+    let next = handles.first.records.change(create_key("next"), None).await;
+    assert_eq!(next.unwrap(), Changed::Made(None));
+    assert_eq!(key_names(&handles.second).await, ["next"]);
+}
+
+#[tokio::test]
+async fn regression_changes_wait_only_so_long_for_those_before_them() {
+    let schema = Schema::create().await;
+    let config = Config::new(&schema.url()).unwrap();
+    let storage = super::open_in(config.clone(), None).await.unwrap();
+    storage.close().await;
+    let hasty = config.with_reply_limit(Duration::from_secs(1));
+    let storage = super::open_in(hasty.clone(), None).await.unwrap();
+    let other = hasty.connect().await.unwrap();
+    other.batch_execute(LOCK_KEYS).await.unwrap();
+    let changes = (0..8).map(|_| storage.records.change(create_key("key"), None));
+    let changes = futures_util::future::join_all(changes).await;
+    other.batch_execute("ROLLBACK").await.unwrap();
+    let errors = changes.into_iter().map(Result::unwrap_err);
+    let (sent, unsent): (Vec<_>, Vec<_>) =
+        errors.partition(|error| super::database_error(error).is_some());
+    // The second one may get its turn at the moment in which its time is over.
+    assert!((1..=2).contains(&sent.len()), "{sent:?}");
+    for error in sent.iter().chain(&unsent) {
+        assert!(
+            matches!(error, StorageError::Unavailable { .. }),
+            "{error:?}"
+        );
+    }
+}
+
 /// The change waits for the lane, whose holder then waits for the delivery: the database ends one of the two.
 #[tokio::test]
 async fn a_change_that_ends_in_a_deadlock_is_made_again() {
@@ -87,12 +172,7 @@ async fn a_change_that_ends_in_a_deadlock_is_made_again() {
     let retry = Change::Operate(webhooks.prepare_retry(delivery.id));
     let records = Arc::clone(&storage.records);
     let changing = tokio::spawn(async move { records.change(retry, None).await });
-    let waits = "SELECT 1 FROM pg_stat_activity
-        WHERE wait_event_type = 'Lock' AND query LIKE '%tidings_webhook_retry%'";
-    let watching = Config::new(&schema.url()).unwrap().connect().await.unwrap();
-    while watching.query(waits, &[]).await.unwrap().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_waiting(&schema, "%tidings_webhook_retry%").await;
     let cross = "UPDATE tidings_webhook_delivery SET due_at = due_at";
     // Which of the two is ended is the database's choice.
     let _ended = other.batch_execute(cross).await;
@@ -104,7 +184,7 @@ async fn a_change_that_ends_in_a_deadlock_is_made_again() {
 conformance::suite!(open(), work_of_one_instance_is_done_by_one_at_a_time);
 
 /// Makes commits wait for a standby that does not exist, and returns when they do.
-fn hold_commits(server: &PostgresServer) {
+pub(in crate::storage) fn hold_commits(server: &PostgresServer) {
     server
         .execute("ALTER SYSTEM SET synchronous_standby_names = 'missing'")
         .unwrap();
@@ -122,12 +202,18 @@ fn hold_commits(server: &PostgresServer) {
     });
 }
 
+/// Whether a commit waits, after [`hold_commits`].
+pub(in crate::storage) fn waits_for_its_commit(server: &PostgresServer) -> bool {
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    server.execute(waits).unwrap().trim() != "0"
+}
+
 /// How many connections it has ended whose commit waits.
 const END_WAITING: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
     WHERE wait_event = 'SyncRep'";
 
 /// Ends the connection of a commit that waits: it has been made, and is not confirmed.
-async fn cut_off_a_commit(server: &PostgresServer) {
+pub(in crate::storage) async fn cut_off_a_commit(server: &PostgresServer) {
     while server.execute(END_WAITING).unwrap().trim() == "0" {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -13,10 +13,11 @@ use rustix::io::Errno;
 use tidings_sqlite::rusqlite::{Connection, OpenFlags, OptionalExtension};
 use tidings_webhooks::EndpointId;
 
-use super::{APPLICATION_ID, api_keys, idempotency};
+use super::APPLICATION_ID;
 use crate::error::{explain, said_by_system};
 use crate::finding::Finding;
-use crate::storage::inspection::{CLOCK, STORE, Secrets};
+use crate::storage::import::PARTS;
+use crate::storage::inspection::{CLOCK, STORE, Secrets, is_newer};
 
 /// Larger files are not read as a whole: that would take minutes.
 const MAX_CHECKED_BYTES: u64 = 256 << 20;
@@ -191,16 +192,15 @@ fn look(
             "is a database of another program".to_owned(),
         ));
     }
-    let known = [
-        (idempotency::COMPONENT, idempotency::STEPS.len()),
-        (api_keys::COMPONENT, api_keys::STEPS.len()),
-    ];
-    for (component, known) in known {
-        let version = "SELECT version FROM tidings_schema WHERE component = ?1";
-        let found: Option<i64> = connection
-            .query_row(version, [component], |row| row.get(0))
-            .optional()?;
-        if found.is_some_and(|found| usize::try_from(found).is_ok_and(|found| found > known)) {
+    let known: Vec<_> = PARTS
+        .iter()
+        .map(|part| (part.component, part.version))
+        .collect();
+    let mut versions = connection.prepare("SELECT component, version FROM tidings_schema")?;
+    let mut versions = versions.query([])?;
+    while let Some(row) = versions.next()? {
+        let component: String = row.get(0)?;
+        if is_newer(&known, &component, row.get(1)?) {
             let reason =
                 format!("is of a newer version of this program (its tables `{component}`)");
             return Ok(Content::Refused(reason));

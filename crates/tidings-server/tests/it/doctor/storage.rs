@@ -52,12 +52,20 @@ async fn a_file_is_looked_at_and_stays_as_it_is() {
             .execute_batch(statement)
             .unwrap();
     };
-    set_version("UPDATE tidings_schema SET version = version + 1 WHERE component = 'api_keys'");
-    let (_, findings) = examine(&mut on_file(&copy)).await;
-    assert_finds(&findings, "store", "error", "newer version");
+    for component in ["api_keys", "idempotency", "notify", "stream", "webhooks"] {
+        let change = |by| {
+            format!(
+                "UPDATE tidings_schema SET version = version {by} WHERE component = '{component}'"
+            )
+        };
+        set_version(&change("+ 1"));
+        let (_, findings) = examine(&mut on_file(&copy)).await;
+        let newer = format!("newer version of this program (its tables `{component}`)");
+        assert_finds(&findings, "store", "error", &newer);
+        set_version(&change("- 1"));
+    }
     set_version(
-        "UPDATE tidings_schema SET version = version - 1 WHERE component = 'api_keys';
-         CREATE TABLE imported (\"to\" TEXT NOT NULL, at TEXT NOT NULL) STRICT;
+        "CREATE TABLE imported (\"to\" TEXT NOT NULL, at TEXT NOT NULL) STRICT;
          INSERT INTO imported VALUES ('postgres://host/db', 'x');",
     );
     let (ok, findings) = examine(&mut on_file(&copy)).await;
@@ -242,13 +250,19 @@ async fn a_postgresql_is_looked_at_and_its_clock_is_compared() {
     assert!(ok, "{findings:?}");
     assert_finds(&findings, "store", "ok", ": PostgreSQL 1");
     server.stop("-TERM").await;
-    schema
-        .execute(
-            "UPDATE tidings_schema SET version = version + 1 WHERE component = 'tidings_server'",
-        )
-        .await;
-    let (_, findings) = examine(&mut on(&schema.url())).await;
-    assert_finds(&findings, "store", "error", "newer version");
+    for component in ["notify", "presence", "server", "stream", "webhooks"] {
+        let component = format!("tidings_{component}");
+        let change = |by| {
+            format!(
+                "UPDATE tidings_schema SET version = version {by} WHERE component = '{component}'"
+            )
+        };
+        schema.execute(&change("+ 1")).await;
+        let (_, findings) = examine(&mut on(&schema.url())).await;
+        let newer = format!("newer version of this program (its tables `{component}`)");
+        assert_finds(&findings, "store", "error", &newer);
+        schema.execute(&change("- 1")).await;
+    }
 }
 
 #[tokio::test]

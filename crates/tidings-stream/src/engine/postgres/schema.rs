@@ -6,8 +6,9 @@
 //! per session, even behind a pooler that keeps no prepared statements.
 
 /// The steps of the migration.
-pub(super) fn steps() -> [&'static str; 2] {
-    const FUNCTIONS: &str = concat!(
+pub(super) const STEPS: [&str; 2] = [
+    include_str!("schema/tables.sql"),
+    concat!(
         include_str!("schema/begin.sql"),
         include_str!("schema/retries.sql"),
         include_str!("schema/append.sql"),
@@ -16,9 +17,8 @@ pub(super) fn steps() -> [&'static str; 2] {
         include_str!("schema/groups.sql"),
         include_str!("schema/figures.sql"),
         include_str!("schema/outbox.sql"),
-    );
-    [include_str!("schema/tables.sql"), FUNCTIONS]
-}
+    ),
+];
 
 #[cfg(test)]
 mod tests {
@@ -28,7 +28,7 @@ mod tests {
     /// What stands in Rust and in SQL is the same.
     #[test]
     fn the_functions_know_what_the_engine_knows() {
-        let [_, functions] = steps();
+        let [_, functions] = STEPS;
         let most_held_back = format!("v_held_back >= {MAX_HELD_BACK}");
         assert_eq!(functions.matches(&most_held_back).count(), 2);
         assert_eq!(functions.matches(&format!("'{REDRIVE_GROUP}'")).count(), 2);
