@@ -27,6 +27,38 @@ pub enum InboxAction {
     SeeAll,
 }
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
+impl InboxAction {
+    /// Its name for the functions of a server, and the ids that it is about: none stand for all.
+    pub(crate) fn name_and_ids(&self) -> (&'static str, &[EventId]) {
+        match self {
+            Self::Read(ids) => ("read", ids),
+            Self::Unread(ids) => ("unread", ids),
+            Self::Archive(ids) => ("archive", ids),
+            Self::Unarchive(ids) => ("unarchive", ids),
+            Self::ReadUpTo(id) => ("read_up_to", std::slice::from_ref(id)),
+            Self::ReadAll => ("read_up_to", &[]),
+            Self::SeeUpTo(id) => ("see_up_to", std::slice::from_ref(id)),
+            Self::SeeAll => ("see_up_to", &[]),
+        }
+    }
+
+    /// What it has changed: the single events, or those up to one, if that is of this log.
+    pub(crate) fn changed(&self, ids: Vec<EventId>) -> Changed {
+        let up_to = |what: fn(EventId) -> Changed| {
+            ids.first().copied().map_or(Changed::Read([].into()), what)
+        };
+        match self {
+            Self::ReadUpTo(_) | Self::ReadAll => up_to(Changed::ReadUpTo),
+            Self::SeeUpTo(_) | Self::SeeAll => up_to(Changed::SeenUpTo),
+            Self::Read(_) => Changed::Read(ids.into()),
+            Self::Unread(_) => Changed::Unread(ids.into()),
+            Self::Archive(_) => Changed::Archived(ids.into()),
+            Self::Unarchive(_) => Changed::Unarchived(ids.into()),
+        }
+    }
+}
+
 /// What a call to [`Store::change`](crate::Store::change) did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboxUpdate {

@@ -54,6 +54,10 @@ impl Delivered {
     /// Writes marks whenever there are some.
     pub(crate) async fn run(&self, store: &dyn Store) {
         let mut trouble = Trouble::new();
+        if !self.marks().is_empty() {
+            // A run that panicked has left them.
+            self.work.notify_one();
+        }
         loop {
             self.work.notified().await;
             // In either case they are written now; the wait only gathers more.

@@ -82,9 +82,12 @@ impl From<tidings_redis::Error> for StoreError {
     fn from(error: tidings_redis::Error) -> Self {
         use tidings_redis::Error;
         match error {
-            Error::Refused(refusal) if refusal.code() == Some("OOM") => Self::Full {
-                source: Error::Refused(refusal).into(),
-            },
+            // Without room in memory, and without room on the disk for what is written there.
+            Error::Refused(refusal) if matches!(refusal.code(), Some("OOM" | "MISCONF")) => {
+                Self::Full {
+                    source: Error::Refused(refusal).into(),
+                }
+            }
             unavailable if is_unavailable(&unavailable) => Self::Unavailable {
                 source: unavailable.into(),
             },
@@ -93,7 +96,7 @@ impl From<tidings_redis::Error> for StoreError {
     }
 }
 
-/// Whether the server is away, is a replica, or has not read its data yet.
+/// Whether the server is away, is a replica, has fewer replicas than it needs, or has not read its data yet.
 #[cfg(feature = "redis")]
 fn is_unavailable(error: &tidings_redis::Error) -> bool {
     use tidings_redis::Error;
@@ -110,7 +113,9 @@ fn is_unavailable(error: &tidings_redis::Error) -> bool {
                 | ServerErrorKind::MasterDown
         ))
     );
-    is_away || is_starting || error.is_read_only()
+    let lacks_replicas =
+        matches!(error, Error::Refused(refusal) if refusal.code() == Some("NOREPLICAS"));
+    is_away || is_starting || lacks_replicas || error.is_read_only()
 }
 
 #[cfg(feature = "sqlite")]
@@ -155,3 +160,24 @@ pub enum Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the notification stream is closed")]
 pub struct Closed;
+
+#[cfg(all(test, feature = "redis"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_server_that_cannot_write_is_full_or_unavailable() {
+        let error = |code: &str| -> StoreError {
+            let refusal = tidings_redis::redis::make_extension_error(code.to_owned(), None);
+            tidings_redis::Error::from(refusal).into()
+        };
+        for code in ["OOM", "MISCONF"] {
+            assert!(matches!(error(code), StoreError::Full { .. }), "{code}");
+        }
+        assert!(matches!(
+            error("NOREPLICAS"),
+            StoreError::Unavailable { .. }
+        ));
+        assert!(matches!(error("OTHER"), StoreError::Backend { .. }));
+    }
+}

@@ -125,7 +125,19 @@ impl Draft {
 }
 
 pub(crate) fn to_microseconds(timestamp: Timestamp) -> Timestamp {
-    Timestamp::from_microsecond(timestamp.as_microsecond()).unwrap_or(timestamp)
+    at_microsecond(timestamp.as_microsecond())
+}
+
+/// The time in a store, which may have been written from outside: at most the last one that can be read.
+pub(crate) fn at_microsecond(microsecond: i64) -> Timestamp {
+    /// Those in the same second after it are out of range.
+    const LAST: Timestamp = Timestamp::constant(253_402_207_200, 0);
+    let nearest = if microsecond < 0 {
+        Timestamp::MIN
+    } else {
+        LAST
+    };
+    Timestamp::from_microsecond(microsecond).unwrap_or(nearest)
 }
 
 /// How the control events of a stream are named where each event is named by its type: no
@@ -185,5 +197,19 @@ impl TryFrom<String> for EventType {
 impl From<EventType> for String {
     fn from(event_type: EventType) -> Self {
         event_type.0.as_ref().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regression_every_time_of_a_draft_can_be_read_from_a_store() {
+        for timestamp in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
+            let stored = to_microseconds(timestamp);
+            let read = Timestamp::from_microsecond(stored.as_microsecond());
+            assert_eq!(read.unwrap(), stored);
+        }
     }
 }

@@ -79,6 +79,11 @@ impl EventId {
     pub fn new(epoch: Epoch, seq: u64) -> Self {
         Self { epoch, seq }
     }
+
+    /// The id, or the top of its log if it is beyond; `None` for an id of another log.
+    pub(crate) fn clamped(self, top: Self) -> Option<Self> {
+        (self.epoch == top.epoch).then(|| Self::new(self.epoch, self.seq.min(top.seq)))
+    }
 }
 
 impl fmt::Display for EventId {

@@ -88,8 +88,9 @@ impl Instance {
         let Some(channel) = self.hub.channel(user) else {
             return Ok(());
         };
-        let asked = channel.position();
-        let page = self.store.read(user, asked.top_seq, self.page_size).await?;
+        let asked = channel.asked();
+        let after = asked.position.top_seq;
+        let page = self.store.read(user, after, self.page_size).await?;
         channel.take_in(page, asked);
         Ok(())
     }

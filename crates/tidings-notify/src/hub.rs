@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::UserId;
 
-pub(crate) use channel::{AfterCursor, Channel, Position};
+pub(crate) use channel::{AfterCursor, Asked, Channel};
 
 /// One channel for each user with open streams on this instance.
 #[derive(Debug)]

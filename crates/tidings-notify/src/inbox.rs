@@ -99,7 +99,8 @@ impl InboxQuery {
 pub struct InboxPage {
     /// The events, newest first.
     pub events: Vec<Event>,
-    /// The cursor of the next page, or `None` when this is the last.
+    /// The cursor of the next page, or `None` when this is the last. A page that has a next one may have fewer
+    /// events than the limit, or none: it ended at the size of a page, or while the inbox was changed.
     pub next: Option<EventId>,
     /// How many events of the whole inbox are unread, whatever the query filters.
     pub unread: u64,

@@ -1,7 +1,10 @@
 //! What the notifier, its streams and its background tasks share.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +26,9 @@ pub(crate) struct Instance {
     pub(crate) page_size: usize,
 }
 
+/// Time until a task that panicked is started again.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
 /// The background tasks. They end when the notifier and all its streams are gone.
 #[derive(Debug)]
 pub(crate) struct Tasks {
@@ -43,6 +49,22 @@ impl Tasks {
         self.tracker.spawn(async move {
             // Whether it was stopped or ended by itself makes no difference.
             let _ended = stop.run_until_cancelled(work).await;
+        });
+    }
+
+    /// As [`spawn`](Self::spawn), for work that calls the store: if that panics, the work is begun anew.
+    pub(crate) fn spawn_again<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        instance: &Arc<Instance>,
+        work: impl Fn(Arc<Instance>) -> F + Send + Sync + 'static,
+    ) {
+        let instance = instance.clone();
+        self.spawn(async move {
+            let run = || AssertUnwindSafe(work(instance.clone())).catch_unwind();
+            while run().await.is_err() {
+                tracing::error!("a background task of a notifier panicked, and is started again");
+                tokio::time::sleep(RESTART_PAUSE).await;
+            }
         });
     }
 

@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 pub const MAX_DEPTH: usize = 120;
 
 /// The JSON of a notification: any value, kept as text exactly as it was written, but without the
-/// white space between its tokens.
+/// white space between its tokens. That of an event from an SQL function is as the database writes
+/// `jsonb`: with a space after each colon and comma.
 ///
 /// Numbers keep every digit and objects keep the order of their keys, because the text is never
 /// taken apart. Clones share it.
@@ -40,14 +41,14 @@ impl Payload {
         Self::compacted(&raw)
     }
 
-    /// Takes text that a store kept: it was compact and shallow when it was written, so that only
+    /// Takes text that a store kept: it was shallow and had no line breaks when it was written, so that only
     /// its being JSON is checked again.
     #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
     pub(crate) fn from_stored(json: String) -> Result<Self, InvalidPayload> {
         Ok(Self(RawValue::from_string(json)?.into()))
     }
 
-    /// The compact JSON text. It has no line breaks.
+    /// The JSON text. It has no line breaks.
     pub fn as_str(&self) -> &str {
         self.0.get()
     }

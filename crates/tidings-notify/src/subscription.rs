@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::ReusableBoxFuture;
 
 use crate::budget::{Budget, cost};
-use crate::hub::{AfterCursor, Channel, Position};
+use crate::hub::{AfterCursor, Asked, Channel};
 use crate::instance::{Instance, Tasks};
 use crate::{Closed, Error, Event, EventId, MAX_PAGE_BYTES, Page, Since, StoreError, UserId};
 
@@ -90,7 +90,7 @@ enum Stored {
     /// A read that is under way. It continues when the caller drops the future that began it.
     Reading {
         /// What was known when the store was asked.
-        known: Position,
+        known: Asked,
         reply: ReusableBoxFuture<'static, Result<Page, StoreError>>,
     },
     /// The store failed, and may be asked again at this time.
@@ -119,7 +119,7 @@ impl Stored {
 /// What the reader can be given at this moment.
 enum Step {
     Items(Vec<Item>),
-    AskStore { known: Position },
+    AskStore { known: Asked },
     Wait,
     End,
 }
@@ -162,7 +162,7 @@ impl Subscription {
     }
 
     async fn begin(&mut self, since: &Since) -> Result<(), Error> {
-        let asked = self.channel.position();
+        let asked = self.channel.asked();
         let delivered = self.instance.delivered.pending(&self.user);
         let (start, head) =
             Start::find(since, &*self.instance.store, &self.user, delivered).await?;
@@ -365,7 +365,7 @@ impl Subscription {
             self.instance.stats.gave(&items);
             return Step::Items(items);
         }
-        let known = view.position();
+        let known = view.asked();
         match (ask_store, view.is_closing()) {
             (true, _) => Step::AskStore { known },
             (false, true) => Step::End,
@@ -373,7 +373,7 @@ impl Subscription {
         }
     }
 
-    fn begin_reading(&mut self, max: usize, known: Position) {
+    fn begin_reading(&mut self, max: usize, known: Asked) {
         let limit = max.max(self.instance.page_size).min(MAX_PAGE);
         let (store, user) = (self.instance.store.clone(), self.user.clone());
         let after = self.cursor.seq;
@@ -402,7 +402,7 @@ impl Subscription {
 
     fn finish_reading(
         &mut self,
-        known: Position,
+        known: Asked,
         reply: Result<Page, StoreError>,
     ) -> Result<(), Closed> {
         match reply {

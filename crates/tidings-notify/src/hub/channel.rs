@@ -48,6 +48,14 @@ impl Position {
     };
 }
 
+/// What is known of a log when the store is asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    pub(crate) position: Position,
+    /// The newest revision of the inbox.
+    revision: u64,
+}
+
 /// What a result of the store says about a log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
@@ -86,8 +94,9 @@ impl Channel {
         self.wake.clone().notified_owned()
     }
 
-    pub(crate) fn position(&self) -> Position {
-        self.state().position
+    /// What is known, to be passed on with what the store is asked for.
+    pub(crate) fn asked(&self) -> Asked {
+        self.state().asked()
     }
 
     /// How many changes of the inbox there have been.
@@ -109,12 +118,11 @@ impl Channel {
         }
     }
 
-    /// Takes in a result of the store, which was asked when the position was `asked`.
+    /// Takes in a result of the store, which was asked when so much was known.
     ///
     /// The store sees everything that was written before it is asked. So a result behind `asked`
-    /// means that the log was rewound, and one behind the present position only that the result is
-    /// old.
-    pub(crate) fn observe(&self, seen: Seen, asked: Position) {
+    /// means that the log was rewound, and one behind what is known now only that the result is old.
+    pub(crate) fn observe(&self, seen: Seen, asked: Asked) {
         let mut state = self.state();
         let changed = state.observe(seen, asked);
         drop(state);
@@ -123,8 +131,8 @@ impl Channel {
         }
     }
 
-    /// Takes in the events after the position `asked`, and where the log stood with them.
-    pub(crate) fn take_in(&self, page: Page, asked: Position) {
+    /// Takes in the events after the position of `asked`, and where the log stood with them.
+    pub(crate) fn take_in(&self, page: Page, asked: Asked) {
         let seen = (&page.head).into();
         let events: Vec<_> = page.events.into_iter().map(Arc::new).collect();
         let mut state = self.state();
@@ -177,8 +185,9 @@ impl Channel {
 pub(crate) struct View<'a>(MutexGuard<'a, State>);
 
 impl View<'_> {
-    pub(crate) fn position(&self) -> Position {
-        self.0.position
+    /// What is known, to be passed on with what the store is asked for.
+    pub(crate) fn asked(&self) -> Asked {
+        self.0.asked()
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -216,6 +225,13 @@ impl View<'_> {
 }
 
 impl State {
+    fn asked(&self) -> Asked {
+        Asked {
+            position: self.position,
+            revision: self.inbox.revision(),
+        }
+    }
+
     fn offer(&mut self, event: &Arc<Event>) {
         let EventId { epoch, seq } = event.id;
         if seq == 0 {
@@ -250,9 +266,14 @@ impl State {
     }
 
     /// Returns `true` if the position or the inbox changed.
-    fn observe(&mut self, seen: Seen, asked: Position) -> bool {
-        let moved = self.observe_position(seen.position, asked);
+    fn observe(&mut self, seen: Seen, asked: Asked) -> bool {
+        let moved = self.observe_position(seen.position, asked.position);
         let Position { epoch, top_seq } = seen.position;
+        if asked.position.epoch == epoch && seen.counts.revision < asked.revision {
+            // What was changed last is not so any more.
+            self.inbox.restart();
+            self.ring.clear();
+        }
         if epoch != self.position.epoch || self.inbox.includes(seen.counts.revision) {
             return moved;
         }

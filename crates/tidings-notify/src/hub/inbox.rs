@@ -116,6 +116,11 @@ impl Inbox {
         !explained
     }
 
+    /// The newest revision that is known.
+    pub(super) fn revision(&self) -> u64 {
+        self.known.map_or(0, |known| known.counts.revision)
+    }
+
     /// Whether the change of this revision, or a later one that stands for it, is known.
     pub(super) fn includes(&self, revision: u64) -> bool {
         self.known

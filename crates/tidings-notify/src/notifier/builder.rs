@@ -123,21 +123,21 @@ impl NotifierBuilder {
             page_size: self.buffer_size,
         });
         let tasks = Tasks::new();
-        tasks.spawn({
-            let instance = instance.clone();
-            async move { sweep::run(&instance, self.poll_interval).await }
+        let poll_interval = self.poll_interval;
+        tasks.spawn_again(&instance, move |instance| async move {
+            sweep::run(&instance, poll_interval).await;
         });
         if let Some(wakes) = instance.store.wakes() {
             let instance = instance.clone();
             tasks.spawn(async move { hints::listen(&instance, wakes).await });
         }
         for _ in 0..HINT_READERS {
-            let instance = instance.clone();
-            tasks.spawn(async move { hints::read(&instance).await });
+            tasks.spawn_again(&instance, |instance| async move {
+                hints::read(&instance).await;
+            });
         }
-        tasks.spawn({
-            let instance = instance.clone();
-            async move { instance.delivered.run(&*instance.store).await }
+        tasks.spawn_again(&instance, |instance| async move {
+            instance.delivered.run(&*instance.store).await;
         });
         let routes = self
             .presence

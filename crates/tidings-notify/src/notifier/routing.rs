@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
 use crate::instance::Instance;
@@ -38,14 +38,20 @@ pub(crate) async fn run(
     let routes = Arc::new(routes);
     let mut running = JoinSet::new();
     while let Some(event) = queue.recv().await {
-        if running.len() >= CONCURRENT_ROUTES {
-            running.join_next().await;
+        if running.len() >= CONCURRENT_ROUTES
+            && let Some(routed) = running.join_next().await
+        {
+            finish(instance, routed);
         }
-        while running.try_join_next().is_some() {}
+        while let Some(routed) = running.try_join_next() {
+            finish(instance, routed);
+        }
         let (instance, routes) = (instance.clone(), routes.clone());
         running.spawn(route(instance, routes, event));
     }
-    running.join_all().await;
+    while let Some(routed) = running.join_next().await {
+        finish(instance, routed);
+    }
 }
 
 /// Sends one event to every other instance that has its user, to all at once, so that an instance
@@ -70,7 +76,21 @@ async fn route(instance: Arc<Instance>, routes: Arc<Routes>, event: Arc<Event>) 
             sends.spawn(async move { send(&instance, &routes, &place, &event).await });
         }
     }
-    sends.join_all().await;
+    // One that panics ends no other.
+    while let Some(sent) = sends.join_next().await {
+        finish(&instance, sent);
+    }
+}
+
+/// Counts work that panicked.
+fn finish(instance: &Instance, done: Result<(), JoinError>) {
+    if let Err(error) = done {
+        instance.stats.routing_failed();
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "routing an event panicked; the other instance will find it in the store"
+        );
+    }
 }
 
 async fn send(instance: &Instance, routes: &Routes, place: &RoutingInfo, event: &Event) {

@@ -1,10 +1,10 @@
 //! The task that finds changes whose wake-up was lost.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use tidings_reconnect::Trouble;
-use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::instance::Instance;
@@ -22,20 +22,24 @@ const CONCURRENT_READS: usize = 8;
 /// Asks the store at every interval which logs changed, until the store is closed.
 ///
 /// One query serves all streams of the instance, and costs what has changed, not how many streams
-/// or users there are. A log that has streams here is then read once for all of them.
-pub(crate) async fn run(instance: &Arc<Instance>, poll_interval: Duration) {
+/// or users there are. A log that has streams here is then read once for all of them. One that cannot be
+/// read holds up no other: it is read again in the next sweep.
+pub(crate) async fn run(instance: &Instance, poll_interval: Duration) {
     let mut ticks = interval(poll_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut mark = None;
+    let mut sweeper = Sweeper {
+        instance,
+        mark: None,
+        failed: HashSet::new(),
+    };
     let mut trouble = Trouble::new();
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = instance.hints.sweep_wanted() => {}
         }
-        match sweep(instance, mark.as_ref()).await {
-            Ok(next) => {
-                mark = Some(next);
+        match sweeper.sweep().await {
+            Ok(()) => {
                 if trouble.worked() {
                     tracing::info!("looking for changes in the notification store works again");
                 }
@@ -57,65 +61,83 @@ pub(crate) async fn run(instance: &Arc<Instance>, poll_interval: Duration) {
     }
 }
 
-/// Wakes the streams of logs that changed after the mark. Without a mark, every log with streams is
-/// checked.
-async fn sweep(
-    instance: &Arc<Instance>,
-    mark: Option<&ChangeMark>,
-) -> Result<ChangeMark, StoreError> {
-    let Some(mark) = mark else {
-        let mark = instance.store.mark().await?;
-        check_all(instance).await?;
-        return Ok(mark);
-    };
-    let mut mark = mark.clone();
-    loop {
-        let Changes {
-            mark: next,
-            logs,
-            more,
-            rewound,
-        } = instance.store.changes(&mark, CHANGES_PER_QUERY).await?;
-        if rewound {
-            tracing::warn!(
-                "the notification store is in an older state than before, as after a restored backup; checking the logs of all open streams"
-            );
-            check_all(instance).await?;
-            return Ok(next);
-        }
-        let has_news = |user: &UserId, seen| {
-            let channel = instance.hub.channel(user);
-            channel.is_some_and(|channel| !channel.knows(seen))
-        };
-        let changed = logs.into_iter().filter_map(|change| {
-            has_news(&change.user, (&change.head).into()).then_some(change.user)
-        });
-        refresh_all(instance, changed).await?;
-        mark = next;
-        if !more {
-            return Ok(mark);
-        }
-    }
+struct Sweeper<'a> {
+    instance: &'a Instance,
+    mark: Option<ChangeMark>,
+    /// Those with streams whose logs changed before the mark and could not be read.
+    failed: HashSet<UserId>,
 }
 
-async fn refresh_all(
-    instance: &Arc<Instance>,
-    users: impl Iterator<Item = UserId> + Send,
-) -> Result<(), StoreError> {
-    let mut running = JoinSet::new();
-    for user in users {
-        if running.len() >= CONCURRENT_READS
-            && let Some(read) = running.join_next().await
-        {
-            read.map_err(StoreError::backend)??;
+impl Sweeper<'_> {
+    /// Wakes the streams of logs that changed after the mark. Without a mark, every log with streams is
+    /// checked.
+    async fn sweep(&mut self) -> Result<(), StoreError> {
+        let Some(mut mark) = self.mark.clone() else {
+            let mark = self.instance.store.mark().await?;
+            check_all(self.instance).await?;
+            self.mark = Some(mark);
+            return Ok(());
+        };
+        let failed: Vec<_> = self.failed.iter().cloned().collect();
+        let mut outcome = Ok(());
+        loop {
+            let Changes {
+                mark: next,
+                logs,
+                more,
+                rewound,
+            } = self
+                .instance
+                .store
+                .changes(&mark, CHANGES_PER_QUERY)
+                .await?;
+            if rewound {
+                tracing::warn!(
+                    "the notification store is in an older state than before, as after a restored backup; checking the logs of all open streams"
+                );
+                check_all(self.instance).await?;
+                self.mark = Some(next);
+                return Ok(());
+            }
+            let has_news = |user: &UserId, seen| {
+                let channel = self.instance.hub.channel(user);
+                channel.is_some_and(|channel| !channel.knows(seen))
+            };
+            let changed = logs.into_iter().filter_map(|change| {
+                has_news(&change.user, (&change.head).into()).then_some(change.user)
+            });
+            outcome = outcome.and(self.refresh(changed.collect()).await);
+            self.mark = Some(next.clone());
+            mark = next;
+            if !more {
+                break;
+            }
         }
-        let instance = instance.clone();
-        running.spawn(async move { instance.refresh(&user).await });
+        outcome.and(self.refresh(failed).await)
     }
-    while let Some(read) = running.join_next().await {
-        read.map_err(StoreError::backend)??;
+
+    /// Reads these logs for their streams. Those that could not be read are noted, and one of the reasons is
+    /// returned.
+    async fn refresh(&mut self, users: Vec<UserId>) -> Result<(), StoreError> {
+        let instance = self.instance;
+        let read = async |user: UserId| {
+            let read = instance.refresh(&user).await;
+            (user, read)
+        };
+        let mut reads = stream::iter(users)
+            .map(read)
+            .buffer_unordered(CONCURRENT_READS);
+        let mut outcome = Ok(());
+        while let Some((user, read)) = reads.next().await {
+            if read.is_ok() {
+                self.failed.remove(&user);
+            } else {
+                self.failed.insert(user);
+            }
+            outcome = outcome.and(read);
+        }
+        outcome
     }
-    Ok(())
 }
 
 /// Looks where every log with streams stands.
@@ -127,7 +149,7 @@ async fn check_all(instance: &Instance) -> Result<(), StoreError> {
                 instance
                     .hub
                     .channel(user)
-                    .map(|channel| (channel.position(), channel))
+                    .map(|channel| (channel.asked(), channel))
             })
             .collect();
         let heads = instance.store.heads(users).await?;

@@ -13,7 +13,8 @@
 //! Whatever changes a log is one call of a function in the database, and locks the log's row. Callers
 //! of [`Store::append`] that wait at the same time share one call, for any number of users, whose rows
 //! are locked in the order of the users. A log that another transaction holds delays only those who
-//! append to it.
+//! append to it or change its inbox: they try again, and hold no connection meanwhile. A cleanup passes
+//! it over.
 //!
 //! # In the application's own transaction
 //!
@@ -46,9 +47,11 @@ mod cleanup;
 mod group_commit;
 mod listen;
 mod log;
+mod patience;
 mod schema;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -64,6 +67,7 @@ use crate::{
 };
 use announce::Announcer;
 use group_commit::GroupCommit;
+use patience::Patience;
 
 pub use append::{append_calls_in, append_in};
 
@@ -140,6 +144,8 @@ struct Shared {
     announcer: Announcer,
     wakes: WakeSender,
     retention: Retention,
+    /// How long a call waits for a log that another transaction holds.
+    patience: Duration,
     /// Appending, announcing, listening; empty once the store is closed.
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
 }
@@ -168,14 +174,15 @@ impl PostgresStore {
             .await?;
         let wakes = WakeSender::new(WAKES);
         let announcer = Announcer::new(wakes.clone());
+        let patience = config.reply_limit();
         let listening = listen::keep_listening(
-            config.clone(),
+            config,
             log::get(&row, 0)?,
             wakes.clone(),
             announcer.sender(),
         );
         let (commit, committing) =
-            group_commit::group_commit(appending.clone(), announcer.clone(), config.reply_limit());
+            group_commit::group_commit(appending.clone(), announcer.clone(), patience);
         let heard = options.channel.as_ref().map(|channel| channel.wakes());
         let announcing = announcer.clone().run(connections.clone(), options.channel);
         let mut tasks = vec![
@@ -195,6 +202,7 @@ impl PostgresStore {
                 announcer,
                 wakes,
                 retention: options.retention,
+                patience,
                 tasks: Mutex::new(tasks),
             }),
         })
@@ -242,7 +250,8 @@ impl Store for PostgresStore {
         action: &InboxAction,
         at: Timestamp,
     ) -> Result<InboxUpdate, StoreError> {
-        let update = change::change(self.connections(), user, action, at).await?;
+        let patience = Patience::new(self.shared.patience);
+        let update = change::change(self.connections(), patience, user, action, at).await?;
         if update.changed > 0 {
             self.shared.announcer.announce([user]);
         }

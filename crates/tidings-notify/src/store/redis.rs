@@ -68,7 +68,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::change::Changed;
 use crate::{
     ChangeMark, Changes, Draft, Epoch, Event, EventId, Head, InboxAction, InboxChange, InboxPage,
     InboxQuery, InboxUpdate, LogChange, MAX_PAGE_BYTES, Page, Store, StoreError, UserId, Wake,
@@ -115,7 +114,7 @@ struct Shared {
     run: &'static str,
     wakes: WakeSender,
     closing: CancellationToken,
-    _listening: AbortOnDropHandle<()>,
+    listening: AbortOnDropHandle<()>,
 }
 
 impl RedisStore {
@@ -144,7 +143,7 @@ impl RedisStore {
                 run: options.run,
                 wakes,
                 closing: CancellationToken::new(),
-                _listening: AbortOnDropHandle::new(tokio::spawn(listening)),
+                listening: AbortOnDropHandle::new(tokio::spawn(listening)),
             }),
         })
     }
@@ -266,16 +265,7 @@ impl Store for RedisStore {
     ) -> Result<InboxUpdate, StoreError> {
         let scripts = &self.shared.scripts;
         let mut call = scripts.call(Script::Change);
-        let (name, ids): (_, &[EventId]) = match action {
-            InboxAction::Read(ids) => ("read", ids),
-            InboxAction::Unread(ids) => ("unread", ids),
-            InboxAction::Archive(ids) => ("archive", ids),
-            InboxAction::Unarchive(ids) => ("unarchive", ids),
-            InboxAction::ReadUpTo(id) => ("read_up_to", std::slice::from_ref(id)),
-            InboxAction::ReadAll => ("read_up_to", &[]),
-            InboxAction::SeeUpTo(id) => ("see_up_to", std::slice::from_ref(id)),
-            InboxAction::SeeAll => ("see_up_to", &[]),
-        };
+        let (name, ids) = action.name_and_ids();
         call.arg(user.as_str()).arg(at.as_microsecond()).arg(name);
         for id in ids {
             call.arg(id.epoch.as_u64()).arg(id.seq.min(MAX_NUMBER));
@@ -286,30 +276,18 @@ impl Store for RedisStore {
             return Ok(InboxUpdate::nothing());
         };
         let head = reply::head(head);
-        let single = || {
-            places
+        let changed_ids = match u64::try_from(up_to) {
+            Ok(seq) => vec![EventId::new(head.epoch, seq)],
+            Err(_) => places
                 .iter()
                 .filter_map(|at| ids.get(*at).copied())
-                .collect()
-        };
-        let up_to = u64::try_from(up_to).map(|seq| EventId::new(head.epoch, seq));
-        let what = match action {
-            InboxAction::Read(_) => Changed::Read(single()),
-            InboxAction::Unread(_) => Changed::Unread(single()),
-            InboxAction::Archive(_) => Changed::Archived(single()),
-            InboxAction::Unarchive(_) => Changed::Unarchived(single()),
-            InboxAction::ReadUpTo(_) | InboxAction::ReadAll => {
-                up_to.map_or_else(|_| Changed::Read([].into()), Changed::ReadUpTo)
-            }
-            InboxAction::SeeUpTo(_) | InboxAction::SeeAll => {
-                up_to.map_or_else(|_| Changed::Read([].into()), Changed::SeenUpTo)
-            }
+                .collect(),
         };
         Ok(InboxUpdate {
             changed,
             revision: head.revision,
             change: InboxChange {
-                what,
+                what: action.changed(changed_ids),
                 unread: head.unread,
                 unseen: head.unseen,
                 cursor: head.top(),
@@ -357,22 +335,20 @@ impl Store for RedisStore {
             None => call.arg("none").arg(0).arg(limit),
         };
         let found: reply::ChangesReply = self.call(scripts.run(Script::Changes, &call)).await?;
-        let (run, newest, is_known, logs) = found;
-        let last = logs.last().map(|(number, ..)| *number);
-        let last = last.filter(|_| logs.len() >= limit).unwrap_or(newest);
-        let log = |(_, user, head): (u64, String, HeadReply)| {
+        let (run, reached, more, is_known, logs) = found;
+        let log = |(user, head): (String, HeadReply)| {
             Ok(LogChange {
                 user: UserId::stored(user).map_err(StoreError::backend)?,
                 head: reply::head(head),
             })
         };
         Ok(Changes {
-            mark: reply::mark(&run, last),
+            mark: reply::mark(&run, reached),
             logs: logs
                 .into_iter()
                 .map(log)
                 .collect::<Result<_, StoreError>>()?,
-            more: last < newest,
+            more,
             rewound: !is_known,
         })
     }
@@ -383,23 +359,26 @@ impl Store for RedisStore {
 
     async fn cleanup(&self, cutoff: Timestamp) -> Result<u64, StoreError> {
         let scripts = &self.shared.scripts;
-        let (mut removed, mut passed_over) = (0, 0);
+        let (mut removed, mut time, mut user) = (0, String::new(), String::new());
         loop {
             let mut call = scripts.call(Script::Cleanup);
             call.arg(cutoff.as_microsecond())
                 .arg(self.shared.keeps_unread)
-                .arg(passed_over);
-            let found: Option<u64> = self.call(scripts.run(Script::Cleanup, &call)).await?;
-            match found {
-                Some(0) => passed_over += 1,
-                Some(count) => removed += count,
-                None => return Ok(removed),
-            }
+                .arg(&time)
+                .arg(&user);
+            let found: Option<reply::CleanupReply> =
+                self.call(scripts.run(Script::Cleanup, &call)).await?;
+            let Some((count, passed_time, passed_user)) = found else {
+                return Ok(removed);
+            };
+            removed += count;
+            (time, user) = (passed_time, passed_user);
         }
     }
 
     async fn close(&self) {
         self.shared.closing.cancel();
+        self.shared.listening.abort();
         self.shared.scripts.server().disconnect();
     }
 }

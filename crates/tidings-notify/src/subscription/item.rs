@@ -10,7 +10,9 @@ pub struct Hello {
     /// The cursor that the client should resume from if the stream breaks before its first item.
     ///
     /// It is the place where the stream begins, except when the stream begins with a gap: then it
-    /// is the client's own cursor, so that the gap is reported again.
+    /// is the client's own cursor, so that the gap is reported again. It is [`EventId::ORIGIN`] where
+    /// the client has none: when the cursor could not be read, and when events after the time asked
+    /// for may have been removed.
     pub cursor: EventId,
     /// The newest event when the stream was opened.
     pub top: EventId,

@@ -153,6 +153,7 @@ pub fn server_sent_events(
         naming,
         ping_interval,
         state: State::Opening,
+        has_unsent: false,
     };
     stream::unfold(body, async |mut body| {
         let chunk = body.next().await?;
@@ -165,6 +166,8 @@ struct Body {
     naming: EventNaming,
     ping_interval: Duration,
     state: State,
+    /// Events were handed over that are not marked as sent.
+    has_unsent: bool,
 }
 
 enum State {
@@ -193,12 +196,18 @@ impl Body {
     }
 
     async fn write_next(&mut self, writer: &mut SseWriter) -> serde_json::Result<()> {
-        self.subscription.sent(self.subscription.cursor());
+        // A stream that begins at the end of the log has not sent what is before it.
+        if std::mem::take(&mut self.has_unsent) {
+            self.subscription.sent(self.subscription.cursor());
+        }
         let batch = self.subscription.next_batch(MAX_BATCH, MAX_BATCH_BYTES);
         match tokio::time::timeout(self.ping_interval, batch).await {
-            Ok(Ok(items)) => items
-                .iter()
-                .try_for_each(|item| writer.item(item, self.naming)),
+            Ok(Ok(items)) => {
+                self.has_unsent = items.iter().any(|item| matches!(item, Item::Event(_)));
+                items
+                    .iter()
+                    .try_for_each(|item| writer.item(item, self.naming))
+            }
             Ok(Err(_closed)) => {
                 self.state = State::Ended;
                 writer.bye(Bye::stopping())

@@ -90,6 +90,62 @@ async fn a_sweep_misses_no_user_among_many() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn regression_a_log_that_cannot_be_read_holds_up_no_other() {
+    let store = Observed::default();
+    let notifier = without_sweep(store.clone()).build();
+    let others = (0..20).map(|n| user(&format!("user-{n}")));
+    let users: Vec<_> = std::iter::once(ann()).chain(others).collect();
+    let mut streams = Vec::new();
+    for user in &users {
+        let mut stream = notifier.subscribe(user.clone(), Since::Now).await.unwrap();
+        items_at_hand(&mut stream);
+        streams.push(stream);
+    }
+    let sweep = async || {
+        notifier.hint_all();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    sweep().await;
+    *store.unreadable.lock().unwrap() = Some(ann());
+    let drafts = users.iter().map(|user| draft(1).with_user(user.clone()));
+    store.inner.append(drafts.collect()).await.unwrap();
+    sweep().await;
+    for stream in &mut streams[1..] {
+        assert_eq!(event_numbers(&items_at_hand(stream)), [1]);
+    }
+    assert!(event_numbers(&items_at_hand(&mut streams[0])).is_empty());
+    // It is not forgotten, though the sweep has gone on.
+    *store.unreadable.lock().unwrap() = None;
+    sweep().await;
+    assert_eq!(event_numbers(&items_at_hand(&mut streams[0])), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn regression_a_store_that_panics_ends_no_background_task() {
+    let store = Observed::default();
+    let notifier = Notifier::builder(Arc::new(store.clone())).build();
+    let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    store.panics.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!store.panics.load(Ordering::SeqCst));
+    store.inner.append(vec![draft(1)]).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(event_numbers(&items_at_hand(&mut stream)), [1]);
+
+    // What was sent is stored as well, and no sweep takes the panic.
+    let notifier = without_sweep(store.clone()).build();
+    let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
+    numbers(&mut stream, 1).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    store.panics.store(true, Ordering::SeqCst);
+    stream.sent(stream.cursor());
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    let head = store.inner.head(&ann()).await.unwrap();
+    assert_eq!(head.delivered_seq, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn regression_the_sweep_costs_the_same_for_a_thousand_streams() {
     let store = Observed::default();
     let notifier = Notifier::builder(Arc::new(store.clone())).build();
@@ -188,6 +244,43 @@ async fn regression_a_router_that_hangs_holds_up_no_push_and_no_local_stream() {
     assert!(metrics.routing_dropped > 1000, "{metrics:?}");
     assert!(router.asked.load(Ordering::SeqCst) <= 64);
     notifier.close().await.unwrap();
+}
+
+/// Panics for one instance, and takes its time for the others.
+#[derive(Debug, Clone)]
+struct Panicking(Switchboard);
+
+#[async_trait]
+impl Router for Panicking {
+    async fn route(&self, to: &RoutingInfo, event: &Event) -> Result<(), RouteError> {
+        assert_ne!(to.instance_id, "bad", "the test wants it");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.0.route(to, event).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn regression_a_router_that_panics_for_one_instance_reaches_the_others() {
+    let store = MemoryStore::new();
+    let presence = presence();
+    let board = Switchboard::default();
+    let here = without_sweep(store.clone())
+        .with_presence(presence.clone())
+        .with_router(Arc::new(Panicking(board.clone())))
+        .with_instance_id("here")
+        .build();
+    let there = without_sweep(store).build();
+    board.connect("good", &there);
+    let _leases = [
+        connect(&presence, ann(), "bad").await,
+        connect(&presence, ann(), "good").await,
+    ];
+    let mut stream = there.subscribe(ann(), Since::Now).await.unwrap();
+    push_numbers(&here, 0..1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(event_numbers(&items_at_hand(&mut stream)), [0]);
+    let metrics = here.metrics();
+    assert_eq!((metrics.routed, metrics.routing_failed), (1, 1));
 }
 
 #[tokio::test]

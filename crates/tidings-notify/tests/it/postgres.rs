@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tidings_notify::conformance::{OpenTransaction, Subject, Transactions};
 use tidings_notify::postgres::{
     Config, PostgresOptions, PostgresStore, append_calls_in, append_in,
 };
 use tidings_notify::{
-    Changed, Draft, Event, EventKey, EventType, InboxAction, InboxQuery, Item, Notifier, Payload,
-    Since, Store, StoreError, Subscription, store_conformance,
+    Changed, Draft, Event, EventId, EventKey, EventType, InboxAction, InboxQuery, Item, Notifier,
+    Payload, Since, Store, StoreError, Subscription, store_conformance,
 };
 use tidings_postgres::Client;
 
@@ -265,6 +265,55 @@ async fn a_slow_transaction_delays_only_the_users_it_writes_to() {
     }
 }
 
+/// There are fewer connections than changes that wait.
+#[tokio::test]
+async fn regression_changes_of_a_locked_inbox_hold_up_no_one_else() {
+    let schema = Schema::create().await;
+    let store = schema.store().await;
+    let (bob, at) = (user("bob"), Timestamp::now());
+    let drafts = vec![draft(0), draft_of("bob", 0)];
+    store.append(drafts).await.unwrap();
+    let slow = Application::begin(&schema.config(), &[draft(1)]).await;
+    let change = || {
+        let store = store.clone();
+        tokio::spawn(async move { store.change(&ann(), &InboxAction::ReadAll, at).await })
+    };
+    let waiting: Vec<_> = (0..4).map(|_| change()).collect();
+    for _ in 0..20 {
+        soon("a read", store.head(&bob)).await.unwrap();
+    }
+    let read = store.change(&bob, &InboxAction::ReadAll, at);
+    assert_eq!(soon("a change", read).await.unwrap().changed, 1);
+    let cleanup = store.cleanup(at + SignedDuration::from_hours(1));
+    assert_eq!(soon("a cleanup", cleanup).await.unwrap(), 1);
+    assert!(waiting.iter().all(|change| !change.is_finished()));
+    slow.end("COMMIT").await;
+    let mut changed = 0;
+    for change in waiting {
+        changed += soon("the change", change).await.unwrap().unwrap().changed;
+    }
+    assert_eq!(changed, 2);
+}
+
+#[tokio::test]
+async fn regression_what_was_delivered_stays_so_in_a_new_epoch() {
+    let schema = Schema::create().await;
+    let store = schema.store().await;
+    let events = store.append((0..3).map(draft).collect()).await.unwrap();
+    let marks = |id| vec![(ann(), id)];
+    store.mark_delivered(marks(events[2].id)).await.unwrap();
+    psql(&schema, "UPDATE tidings_notify_log SET line = line + 1").unwrap();
+    let epoch = store.append(vec![draft(3)]).await.unwrap()[0].id.epoch;
+    assert_ne!(epoch, events[0].id.epoch);
+    let delivered = async || store.head(&ann()).await.unwrap().delivered_seq;
+    assert_eq!(delivered().await, 3);
+    for (seq, expected) in [(2, 3), (4, 4)] {
+        let id = EventId::new(epoch, seq);
+        store.mark_delivered(marks(id)).await.unwrap();
+        assert_eq!(delivered().await, expected);
+    }
+}
+
 #[tokio::test]
 async fn a_caller_that_waits_too_long_for_a_lock_gets_an_error() {
     let schema = Schema::create().await;
@@ -275,6 +324,13 @@ async fn a_caller_that_waits_too_long_for_a_lock_gets_an_error() {
     store.append(vec![draft(0)]).await.unwrap();
     let slow = Application::begin(&schema.config(), &[draft(1)]).await;
     let refused = store.append(vec![draft(2)]).await;
+    assert!(
+        matches!(refused, Err(StoreError::Unavailable { .. })),
+        "{refused:?}"
+    );
+    let ann = ann();
+    let change = store.change(&ann, &InboxAction::ReadAll, Timestamp::now());
+    let refused = change.await;
     assert!(
         matches!(refused, Err(StoreError::Unavailable { .. })),
         "{refused:?}"
@@ -487,6 +543,10 @@ async fn the_sql_function_refuses_what_the_library_refuses() {
         ("'..', 't', '1'", "looks like no other"),
         ("' ann', 't', '1'", "looks like no other"),
         ("E'ann\\u202e', 't', '1'", "looks like no other"),
+        ("E'\\u00a0ann', 't', '1'", "looks like no other"),
+        ("E'ann\\u2007', 't', '1'", "looks like no other"),
+        ("E'ann\\u202f', 't', '1'", "looks like no other"),
+        ("E'\\u3000ann', 't', '1'", "looks like no other"),
         (
             "E'a\\nb', 't', '1'",
             "user_id to have no control characters",
@@ -500,6 +560,18 @@ async fn the_sql_function_refuses_what_the_library_refuses() {
         (&format!("'ann', 't', '{deep}'"), "at most 120 levels"),
         ("'ann', 't', '1', ''", "key to have 1 to 255 bytes"),
         ("'ann', 't', '1', 'k', NULL", "occurred_at to be a time"),
+        (
+            "'ann', 't', '1', 'k', '9999-12-31Z'",
+            "occurred_at to be a time",
+        ),
+        (
+            "'ann', 't', '1', 'k', 'infinity'",
+            "occurred_at to be a time",
+        ),
+        (
+            "'ann', 't', '1', 'k', '0001-12-31Z BC'",
+            "occurred_at to be a time",
+        ),
         ("'ann', 't', 'nonsense'", "json"),
     ] {
         let refused = psql(&schema, &format!("SELECT tidings_notify({arguments})")).unwrap_err();
@@ -520,4 +592,31 @@ async fn the_sql_function_refuses_what_the_library_refuses() {
     .unwrap();
     let page = store.read(&ann(), 0, 10).await.unwrap();
     assert_eq!(page.events.len(), 1);
+}
+
+#[tokio::test]
+async fn regression_an_event_that_is_given_to_no_one_leaves_the_transaction_as_it_is() {
+    let schema = Schema::create().await;
+    schema.store().await;
+    let statements = "BEGIN;
+        SELECT tidings_notify_all('{}', 't', '1');
+        SELECT tidings_notify_all(NULL, 't', '1');
+        COMMIT; SELECT 'committed'";
+    assert_eq!(psql(&schema, statements).unwrap(), "committed");
+}
+
+/// A function of an earlier version has let them in.
+#[tokio::test]
+async fn regression_events_of_times_out_of_range_are_read() {
+    let schema = Schema::create().await;
+    let store = schema.store().await;
+    store.append(vec![draft(0), draft(1)]).await.unwrap();
+    let far = "UPDATE tidings_notify_event SET timestamp = CASE seq
+        WHEN 1 THEN -9223372036854775808 ELSE 9223372036854775807 END";
+    psql(&schema, far).unwrap();
+    let page = store.read(&ann(), 0, 10).await.unwrap();
+    let times: Vec<_> = page.events.iter().map(|event| event.timestamp).collect();
+    // The last microsecond that there is.
+    let last = Timestamp::from_second(Timestamp::MAX.as_second());
+    assert_eq!(times, [Timestamp::MIN, last.unwrap()]);
 }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use tidings_notify::conformance::Subject;
 use tidings_notify::redis::{Config, RedisOptions, RedisStore};
 use tidings_notify::{
-    EventKey, GapReason, InboxAction, InboxQuery, Item, Notifier, Since, Store, StoreError, Wake,
+    Draft, EventKey, GapReason, InboxAction, InboxQuery, Item, Notifier, Payload, Since, Store,
+    StoreError, Wake,
 };
 use tidings_test_support::RedisServer;
 use tokio::sync::{Mutex, MutexGuard};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::database::PATIENT;
 use crate::support::{NEVER, ann, draft, numbers, push_numbers, user};
@@ -326,4 +329,127 @@ async fn a_page_over_many_events_is_found_in_parts() {
     let only = InboxQuery::default().with_event_type("other".parse().unwrap());
     let page = store.inbox(&ann(), &only).await.unwrap();
     assert_eq!((page.events.len(), page.next), (0, None));
+}
+
+/// A filter that finds little looks at many parts, and none is of the same moment as the first.
+#[tokio::test]
+async fn regression_an_inbox_that_changes_all_the_time_is_listed() {
+    let store = open(&prefix()).await;
+    let rare = Draft::new(
+        ann(),
+        "rare".parse().unwrap(),
+        Payload::from_value(&0).unwrap(),
+    );
+    store.append(vec![rare]).await.unwrap();
+    let events = store.append((0..4_000).map(draft).collect()).await.unwrap();
+    let ids = vec![events[9].id];
+    let (busy, ann) = (store.clone(), ann());
+    let changing = AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            for action in [
+                InboxAction::Read(ids.clone()),
+                InboxAction::Unread(ids.clone()),
+            ] {
+                let change = busy.change(&ann, &action, jiff::Timestamp::now());
+                assert_eq!(change.await.unwrap().changed, 1);
+            }
+        }
+    }));
+    let only = InboxQuery::default().with_event_type("rare".parse().unwrap());
+    let mut query = only.clone();
+    let mut found = Vec::new();
+    let listing = async {
+        loop {
+            let page = store.inbox(&user("ann"), &query).await.unwrap();
+            found.extend(page.events);
+            match page.next {
+                Some(next) => query = only.clone().with_cursor(next),
+                None => break,
+            }
+        }
+    };
+    let limit = Duration::from_secs(20);
+    tokio::time::timeout(limit, listing).await.unwrap();
+    drop(changing);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].id.seq, 1);
+}
+
+#[tokio::test]
+async fn regression_a_log_that_is_lost_hides_no_change_of_another() {
+    let server = RedisServer::start().await.unwrap();
+    let store = open_at(&server.url(), RedisOptions::default()).await;
+    let mut mark = store.mark().await.unwrap();
+    for name in ["ann", "bob", "cy"] {
+        let draft = draft(1).with_user(user(name));
+        store.append(vec![draft]).await.unwrap();
+    }
+    let lost = "{tidings:notify}:log:bob";
+    assert_eq!(server.command(&["DEL", lost]).unwrap().trim(), "1");
+    let mut found = Vec::new();
+    loop {
+        let changes = store.changes(&mark, 2).await.unwrap();
+        assert!(!changes.rewound);
+        mark = changes.mark;
+        found.extend(changes.logs.into_iter().map(|log| log.user));
+        if !changes.more {
+            break;
+        }
+    }
+    assert_eq!(found, [ann(), user("cy")]);
+    let changes = store.changes(&mark, 2).await.unwrap();
+    assert!(changes.logs.is_empty() && !changes.more);
+}
+
+/// Each is looked at once, however many have been passed over before, and many have the same age.
+#[tokio::test]
+async fn a_cleanup_passes_over_many_logs_with_unread_events() {
+    let server = RedisServer::start().await.unwrap();
+    let options = RedisOptions::default().with_unread_kept();
+    let store = open_at(&server.url(), options).await;
+    let users: Vec<_> = (0..1000).map(|n| user(&format!("user-{n}"))).collect();
+    let drafts = users.iter().map(|user| draft(1).with_user(user.clone()));
+    store.append(drafts.collect()).await.unwrap();
+    let now = jiff::Timestamp::now();
+    for user in users.iter().step_by(10) {
+        store
+            .change(user, &InboxAction::ReadAll, now)
+            .await
+            .unwrap();
+    }
+    server.command(&["CONFIG", "RESETSTAT"]).unwrap();
+    let cutoff = now + SignedDuration::from_hours(1);
+    assert_eq!(store.cleanup(cutoff).await.unwrap(), 100);
+    let statistics = server.command(&["INFO", "commandstats"]).unwrap();
+    assert!(
+        statistics.contains("cmdstat_evalsha:calls=1001,"),
+        "{statistics}"
+    );
+    let heads = store.heads(&users).await.unwrap();
+    assert_eq!(heads.iter().map(|head| head.unread).sum::<u64>(), 900);
+    assert_eq!(store.cleanup(cutoff).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_closed_store_listens_no_more() {
+    let server = RedisServer::start().await.unwrap();
+    let store = open_at(&server.url(), RedisOptions::default()).await;
+    let mut wakes = store.wakes().unwrap();
+    while wakes.next().await != Some(Wake::Lost) {}
+    store.close().await;
+    let clients = || {
+        server
+            .command(&["CLIENT", "LIST", "TYPE", "pubsub"])
+            .unwrap()
+    };
+    let closed = async {
+        while !clients().trim().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let limit = Duration::from_secs(20);
+    tokio::time::timeout(limit, closed)
+        .await
+        .expect("it is closed");
+    drop(store);
 }

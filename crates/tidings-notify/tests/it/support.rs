@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -142,6 +142,10 @@ pub(crate) struct Observed {
     pub(crate) gate: Arc<Semaphore>,
     /// Through which a test wakes.
     pub(crate) wakes: WakeSender,
+    /// Whose log cannot be read.
+    pub(crate) unreadable: Arc<Mutex<Option<UserId>>>,
+    /// The next call panics.
+    pub(crate) panics: Arc<AtomicBool>,
 }
 
 impl Default for Observed {
@@ -152,6 +156,8 @@ impl Default for Observed {
             is_broken: Arc::default(),
             gate: Arc::new(Semaphore::new(1)),
             wakes: WakeSender::new(4),
+            unreadable: Arc::default(),
+            panics: Arc::default(),
         }
     }
 }
@@ -159,6 +165,10 @@ impl Default for Observed {
 impl Observed {
     fn call(&self) -> Result<&MemoryStore, StoreError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
+        assert!(
+            !self.panics.swap(false, Ordering::SeqCst),
+            "the test wants it"
+        );
         if self.is_broken.load(Ordering::SeqCst) {
             Err(StoreError::backend("the disk is on fire"))
         } else {
@@ -176,6 +186,9 @@ impl Store for Observed {
     async fn read(&self, user: &UserId, after: u64, limit: usize) -> Result<Page, StoreError> {
         let store = self.call()?;
         let _passed = self.gate.acquire().await.map_err(StoreError::backend)?;
+        if self.unreadable.lock().unwrap().as_ref() == Some(user) {
+            return Err(StoreError::backend("the page is torn"));
+        }
         store.read(user, after, limit).await
     }
 

@@ -65,6 +65,22 @@ async fn a_stream_begins_with_hello_and_ends_with_bye() {
     assert_eq!(head.delivered_seq, 2);
 }
 
+/// Those before it are undelivered.
+#[tokio::test(start_paused = true)]
+async fn regression_a_stream_that_has_given_no_event_marks_none_as_sent() {
+    let notifier = without_sweep(MemoryStore::new()).build();
+    push_numbers(&notifier, 0..2).await;
+    let stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
+    let ping = Duration::from_secs(20);
+    let mut body = pin!(server_sent_events(stream, EventNaming::Message, ping));
+    let mut next = async || body.next().await.map(Result::unwrap);
+    while next().await.unwrap() != ": ping\n" {}
+    assert_eq!(next().await.unwrap(), ": ping\n");
+    notifier.close().await.unwrap();
+    let head = notifier.store().head(&ann()).await.unwrap();
+    assert_eq!(head.delivered_seq, 0);
+}
+
 #[test]
 fn every_item_has_a_frame_of_its_own_name() {
     let id = |seq| EventId::new(Epoch::from_u64(255), seq);

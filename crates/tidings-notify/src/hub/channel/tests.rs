@@ -68,11 +68,11 @@ fn next(channel: &Channel, cursor: EventId) -> Option<u64> {
 #[test]
 fn an_old_reply_takes_nothing_back() {
     let channel = Channel::new(8);
-    channel.observe(head(EPOCH, 5, 0), channel.position());
-    let asked = channel.position();
+    channel.observe(head(EPOCH, 5, 0), channel.asked());
+    let asked = channel.asked();
     channel.offer(&[event(EPOCH, 6), event(EPOCH, 7)]);
     channel.observe(head(EPOCH, 6, 0), asked);
-    assert_eq!(channel.position().top_seq, 7);
+    assert_eq!(channel.asked().position.top_seq, 7);
     assert!(!channel.knows(head(EPOCH, 6, 0)));
     assert!(channel.knows(head(EPOCH, 7, 0)));
     assert_eq!(next(&channel, id(EPOCH, 6)), Some(7));
@@ -82,8 +82,8 @@ fn an_old_reply_takes_nothing_back() {
 fn a_reply_behind_what_was_known_when_asked_is_a_rewind() {
     let channel = Channel::new(8);
     channel.offer(&[event(EPOCH, 1), event(EPOCH, 2)]);
-    channel.observe(head(EPOCH, 1, 0), channel.position());
-    assert_eq!(channel.position().top_seq, 1);
+    channel.observe(head(EPOCH, 1, 0), channel.asked());
+    assert_eq!(channel.asked().position.top_seq, 1);
     assert!(matches!(
         channel.view().after(id(EPOCH, 2)),
         AfterCursor::AskStore
@@ -96,9 +96,9 @@ fn a_new_epoch_is_believed_from_the_store_alone() {
     channel.offer(&[event(EPOCH, 1)]);
     channel.offer(&[event(EPOCH + 1, 2)]);
     assert!(!channel.knows(head(EPOCH + 1, 2, 0)));
-    assert_eq!(channel.position().epoch.as_u64(), EPOCH);
-    channel.observe(head(EPOCH + 1, 2, 0), channel.position());
-    assert_eq!(channel.position().epoch.as_u64(), EPOCH + 1);
+    assert_eq!(channel.asked().position.epoch.as_u64(), EPOCH);
+    channel.observe(head(EPOCH + 1, 2, 0), channel.asked());
+    assert_eq!(channel.asked().position.epoch.as_u64(), EPOCH + 1);
     assert!(matches!(
         channel.view().after(id(EPOCH, 1)),
         AfterCursor::AskStore
@@ -165,7 +165,7 @@ fn the_ring_is_bounded_in_bytes() {
 #[test]
 fn changes_overtaken_by_a_later_one_are_covered_by_it() {
     let channel = Channel::new(8);
-    channel.observe(head(EPOCH, 2, 0), channel.position());
+    channel.observe(head(EPOCH, 2, 0), channel.asked());
     let at = Timestamp::UNIX_EPOCH;
     let top = id(EPOCH, 2);
     channel.change(&update(2, &[top], top), at);
@@ -178,7 +178,7 @@ fn changes_overtaken_by_a_later_one_are_covered_by_it() {
 #[test]
 fn a_change_that_counts_events_from_elsewhere_sends_readers_to_the_store() {
     let channel = Channel::new(8);
-    channel.observe(head(EPOCH, 2, 0), channel.position());
+    channel.observe(head(EPOCH, 2, 0), channel.asked());
     let cursor = id(EPOCH, 4);
     channel.change(&update(1, &[cursor], cursor), Timestamp::UNIX_EPOCH);
     assert!(matches!(
@@ -192,7 +192,7 @@ fn a_change_that_counts_events_from_elsewhere_sends_readers_to_the_store() {
 #[test]
 fn regression_an_event_that_comes_after_its_read_mark_is_left_to_the_store() {
     let channel = Channel::new(8);
-    channel.observe(head(EPOCH, 1, 0), channel.position());
+    channel.observe(head(EPOCH, 1, 0), channel.asked());
     let (first, second) = (id(EPOCH, 1), id(EPOCH, 2));
     channel.change(&update(1, &[second], second), Timestamp::UNIX_EPOCH);
     channel.offer(&[event(EPOCH, 2)]);
@@ -207,7 +207,7 @@ fn regression_an_event_that_comes_after_its_read_mark_is_left_to_the_store() {
 #[test]
 fn regression_an_event_older_than_what_the_store_said_is_read_is_left_to_the_store() {
     let channel = Channel::new(8);
-    channel.observe(head(EPOCH, 2, 1), channel.position());
+    channel.observe(head(EPOCH, 2, 1), channel.asked());
     channel.offer(&[event(EPOCH, 2)]);
     assert!(matches!(
         channel.view().after(id(EPOCH, 1)),
@@ -215,7 +215,7 @@ fn regression_an_event_older_than_what_the_store_said_is_read_is_left_to_the_sto
     ));
     // Without any change of the read state it joins.
     let channel = Channel::new(8);
-    channel.observe(head(EPOCH, 2, 0), channel.position());
+    channel.observe(head(EPOCH, 2, 0), channel.asked());
     channel.offer(&[event(EPOCH, 2)]);
     assert_eq!(next(&channel, id(EPOCH, 1)), Some(2));
 }
@@ -223,11 +223,11 @@ fn regression_an_event_older_than_what_the_store_said_is_read_is_left_to_the_sto
 #[test]
 fn regression_read_changes_go_on_after_a_rewind_in_the_same_epoch() {
     let channel = Channel::new(8);
-    channel.observe(head(EPOCH, 9, 0), channel.position());
+    channel.observe(head(EPOCH, 9, 0), channel.asked());
     let top = id(EPOCH, 9);
     channel.change(&update(1, &[top], top), Timestamp::UNIX_EPOCH);
     // The log is put back to two events.
-    channel.observe(head(EPOCH, 2, 0), channel.position());
+    channel.observe(head(EPOCH, 2, 0), channel.asked());
     let rewound = id(EPOCH, 2);
     let (change, heard) = channel.view().change_after(0, rewound).unwrap();
     assert_eq!((change.what, change.cursor), (Changed::Unknown, rewound));
@@ -240,28 +240,51 @@ fn regression_read_changes_go_on_after_a_rewind_in_the_same_epoch() {
 #[test]
 fn a_rewind_that_a_page_shows_is_reported() {
     let channel = Channel::new(8);
-    channel.observe(head(EPOCH, 9, 5), channel.position());
-    channel.take_in(page(2, 1, &[]), channel.position());
+    channel.observe(head(EPOCH, 9, 5), channel.asked());
+    channel.take_in(page(2, 1, &[]), channel.asked());
     let (change, _) = channel.view().change_after(0, id(EPOCH, 2)).unwrap();
     assert_eq!(change.what, Changed::Unknown);
+}
+
+/// The position is the same, so that only the revision tells.
+#[test]
+fn regression_a_rewind_that_lost_only_changes_of_the_inbox_is_reported() {
+    let channel = Channel::new(8);
+    let top = id(EPOCH, 9);
+    channel.observe(head(EPOCH, 9, 5), channel.asked());
+    channel.offer(&[event(EPOCH, 9)]);
+    channel.observe(head(EPOCH, 9, 4), channel.asked());
+    let (change, heard) = channel.view().change_after(0, top).unwrap();
+    assert_eq!(change.what, Changed::Unknown);
+    channel.change(&update(5, &[top], top), Timestamp::UNIX_EPOCH);
+    let (change, heard) = channel.view().change_after(heard, top).unwrap();
+    assert_eq!(change.what, Changed::Read([top].into()));
+    assert_eq!(channel.view().change_after(heard, top), None);
+    // An old reply takes nothing back.
+    let asked = channel.asked();
+    channel.change(&update(6, &[top], top), Timestamp::UNIX_EPOCH);
+    channel.observe(head(EPOCH, 9, 5), asked);
+    let (change, heard) = channel.view().change_after(heard, top).unwrap();
+    assert_eq!(change.what, Changed::Read([top].into()));
+    assert_eq!(channel.view().change_after(heard, top), None);
 }
 
 #[test]
 fn a_page_is_taken_in_whole_or_left_to_the_store() {
     let channel = Channel::new(8);
-    channel.observe(head(EPOCH, 1, 0), channel.position());
-    channel.take_in(page(3, 0, &[2, 3]), channel.position());
+    channel.observe(head(EPOCH, 1, 0), channel.asked());
+    channel.take_in(page(3, 0, &[2, 3]), channel.asked());
     assert_eq!(next(&channel, id(EPOCH, 1)), Some(2));
     assert_eq!(next(&channel, id(EPOCH, 2)), Some(3));
     // There is more than the page holds.
-    channel.take_in(page(9, 0, &[4, 5]), channel.position());
-    assert_eq!(channel.position().top_seq, 9);
+    channel.take_in(page(9, 0, &[4, 5]), channel.asked());
+    assert_eq!(channel.asked().position.top_seq, 9);
     assert!(matches!(
         channel.view().after(id(EPOCH, 3)),
         AfterCursor::AskStore
     ));
     // An old page takes nothing back.
-    let asked = channel.position();
+    let asked = channel.asked();
     channel.offer(&[event(EPOCH, 10), event(EPOCH, 11)]);
     channel.take_in(page(10, 0, &[10]), asked);
     assert_eq!(next(&channel, id(EPOCH, 10)), Some(11));

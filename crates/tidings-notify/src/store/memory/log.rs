@@ -205,7 +205,7 @@ impl Log {
     }
 
     fn read_up_to(&mut self, id: EventId, at: Timestamp) -> (u64, Changed) {
-        let last = self.clamp(id);
+        let last = id.clamped(self.head().top());
         let before = self.unread;
         for seq in self.first_seq..=last.map_or(0, |last| last.seq) {
             self.edit(EventId::new(self.epoch, seq), |event| {
@@ -219,7 +219,7 @@ impl Log {
     }
 
     fn see_up_to(&mut self, id: EventId) -> (u64, Changed) {
-        let Some(last) = self.clamp(id) else {
+        let Some(last) = id.clamped(self.head().top()) else {
             return (0, Changed::Read([].into()));
         };
         let before = self.unseen;
@@ -230,12 +230,6 @@ impl Log {
         };
         self.unseen = self.events.iter().filter(counts).count() as u64;
         (before - self.unseen, Changed::SeenUpTo(last))
-    }
-
-    /// The id, or the top if it is beyond; `None` for an id of another log.
-    fn clamp(&self, id: EventId) -> Option<EventId> {
-        let seq = id.seq.min(self.top_seq());
-        (id.epoch == self.epoch).then(|| EventId::new(id.epoch, seq))
     }
 
     pub(super) fn inbox(&self, query: &InboxQuery) -> Result<InboxPage, StoreError> {

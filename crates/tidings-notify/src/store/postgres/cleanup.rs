@@ -14,7 +14,11 @@ const EVENTS_PER_STEP: i64 = 1000;
 
 const AGED: &str = "SELECT aged, last FROM tidings_notify_aged($1, $2, $3, $4)";
 
-const TRIM: &str = "SELECT tidings_notify_trim($1, $2, $3, $4, $5)";
+/// Nothing is removed from a log that another transaction holds, until the next cleanup.
+const TRIM: &str = "SELECT coalesce((
+    SELECT tidings_notify_trim(free.id, $2, $3, $4, $5)
+    FROM (SELECT log.id FROM tidings_notify_log AS log WHERE log.id = $1
+        FOR NO KEY UPDATE SKIP LOCKED) AS free), 0)";
 
 pub(super) async fn run(
     connections: &Connections,

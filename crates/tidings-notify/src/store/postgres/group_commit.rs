@@ -13,10 +13,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::announce::Announcer;
 use super::append::{self, BatchError};
+use super::patience::Patience;
 use crate::{Draft, Event, StoreError};
-
-/// Time until a caller whose users' logs were locked is tried again: at first, and at most.
-const PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
 
 /// The shortest such time for a caller whose user's log another transaction is creating: that is only
 /// noticed by waiting for a moment, in which others cannot append.
@@ -26,9 +24,7 @@ const CREATION_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Append {
     drafts: Vec<Draft>,
-    /// When the caller has waited too long for a lock.
-    give_up_at: Instant,
-    pause: Duration,
+    patience: Patience,
 }
 
 /// The events of a caller's drafts.
@@ -80,8 +76,7 @@ impl GroupCommit {
     pub(super) async fn append(&self, drafts: Vec<Draft>) -> Appended {
         let request = Append {
             drafts,
-            give_up_at: Instant::now() + self.patience,
-            pause: PAUSES[0],
+            patience: Patience::new(self.patience),
         };
         let appended = self.queue.call(request).await;
         appended.unwrap_or(Err(StoreError::Closed))
@@ -133,7 +128,7 @@ impl Worker {
                             .announce(events.iter().map(|event| &event.user));
                         call.reply(Ok(events));
                     } else {
-                        self.try_again(call);
+                        self.try_again(call, Patience::again_at);
                     }
                 }
             }
@@ -146,9 +141,8 @@ impl Worker {
             Err(BatchError::Failed(error))
                 if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) =>
             {
-                for mut call in calls {
-                    call.request.pause = CREATION_PAUSE;
-                    self.try_again(call);
+                for call in calls {
+                    self.try_again(call, |patience| patience.again_in(CREATION_PAUSE));
                 }
             }
             Err(BatchError::Failed(error)) => {
@@ -165,17 +159,15 @@ impl Worker {
         }
     }
 
-    fn try_again(&mut self, mut call: Call) {
-        let now = Instant::now();
-        if now >= call.request.give_up_at {
-            let locked = "another transaction holds the log of one of the users";
-            let source = locked.into();
-            call.reply(Err(StoreError::Unavailable { source }));
-            return;
+    fn try_again(
+        &mut self,
+        mut call: Call,
+        again_at: impl Fn(&mut Patience) -> Result<Instant, StoreError>,
+    ) {
+        match again_at(&mut call.request.patience) {
+            Ok(again_at) => self.locked.push(Locked { call, again_at }),
+            Err(late) => call.reply(Err(late)),
         }
-        let again_at = now + call.request.pause;
-        call.request.pause = (call.request.pause * 2).min(PAUSES[1]);
-        self.locked.push(Locked { call, again_at });
     }
 }
 

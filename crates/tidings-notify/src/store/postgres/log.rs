@@ -4,7 +4,8 @@ use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::schema::{column, epoch, number, time};
+use super::schema::{column, epoch, number};
+use crate::event::at_microsecond;
 use crate::{
     Epoch, Event, EventId, EventKey, EventType, Head, InboxPage, InboxQuery, MAX_INBOX_PAGE_BYTES,
     MAX_PAGE_BYTES, Page, Payload, StoreError, UserId,
@@ -32,7 +33,7 @@ macro_rules! event {
 
 macro_rules! delivered {
     () => {
-        "LEFT JOIN tidings_notify_delivered AS d ON d.log = l.id AND d.epoch = l.epoch"
+        "LEFT JOIN tidings_notify_delivered AS d ON d.log = l.id"
     };
 }
 pub(super) use delivered;
@@ -266,14 +267,17 @@ fn event_of(row: &Row, user: &UserId, epoch: Epoch) -> Result<Option<Event>, Sto
     let Some(payload) = get::<Option<String>>(row, at(3))? else {
         return Ok(None);
     };
-    let optional_time = |index| get::<Option<i64>>(row, at(index))?.map(time).transpose();
+    let optional_time = |index| {
+        let microsecond = get::<Option<i64>>(row, at(index))?;
+        Ok::<_, StoreError>(microsecond.map(at_microsecond))
+    };
     let event_key = get::<Option<&str>>(row, at(4))?;
     Ok(Some(Event {
         id: EventId::new(epoch, number(get(row, at(0))?)),
         user: user.clone(),
         event_type: EventType::new(get::<&str>(row, at(2))?).map_err(StoreError::backend)?,
         payload: Payload::from_stored(payload).map_err(StoreError::backend)?,
-        timestamp: time(get(row, at(1))?)?,
+        timestamp: at_microsecond(get(row, at(1))?),
         read_at: optional_time(5)?,
         archived_at: optional_time(6)?,
         key: event_key

@@ -1,8 +1,6 @@
 //! The tables, the functions that change them, and how values become columns.
 
-use jiff::Timestamp;
-
-use crate::{Epoch, StoreError};
+use crate::Epoch;
 
 /// Whose tables these are, in the database's list of schemas.
 pub(super) const COMPONENT: &str = "tidings_notify";
@@ -13,12 +11,8 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("schema/2_functions.sql"),
     include_str!("schema/3_notify.sql"),
     include_str!("schema/4_line.sql"),
+    include_str!("schema/5_checks.sql"),
 ];
-
-/// The time in a column.
-pub(super) fn time(microseconds: i64) -> Result<Timestamp, StoreError> {
-    Timestamp::from_microsecond(microseconds).map_err(StoreError::backend)
-}
 
 /// The columns have a sign and epochs have none: they share the same 64 bits.
 pub(super) fn epoch(column: i64) -> Epoch {

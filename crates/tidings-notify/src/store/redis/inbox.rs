@@ -4,10 +4,13 @@ use super::MAX_NUMBER;
 use super::reply::{self, InboxReply};
 use super::scripts::{Script, Scripts};
 use crate::budget::cost;
-use crate::{Head, InboxPage, InboxQuery, MAX_INBOX_PAGE_BYTES, StoreError, UserId};
+use crate::{EventId, Head, InboxPage, InboxQuery, MAX_INBOX_PAGE_BYTES, StoreError, UserId};
 
 /// Events that one script looks at, so that no filter holds up the server.
 const LOOKS: usize = 1000;
+
+/// How often a page is begun anew because the inbox has changed meanwhile, before it ends there.
+const ATTEMPTS: usize = 4;
 
 /// A page of the inbox. All of it is from one moment.
 pub(super) async fn page(
@@ -16,19 +19,21 @@ pub(super) async fn page(
     query: &InboxQuery,
 ) -> Result<InboxPage, StoreError> {
     // A part that follows after a change would be of another moment.
-    loop {
-        if let Some(page) = unchanged_page(scripts, user, query).await? {
+    for _ in 1..ATTEMPTS {
+        if let (page, true) = unchanged_page(scripts, user, query).await? {
             return Ok(page);
         }
     }
+    let (page, _) = unchanged_page(scripts, user, query).await?;
+    Ok(page)
 }
 
-/// A page of the inbox; `None` if the inbox has changed between two parts of it.
+/// A page of the inbox, and whether it is whole: it ends early if the inbox changes between two parts of it.
 async fn unchanged_page(
     scripts: &Scripts,
     user: &UserId,
     query: &InboxQuery,
-) -> Result<Option<InboxPage>, StoreError> {
+) -> Result<(InboxPage, bool), StoreError> {
     let (mut below, mut left) = (MAX_NUMBER, MAX_INBOX_PAGE_BYTES);
     if let Some(cursor) = query.cursor() {
         below = cursor.seq.min(MAX_NUMBER);
@@ -50,7 +55,7 @@ async fn unchanged_page(
         let Some((head, events, next, is_full)) = part else {
             return match query.cursor() {
                 Some(_) => Err(StoreError::ForeignCursor),
-                None => Ok(Some(InboxPage::empty())),
+                None => Ok((InboxPage::empty(), true)),
             };
         };
         let head = reply::head(head);
@@ -61,7 +66,8 @@ async fn unchanged_page(
         // New events are above this page, and do no harm.
         let state = |head: &Head| (head.epoch, head.revision, head.first_seq);
         if state(begun) != state(&head) {
-            return Ok(None);
+            page.next = Some(EventId::new(begun.epoch, below));
+            return Ok((std::mem::replace(page, InboxPage::empty()), false));
         }
         let events = reply::events(user, head.epoch, events)?;
         left = left.saturating_sub(events.iter().map(cost).sum());
@@ -70,7 +76,7 @@ async fn unchanged_page(
             page.next = page.events.last().map(|event| event.id);
         }
         if is_full || next == 0 {
-            return Ok(first.map(|(_, page)| page));
+            return Ok((std::mem::replace(page, InboxPage::empty()), true));
         }
         below = next;
     }

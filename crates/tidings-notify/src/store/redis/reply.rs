@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
+use crate::event::at_microsecond;
 use crate::{
     ChangeMark, Epoch, Event, EventId, EventKey, EventType, Head, Payload, StoreError, UserId,
 };
@@ -22,8 +21,12 @@ pub(super) type InboxReply = (HeadReply, Vec<EventReply>, u64, bool);
 /// Head, how many events changed, the number up to which, and the places of single ones.
 pub(super) type ChangeReply = (HeadReply, u64, i64, Vec<usize>);
 
-/// Run of the server, newest number, whether the mark was known, and number, user and head of each log.
-pub(super) type ChangesReply = (String, u64, bool, Vec<(u64, String, HeadReply)>);
+/// Run of the server, the number that was reached, whether there is more, whether the mark was known, and user
+/// and head of each log.
+pub(super) type ChangesReply = (String, u64, bool, bool, Vec<(String, HeadReply)>);
+
+/// How many events were removed, and time and user of the log that was passed over last.
+pub(super) type CleanupReply = (u64, String, String);
 
 /// A reply that the scripts of this program do not give.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +54,7 @@ pub(super) fn event(user: &UserId, epoch: Epoch, reply: EventReply) -> Result<Ev
     let (seq, event_type, payload, timestamp, key, read_at, archived_at) = reply;
     let at = |text: &str| match text {
         "" => Ok(None),
-        text => time(text.parse().map_err(StoreError::backend)?).map(Some),
+        text => text.parse().map(at_microsecond).map(Some),
     };
     let key = (!key.is_empty()).then(|| EventKey::new(key)).transpose();
     Ok(Event {
@@ -59,9 +62,9 @@ pub(super) fn event(user: &UserId, epoch: Epoch, reply: EventReply) -> Result<Ev
         user: user.clone(),
         event_type: EventType::new(event_type).map_err(StoreError::backend)?,
         payload: Payload::from_stored(payload).map_err(StoreError::backend)?,
-        timestamp: time(timestamp)?,
-        read_at: at(&read_at)?,
-        archived_at: at(&archived_at)?,
+        timestamp: at_microsecond(timestamp),
+        read_at: at(&read_at).map_err(StoreError::backend)?,
+        archived_at: at(&archived_at).map_err(StoreError::backend)?,
         key: key.map_err(StoreError::backend)?,
     })
 }
@@ -73,10 +76,6 @@ pub(super) fn events(
 ) -> Result<Vec<Event>, StoreError> {
     let events = replies.into_iter().map(|reply| event(user, epoch, reply));
     events.collect()
-}
-
-fn time(microseconds: i64) -> Result<Timestamp, StoreError> {
-    Timestamp::from_microsecond(microseconds).map_err(StoreError::backend)
 }
 
 /// A mark: a number, and the run of the server that counts.

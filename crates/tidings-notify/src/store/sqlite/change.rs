@@ -198,19 +198,13 @@ fn save(tx: &Transaction<'_>, log: &Log, seq: u64, state: State) -> Result<(), S
     Ok(())
 }
 
-/// The id, or the top if it is beyond; `None` for an id of another log.
-fn clamp(log: &Log, id: EventId) -> Option<EventId> {
-    let seq = id.seq.min(log.head.top_seq);
-    (id.epoch == log.head.epoch).then(|| EventId::new(id.epoch, seq))
-}
-
 fn read_up_to(
     tx: &Transaction<'_>,
     log: &mut Log,
     id: EventId,
     at: i64,
 ) -> Result<(u64, Changed), StoreError> {
-    let Some(last) = clamp(log, id) else {
+    let Some(last) = id.clamped(log.head.top()) else {
         return Ok((0, Changed::Read([].into())));
     };
     let what = Changed::ReadUpTo(last);
@@ -248,7 +242,7 @@ fn see_up_to(
     log: &mut Log,
     id: EventId,
 ) -> Result<(u64, Changed), StoreError> {
-    let Some(last) = clamp(log, id) else {
+    let Some(last) = id.clamped(log.head.top()) else {
         return Ok((0, Changed::Read([].into())));
     };
     let what = Changed::SeenUpTo(last);

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use super::schema::{clamp_seq, key, seq_of};
 use super::state::{ReadMarks, State};
 use crate::budget::Budget;
+use crate::event::at_microsecond;
 use crate::{
     ChangeMark, Changes, Epoch, Event, EventId, EventKey, EventType, Head, LogChange,
     MAX_PAGE_BYTES, Page, Payload, StoreError, UserId,
@@ -156,9 +157,9 @@ impl<'a> Events<'a> {
             user: self.user.clone(),
             event_type: EventType::new(event_type).map_err(StoreError::backend)?,
             payload: Payload::from_stored(row.get(3)?).map_err(StoreError::backend)?,
-            timestamp: time(row.get(1)?)?,
-            read_at: self.marks.read_at(seq, &state)?.map(time).transpose()?,
-            archived_at: state.archived_at.map(time).transpose()?,
+            timestamp: at_microsecond(row.get(1)?),
+            read_at: self.marks.read_at(seq, &state)?.map(at_microsecond),
+            archived_at: state.archived_at.map(at_microsecond),
             key: event_key
                 .map(EventKey::new)
                 .transpose()
@@ -170,10 +171,6 @@ impl<'a> Events<'a> {
 /// The length of the payload in a row of [`EVENT_COLUMNS`], looked up without copying it.
 pub(super) fn payload_bytes(row: &Row<'_>) -> Result<usize, StoreError> {
     Ok(row.get_ref(3)?.as_str().map_err(StoreError::backend)?.len())
-}
-
-fn time(microseconds: i64) -> Result<Timestamp, StoreError> {
-    Timestamp::from_microsecond(microseconds).map_err(StoreError::backend)
 }
 
 /// Bisects: `latest_at` never falls along the log, and first exceeds a time at the first event

@@ -1,0 +1,43 @@
+//! Waiting for a log that another transaction holds, without a connection.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::StoreError;
+
+/// Time until the next attempt: at first, and at most.
+const PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
+
+/// How long one call waits.
+#[derive(Debug)]
+pub(super) struct Patience {
+    give_up_at: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    pub(super) fn new(limit: Duration) -> Self {
+        Self {
+            give_up_at: Instant::now() + limit,
+            pause: PAUSES[0],
+        }
+    }
+
+    /// When the call is to be tried again, unless it has waited too long.
+    pub(super) fn again_at(&mut self) -> Result<Instant, StoreError> {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSES[1]);
+        self.again_in(pause)
+    }
+
+    /// As [`again_at`](Self::again_at), after this time.
+    pub(super) fn again_in(&self, pause: Duration) -> Result<Instant, StoreError> {
+        let now = Instant::now();
+        if now >= self.give_up_at {
+            let source = "another transaction holds the log of one of the users".into();
+            return Err(StoreError::Unavailable { source });
+        }
+        Ok(now + pause)
+    }
+}
