@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
@@ -45,13 +46,11 @@ impl Canceller {
     pub(crate) async fn cancel(&self, token: &CancelToken) -> Result<(), Error> {
         let hosts = self.config.get_hosts();
         let count = hosts.len().max(self.config.get_hostaddrs().len());
-        let mut outcome = Ok(());
-        for index in 0..count {
-            if let Err(error) = self.cancel_at(index, token).await {
-                outcome = Err(Error::Unsent(error.into()));
-            }
-        }
-        outcome
+        // At once, so that a host that is silent delays no other.
+        let requests = (0..count).map(|index| self.cancel_at(index, token));
+        let sent = join_all(requests).await.into_iter();
+        sent.collect::<Result<(), _>>()
+            .map_err(|error| Error::Unsent(error.into()))
     }
 
     async fn cancel_at(

@@ -83,11 +83,14 @@ impl Database {
         let mut outcome = timeout_at(begun + limit, running.as_mut()).await;
         if outcome.is_err() {
             // What the server says of the cancelled statement is better than not knowing.
-            let cancelled_outcome = async {
-                let (outcome, _sent) = tokio::join!(running, client.cancel());
-                outcome
-            };
-            outcome = timeout_at(begun + limit + limit / 5, cancelled_outcome).await;
+            let end = begun + limit + limit / 5;
+            let cancelling = timeout_at(end, client.cancel());
+            let (replied, sent) = tokio::join!(timeout_at(end, running), cancelling);
+            outcome = replied;
+            if sent.is_err() {
+                // What is still on its way could cancel a later statement.
+                self.shared.slot.discard(&client);
+            }
         }
         let error = match outcome {
             Ok(Ok(done)) => return Ok(done),

@@ -122,7 +122,8 @@ behaviours! { $
         a_thousand_subscriptions_leave_nothing_behind
         one_publish_wakes_every_group
         a_returned_message_wakes_its_group
-        a_dropped_consumer_closes;
+        a_dropped_consumer_closes
+        the_end_of_a_stream_ends_its_consumers;
     publish_keys:
         a_publish_key_appends_once
         a_publish_key_is_free_after_its_window
@@ -154,6 +155,8 @@ behaviours! { $
         the_end_of_a_message_wakes_the_next_of_its_key
         the_death_of_a_message_wakes_the_next_of_its_key
         trimmed_messages_free_their_keys
+        a_header_with_a_similar_name_is_no_ordering_key
+        the_longest_delay_outlasts_the_claim_before_it
         a_group_that_seeks_begins_its_keys_anew;
     in_flight:
         a_group_works_on_no_more_messages_than_its_bound

@@ -126,6 +126,11 @@ pub async fn a_start_ahead_of_the_stream_is_refused(engine: Arc<dyn Engine>) {
         }
     }
     assert!(streams.stats("s").await.unwrap().groups.is_empty());
+    // Nor does it make a stream.
+    let ahead = StartFrom::After(MessageId::from_u64(1));
+    let refused = streams.create_group("none", "g", ahead).await.unwrap_err();
+    assert!(matches!(refused, Error::StartAhead { .. }), "{refused:?}");
+    assert_eq!(streams.list().await.unwrap(), ["s"]);
 }
 
 /// A start at an id that is gone begins with what is left, and counts nothing as lost.

@@ -12,7 +12,7 @@ use super::support::{
     until,
 };
 use crate::engine::Engine;
-use crate::{Consumer, Error, Handler, HandlerError, Message, NewMessage};
+use crate::{Consumer, EndReason, Error, Handler, HandlerError, Message, NewMessage};
 
 /// Records every message, then waits for a permit of the gate.
 fn gated(recorder: Recorder, gate: Arc<Semaphore>) -> impl Handler {
@@ -248,4 +248,20 @@ pub async fn a_dropped_consumer_closes(engine: Arc<dyn Engine>) {
     let (recorder, seen) = recorder();
     drop(subscribe(&streams, "s", "g", from_start(), recorder).await);
     assert!(seen.rest().await.is_empty());
+}
+
+/// The consumers of a stream that is deleted end at once, without a poll.
+pub async fn the_end_of_a_stream_ends_its_consumers(engine: Arc<dyn Engine>) {
+    let streams = streams(engine);
+    let (recorder, _) = recorder();
+    let options = from_start().with_poll_interval(NEVER);
+    let consumer = subscribe(&streams, "s", "g", options, recorder).await;
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    until(|| async { consumer.stats().acknowledged == 1 }).await;
+    assert!(streams.delete_stream("s").await.unwrap());
+    let reason = soon(consumer.ended()).await.reason;
+    assert!(
+        matches!(reason, EndReason::Failed(Error::UnknownGroup)),
+        "{reason:?}"
+    );
 }

@@ -354,6 +354,40 @@ pub async fn trimmed_messages_free_their_keys(engine: Arc<dyn Engine>) {
     assert_eq!(streams.stats("s").await.unwrap().groups[0].lost_to_trim, 2);
 }
 
+/// A header whose name ends as that of the ordering key does is another header.
+pub async fn a_header_with_a_similar_name_is_no_ordering_key(engine: Arc<dyn Engine>) {
+    let (streams, group) = group_with(&engine, []).await;
+    let similar = |name: &str| NewMessage::new("1").with_header(name, "a");
+    let names = [
+        "a\"ordering-key",
+        ",\"ordering-key",
+        "ordering-key\"",
+        "Ordering-Key",
+    ];
+    let messages = names.iter().flat_map(|name| [similar(name), similar(name)]);
+    streams
+        .publish_batch("s", messages.collect())
+        .await
+        .unwrap();
+    assert_eq!(claim(&engine, &group, 10).await.messages.len(), 8);
+}
+
+/// A message that is put back for the longest time there is does not come again when its claim would have expired.
+pub async fn the_longest_delay_outlasts_the_claim_before_it(engine: Arc<dyn Engine>) {
+    let (_, group) = group_with(&engine, ["a", "b"]).await;
+    let consumer = some_consumer(&group);
+    let short = in_order(Duration::from_millis(10));
+    let claimed = engine.claim(&consumer, 10, short).await.unwrap().messages;
+    assert_eq!(numbers(&claimed), [(1, 1), (2, 1)]);
+    settle(&engine, &group, &claimed[..1], retry(Duration::MAX)).await;
+    let mut again = Vec::new();
+    while again.is_empty() {
+        until(|| async { engine.ready(Arc::from([group.clone()])).await.unwrap()[0] }).await;
+        again = claim(&engine, &group, 10).await.messages;
+    }
+    assert_eq!(numbers(&again), [(2, 2)]);
+}
+
 /// A group that moves forgets who has which key.
 pub async fn a_group_that_seeks_begins_its_keys_anew(engine: Arc<dyn Engine>) {
     let (streams, group) = group_with(&engine, ["a", "a", "a"]).await;

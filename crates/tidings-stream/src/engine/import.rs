@@ -34,6 +34,23 @@ pub const PART: Part = Part {
             from: "stream_message WHERE key >> 40 IN (SELECT stream_id FROM stream WHERE name >= char(32))",
             with: None,
         },
+        // A newest message that was deleted leaves a row, which says how far its stream has come: see
+        // `tidings_stream_delete_message`.
+        Table {
+            name: "tidings_stream_message",
+            columns: "stream_id, number, created_at, bytes, headers, payload",
+            select: "stream_id, head,
+                coalesce((SELECT created_at FROM stream_message
+                    WHERE key BETWEEN stream_id << 40 AND stream_id << 40 | head
+                    ORDER BY key DESC LIMIT 1), 0),
+                (SELECT coalesce(sum(length(payload) + coalesce(octet_length(headers), 0)), 0)
+                    FROM stream_message WHERE key < stream.stream_id << 40 | stream.head
+                    AND key >> 40 IN (SELECT stream_id FROM stream WHERE name >= char(32))),
+                x'', x''",
+            from: "stream WHERE name >= char(32) AND tail <= head
+                AND NOT EXISTS (SELECT 1 FROM stream_message WHERE key = stream_id << 40 | head)",
+            with: None,
+        },
         Table {
             name: "tidings_stream_group",
             columns: "group_id, stream_id, name, dead_lettered, lost_to_trim",

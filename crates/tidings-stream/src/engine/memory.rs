@@ -93,9 +93,12 @@ impl Engine for MemoryEngine {
 
     async fn open_group(&self, key: &GroupKey, start: StartFrom) -> Result<()> {
         let mut streams = self.streams.lock();
-        let stream = streams.entry(key.stream.clone()).or_default();
+        let none = Stream::default();
+        let stream = streams.get(&key.stream).unwrap_or(&none);
         if !stream.groups.contains_key(&key.group) {
+            // Before it creates anything.
             let group = Group::new(stream.log.position(start)?);
+            let stream = streams.entry(key.stream.clone()).or_default();
             stream.groups.insert(key.group.clone(), group);
         }
         Ok(())
@@ -129,7 +132,9 @@ impl Engine for MemoryEngine {
     }
 
     async fn delete_stream(&self, stream: &StreamName) -> Result<bool> {
-        Ok(self.streams.lock().remove(stream).is_some())
+        let was_there = self.streams.lock().remove(stream).is_some();
+        self.wakes.wake(stream);
+        Ok(was_there)
     }
 
     async fn claim(

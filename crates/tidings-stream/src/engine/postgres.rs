@@ -57,13 +57,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 pub use tidings_postgres::{Config, tokio_postgres};
-use tidings_postgres::{Connections, Database, Sessions, params};
+use tidings_postgres::{Connections, Database, Error as DatabaseError, Sessions, params};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::group_commit::GroupCommit;
 use super::lost_claims::LostClaims;
-use super::trim_round::{CHUNK, trim_all};
+use super::trim_round::{CHUNK, Removed, trim_all};
 use super::{
     ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes, page, time,
 };
@@ -127,7 +127,7 @@ struct Shared {
     outbox: Arc<Notify>,
     lost: LostClaims,
     /// Announcing, listening, sequencing.
-    _tasks: [AbortOnDropHandle<()>; 3],
+    tasks: [AbortOnDropHandle<()>; 3],
 }
 
 impl PostgresEngine {
@@ -186,7 +186,7 @@ impl PostgresEngine {
                 announcer,
                 outbox,
                 lost: LostClaims::default(),
-                _tasks: [
+                tasks: [
                     AbortOnDropHandle::new(tokio::spawn(announcing)),
                     AbortOnDropHandle::new(tokio::spawn(listening)),
                     AbortOnDropHandle::new(tokio::spawn(sequencing)),
@@ -201,14 +201,16 @@ impl PostgresEngine {
         let Shared {
             publishing,
             consuming,
+            tasks,
             ..
         } = &*self.shared;
         publishing.close();
         consuming.close();
         tokio::join!(publishing.closed(), consuming.closed());
+        tasks.iter().for_each(AbortOnDropHandle::abort);
     }
 
-    /// Removes what is left of a deleted stream.
+    /// Removes what is left of a deleted stream or group.
     async fn remove_hidden(&self, stream_id: i64) -> Result<()> {
         const REMOVE: &str = "SELECT tidings_stream_remove_hidden($1, $2)";
         let parameters = params![stream_id, CHUNK.cast_signed()];
@@ -274,9 +276,13 @@ impl Engine for PostgresEngine {
     }
 
     async fn delete_group(&self, key: &GroupKey) -> Result<bool> {
-        const DELETE: &str = "SELECT tidings_stream_delete_group($1, $2)";
+        const HIDE: &str = "SELECT tidings_stream_hide_group($1, $2)";
         let parameters = params![key.stream.as_str(), key.group.as_str()];
-        value(&self.shared.publishing, DELETE, parameters).await
+        let Some(stream_id) = value(&self.shared.publishing, HIDE, parameters).await? else {
+            return Ok(false);
+        };
+        self.remove_hidden(stream_id).await?;
+        Ok(true)
     }
 
     async fn delete_message(&self, stream: &StreamName, id: MessageId) -> Result<bool> {
@@ -358,23 +364,39 @@ impl Engine for PostgresEngine {
             WHERE expires <= tidings_stream_now() ORDER BY 1, 2 FOR UPDATE SKIP LOCKED)";
         const BOUNDED: &str = "SELECT ARRAY(SELECT stream_id FROM tidings_stream
             WHERE max_len IS NOT NULL OR max_age IS NOT NULL)";
-        const TRIM: &str = "SELECT tidings_stream_trim($1, $2)";
+        const TRIM: &str = "SELECT removed, has_more FROM tidings_stream_trim($1, $2)";
         let connections = &*self.shared.consuming;
         let chunk = CHUNK.cast_signed();
-        for hidden in value::<Vec<i64>>(connections, HIDDEN, &[]).await? {
-            self.remove_hidden(hidden).await?;
-        }
-        while value::<i64>(connections, FORGET_KEYS, params![chunk]).await? >= chunk {}
-        rows(connections, FORGET_MEMBERS, &[]).await?;
+        let hidden: Vec<i64> = value(connections, HIDDEN, &[]).await?;
+        // What fails in one part keeps the round from no other.
+        let removed = trim_all(hidden, |stream_id| {
+            let removing = self.remove_hidden(*stream_id);
+            async { removing.await.map(|()| 0_u64) }
+        });
+        let removed = removed.await;
+        let forgotten = async {
+            while value::<i64>(connections, FORGET_KEYS, params![chunk]).await? >= chunk {}
+            Ok(())
+        };
+        let forgotten: Result<()> = forgotten.await;
+        let members = rows(connections, FORGET_MEMBERS, &[]).await;
         let bounded: Vec<i64> = value(connections, BOUNDED, &[]).await?;
         let trimmed = trim_all(bounded, |stream_id| {
             let stream_id = *stream_id;
             async move {
-                let removed = value(connections, TRIM, params![stream_id, chunk]).await;
-                removed.map(i64::cast_unsigned)
+                let row = row(connections, TRIM, params![stream_id, chunk]).await?;
+                let row = row.ok_or(DatabaseError::NoRow)?;
+                Ok(Removed {
+                    messages: number(&row, 0)?,
+                    has_more: get(&row, 1)?,
+                })
             }
         });
-        trimmed.await
+        let trimmed = trimmed.await;
+        removed?;
+        forgotten?;
+        members?;
+        trimmed
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<StreamName>> {

@@ -316,7 +316,7 @@ impl Engine for RedisEngine {
         let trimmed = trim_all(streams, |stream| {
             let mut call = scripts.call(Script::Trim);
             call.arg(stream);
-            async move { scripts.run(Script::Trim, &call).await }
+            async move { scripts.run::<u64>(Script::Trim, &call).await }
         });
         trimmed.await
     }

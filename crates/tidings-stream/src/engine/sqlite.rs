@@ -265,12 +265,20 @@ impl Engine for SqliteEngine {
     }
 
     async fn trim(&self) -> Result<u64, Error> {
-        for stream in self.database.read(delete::hidden).await? {
-            self.remove_hidden(stream).await?;
-        }
+        let hidden = self.database.read(delete::hidden).await?;
+        // What fails in one part keeps the round from no other.
+        let removed = trim_all(hidden, |stream_id| {
+            let removing = self.remove_hidden(*stream_id);
+            async { removing.await.map(|()| 0_u64) }
+        });
+        let removed = removed.await;
         let forget = |tx: &Transaction<'_>| append::forget_expired_keys(tx, trim::CHUNK);
-        while self.database.write_relaxed(forget).await? >= trim::CHUNK {}
-        self.database.write_relaxed(member::forget_the_gone).await?;
+        let forgotten = async {
+            while self.database.write_relaxed(forget).await? >= trim::CHUNK {}
+            Ok(())
+        };
+        let forgotten: Result<(), Error> = forgotten.await;
+        let members = self.database.write_relaxed(member::forget_the_gone).await;
         let bounded = self.database.read(trim::bounded_streams).await?;
         let trimmed = trim_all(bounded, |(stream_id, name)| {
             let (stream_id, name) = (*stream_id, name.clone());
@@ -283,7 +291,11 @@ impl Engine for SqliteEngine {
                 Ok(removed)
             }
         });
-        trimmed.await
+        let trimmed = trimmed.await;
+        removed?;
+        forgotten?;
+        members?;
+        trimmed
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<StreamName>, Error> {

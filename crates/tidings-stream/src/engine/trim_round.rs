@@ -5,24 +5,42 @@ use crate::{Error, Result};
 /// Most messages that are removed at once, so that publishers get in between.
 pub(super) const CHUNK: u64 = 1000;
 
+/// A part of a stream that was removed.
+pub(super) struct Removed {
+    pub(super) messages: u64,
+    pub(super) has_more: bool,
+}
+
+impl From<u64> for Removed {
+    /// So many messages, of [`CHUNK`] at most.
+    fn from(messages: u64) -> Self {
+        Self {
+            messages,
+            has_more: messages >= CHUNK,
+        }
+    }
+}
+
 /// Trims streams by a function that removes up to a chunk of one. Returns how many messages were removed.
 ///
 /// A stream that cannot be trimmed, because it is locked for instance, does not keep the round from the
 /// others; the first of their errors is returned.
-pub(super) async fn trim_all<S, F>(
+pub(super) async fn trim_all<S, F, R>(
     streams: impl IntoIterator<Item = S>,
     trim: impl Fn(&S) -> F,
 ) -> Result<u64>
 where
-    F: Future<Output = Result<u64>>,
+    F: Future<Output = Result<R>>,
+    R: Into<Removed>,
 {
     let (mut total, mut failed) = (0, None);
     for stream in streams {
         loop {
             match trim(&stream).await {
                 Ok(removed) => {
-                    total += removed;
-                    if removed < CHUNK {
+                    let removed = removed.into();
+                    total += removed.messages;
+                    if !removed.has_more {
                         break;
                     }
                 }

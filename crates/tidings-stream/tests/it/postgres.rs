@@ -7,11 +7,11 @@ use futures_util::future::{join_all, try_join_all};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use tidings_stream::engine::Engine;
+use tidings_stream::engine::{ClaimOptions, ConsumerKey, Engine};
 use tidings_stream::postgres::{
     Config, PostgresEngine, PostgresOptions, notify_in, publish_in, tokio_postgres,
 };
-use tidings_stream::{Consumer, Error, NewMessage, ORDERING_KEY, Retention, Streams};
+use tidings_stream::{Consumer, Error, NewMessage, ORDERING_KEY, Retention, StartFrom, Streams};
 
 use crate::database::{
     NEVER, Schema, connect, from_start, key, name, next, numbered, recorder, until,
@@ -23,7 +23,7 @@ async fn the_ordering_key_is_found_among_any_headers() {
     let schema = Schema::create().await;
     // It makes the functions.
     drop(schema.engine().await);
-    let text = r#"[a"\\,:{}\x00\n\u{1f600}]{0,5}|ordering-key|"ordering-key":"a""#;
+    let text = r#"[a"\\,:{}\x00\n\u{1f600}]{0,5}|ordering-key|"ordering-key":"a"|a,?"ordering-key"#;
     let text = || proptest::string::string_regex(text).unwrap();
     let any = prop::collection::btree_map(text(), text(), 0..6);
     let any = prop::collection::vec(any, 1000);
@@ -340,7 +340,6 @@ async fn an_engine_has_no_more_connections_than_it_says() {
         engine.stats(&streams[0]).await.unwrap_err(),
         Error::Closed
     ));
-    drop(engine);
     until(async || open().await == 0).await;
 }
 
@@ -499,4 +498,125 @@ async fn a_transaction_notifies_only_if_it_is_asked_to() {
     next(&mut seen).await.unwrap();
     notifications.recv().await.unwrap();
     consumer.close().await;
+}
+
+/// A transaction that removes much, however large it is, would be given up before its end, and so would the next one.
+#[tokio::test]
+async fn regression_what_is_removed_at_once_is_bounded_in_bytes() {
+    let schema = Schema::create().await;
+    let streams = schema.streams().await;
+    let client = schema.client().await;
+    let definition = "SELECT pg_get_functiondef('tidings_stream_end_of_chunk'::regproc)";
+    let definition: String = client.query_one(definition, &[]).await.unwrap().get(0);
+    assert!(definition.contains("64 << 20"), "{definition}");
+    let smaller = definition.replace("64 << 20", "1000");
+    client.batch_execute(&smaller).await.unwrap();
+    let count = async || streams.stats("s").await.unwrap().messages;
+
+    let ten = || vec![NewMessage::new(vec![0; 600]); 10];
+    streams.publish_batch("s", ten()).await.unwrap();
+    let one = Retention::default().with_max_len(1);
+    streams.set_retention("s", one).await.unwrap();
+    assert_eq!(count().await, 8);
+    assert_eq!(streams.trim().await.unwrap(), 7);
+    assert_eq!(count().await, 1);
+
+    streams.publish_batch("gone", ten()).await.unwrap();
+    let hide = "SELECT tidings_stream_hide('app.default.gone')";
+    let hidden: i64 = client.query_one(hide, &[]).await.unwrap().get(0);
+    let remove = "SELECT tidings_stream_remove_hidden($1, 1000)";
+    let is_done = client.query_one(remove, &[&hidden]).await.unwrap();
+    assert!(!is_done.get::<_, bool>(0));
+    let left = "SELECT count(*) FROM tidings_stream_message WHERE stream_id = $1";
+    let left = async || {
+        let row = client.query_one(left, &[&hidden]).await.unwrap();
+        row.get::<_, i64>(0)
+    };
+    assert_eq!(left().await, 8);
+    assert_eq!(streams.trim().await.unwrap(), 0);
+    assert_eq!(left().await, 0);
+}
+
+/// What a group has pending, and the publish keys of a stream, can be as many as the messages.
+#[tokio::test]
+async fn regression_all_of_a_stream_or_group_is_removed_in_parts() {
+    let schema = Schema::create().await;
+    let engine = schema.engine().await;
+    let client = schema.client().await;
+    let stream = name("s");
+    let group = key("s", "g");
+    let message = |number: u32| {
+        let message = NewMessage::new("").with_publish_key(number.to_string(), NEVER);
+        message.with_ordering_key("a")
+    };
+    let rows = "SELECT (SELECT count(*) FROM tidings_stream_message)
+        + (SELECT count(*) FROM tidings_stream_publish_key) + (SELECT count(*) FROM tidings_stream_retry)";
+    let rows = async || {
+        let row = client.query_one(rows, &[]).await.unwrap();
+        row.get::<_, i64>(0)
+    };
+    for (hide, kept) in [
+        ("SELECT tidings_stream_hide_group('app.default.s', 'g')", 20),
+        ("SELECT tidings_stream_hide('app.default.s')", 0),
+    ] {
+        if kept > 0 {
+            let messages = (0..10).map(message).collect();
+            engine.append(&stream, messages, None).await.unwrap();
+        }
+        engine
+            .open_group(&group, StartFrom::Earliest)
+            .await
+            .unwrap();
+        let consumer = ConsumerKey {
+            group: group.clone(),
+            consumer: "c".into(),
+        };
+        let in_order = ClaimOptions {
+            in_key_order: true,
+            ..NEVER.into()
+        };
+        let claimed = engine.claim(&consumer, 10, in_order).await.unwrap();
+        assert_eq!(claimed.messages.len(), 1);
+        assert_eq!(rows().await, 30);
+        let hidden: i64 = client.query_one(hide, &[]).await.unwrap().get(0);
+        let mut before = rows().await;
+        assert_eq!(before, 30);
+        let remove = "SELECT tidings_stream_remove_hidden($1, 4)";
+        while !client
+            .query_one(remove, &[&hidden])
+            .await
+            .unwrap()
+            .get::<_, bool>(0)
+        {
+            let after = rows().await;
+            assert!(before - after <= 4);
+            before = after;
+        }
+        assert_eq!(rows().await, kept);
+        let claimed = engine.claim(&consumer, 10, NEVER.into()).await;
+        assert!(matches!(claimed.unwrap_err(), Error::UnknownGroup));
+    }
+}
+
+#[tokio::test]
+async fn regression_a_stream_that_cannot_be_removed_keeps_the_round_from_no_other() {
+    let schema = Schema::create().await;
+    let streams = schema.streams().await;
+    let client = schema.client().await;
+    streams.publish("gone", NewMessage::new("")).await.unwrap();
+    let refuse = "
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'not this one'; END $$;
+        CREATE TRIGGER refuse BEFORE DELETE ON tidings_stream_message
+            FOR EACH ROW WHEN (OLD.stream_id = 1) EXECUTE FUNCTION refuse()";
+    client.batch_execute(refuse).await.unwrap();
+    streams.delete_stream("gone").await.unwrap_err();
+    let hour = Retention::default().with_max_age(Duration::from_secs(3600));
+    streams.set_retention("s", hour).await.unwrap();
+    streams.publish_batch("s", numbered(2)).await.unwrap();
+    let age =
+        "UPDATE tidings_stream_message SET created_at = created_at - 3600001 WHERE number = 1";
+    client.execute(age, &[]).await.unwrap();
+    streams.trim().await.unwrap_err();
+    assert_eq!(streams.stats("s").await.unwrap().messages, 1);
 }

@@ -343,6 +343,23 @@ async fn regression_a_message_that_cannot_be_read_stops_no_other() {
     .await;
 }
 
+/// The same for small messages, which come with the reply to the claim.
+#[tokio::test]
+async fn regression_a_small_message_that_cannot_be_read_stops_no_other() {
+    let schema = Schema::create().await;
+    let streams = schema.streams().await;
+    let client = schema.client().await;
+    streams.publish_batch("s", numbered(40)).await.unwrap();
+    let set_headers = async |headers: &str| {
+        let set =
+            "UPDATE tidings_stream_message SET headers = convert_to($1, 'UTF8') WHERE number = 7";
+        assert_eq!(client.execute(set, &[&headers]).await.unwrap(), 1);
+    };
+    set_headers("broken").await;
+    let restore = async || set_headers("{}").await;
+    a_message_that_cannot_be_read_stops_no_other(&streams, restore).await;
+}
+
 /// The name of the server leads to a standby, which is promoted later. The log has a line for that, and one
 /// for its end, from each loop that meets it.
 #[tokio::test]

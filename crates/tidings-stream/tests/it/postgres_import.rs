@@ -1,5 +1,6 @@
 //! Streams of a file go on in a PostgreSQL database.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tidings_import::{Part, Source};
@@ -30,6 +31,21 @@ fn numbers(messages: &[ClaimedMessage]) -> Vec<(&str, u32)> {
         numbers.push((&*claimed.message.headers["n"], claimed.message.attempt));
     }
     numbers
+}
+
+/// Moves the streams of a file, and opens them where they are then.
+async fn import(path: &Path) -> (Schema, PostgresEngine) {
+    let database = Database::open(path, &Options::default()).unwrap();
+    let source = Source::check(database.clone(), PARTS).await.unwrap();
+    let _alone = SqliteEngine::open(database).await.unwrap();
+    let schema = Schema::create().await;
+    let config = Config::new(&schema.url()).unwrap();
+    let open = || PostgresEngine::open(config.clone(), PostgresOptions::default());
+    open().await.unwrap().close().await;
+    let copied = tidings_import::copy(&source, &config, |_| {}).await;
+    copied.unwrap().finish().await.unwrap();
+    let engine = open().await.unwrap();
+    (schema, engine)
 }
 
 #[tokio::test]
@@ -75,18 +91,7 @@ async fn a_group_goes_on_where_it_was_and_what_it_had_open_comes_again() {
     drop(engine);
     database.close().await;
 
-    let database = Database::open(&path, &Options::default()).unwrap();
-    let source = Source::check(database.clone(), PARTS).await.unwrap();
-    let engine = SqliteEngine::open(database).await.unwrap();
-    let schema = Schema::create().await;
-    let config = Config::new(&schema.url()).unwrap();
-    let open = || PostgresEngine::open(config.clone(), PostgresOptions::default());
-    open().await.unwrap().close().await;
-    let copied = tidings_import::copy(&source, &config, |_| {}).await;
-    copied.unwrap().finish().await.unwrap();
-    drop(engine);
-
-    let engine = open().await.unwrap();
+    let (_schema, engine) = import(&path).await;
     let names = engine.list("").await.unwrap();
     assert_eq!(names, [stream.clone(), other.clone()]);
     let again = engine.append(&stream, vec![keyed(7)], None).await.unwrap();
@@ -130,4 +135,34 @@ async fn a_group_goes_on_where_it_was_and_what_it_had_open_comes_again() {
     let consumer = ConsumerKey { group, ..consumer };
     let claimed = engine.claim(&consumer, 10, HOUR.into()).await.unwrap();
     assert_eq!(numbers(&claimed.messages), [("9", 1)]);
+}
+
+/// A group that has passed the message would never get another one of the same id.
+#[tokio::test]
+async fn regression_the_id_of_a_deleted_message_is_not_given_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.db");
+    let stream = StreamName::new("test", "import", "orders").unwrap();
+    let emptied = StreamName::new("test", "import", "emptied").unwrap();
+    let database = Database::open(&path, &Options::default()).unwrap();
+    let engine = SqliteEngine::open(database.clone()).await.unwrap();
+    for stream in [&stream, &emptied] {
+        let messages = (1..=3).map(message).collect();
+        let ids = engine.append(stream, messages, None).await.unwrap();
+        let kept = if *stream == emptied { 0 } else { 2 };
+        for id in &ids[kept..] {
+            assert!(engine.delete_message(stream, *id).await.unwrap());
+        }
+    }
+    drop(engine);
+    database.close().await;
+
+    let (_schema, engine) = import(&path).await;
+    for (stream, expected) in [(&stream, &[1, 2, 4][..]), (&emptied, &[4])] {
+        let new = engine.append(stream, vec![message(4)], None).await;
+        assert_eq!(new.unwrap()[0].as_u64(), 4);
+        let read = engine.read(stream, None, 10).await.unwrap();
+        let ids: Vec<_> = read.iter().map(|it| it.id.as_u64()).collect();
+        assert_eq!(ids, expected);
+    }
 }

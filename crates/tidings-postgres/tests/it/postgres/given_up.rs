@@ -5,6 +5,7 @@ use std::time::Duration;
 use tidings_postgres::tokio_postgres::error::SqlState;
 use tidings_postgres::{Client, Config, Database, Error};
 use tidings_test_support::{PgBouncer, PostgresServer, Proxy};
+use tokio::net::TcpListener;
 
 use crate::postgres::support::{execute, number, within};
 
@@ -118,6 +119,30 @@ async fn regression_a_statement_without_a_limit_of_the_server_is_cancelled_by_it
     }
     let watching = Database::new(Config::new(&server.url()).unwrap());
     assert_eq!(number(&watching, WAITING).await, 0);
+    assert_eq!(unlock(&server, holder).await, 0);
+}
+
+/// A host of the URL that takes the request to cancel and says nothing keeps neither the request from the server
+/// nor the reply from the client.
+#[tokio::test]
+async fn regression_a_silent_host_hides_no_outcome() {
+    let (server, holder) = locked().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let hosts = format!("@127.0.0.1:{port},");
+    let url = server.url().replacen('@', &hosts, 1);
+    let database = impatient(&format!("{url}?options=-cstatement_timeout%3D0"));
+    let refusing = async {
+        drop(silent.accept().await.unwrap());
+        silent.accept().await.unwrap()
+    };
+    let (inserted, _held) = tokio::join!(insert(&database), refusing);
+    let refused = inserted.unwrap_err();
+    assert_eq!(
+        refused.code(),
+        Some(&SqlState::QUERY_CANCELED),
+        "{refused:?}"
+    );
     assert_eq!(unlock(&server, holder).await, 0);
 }
 

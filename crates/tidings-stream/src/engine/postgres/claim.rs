@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::{Connections, params};
 
 use super::content::{self, MAX_BYTES};
@@ -9,7 +10,7 @@ use super::rows::{get, row, value};
 use super::settle;
 use crate::engine::lost_claims::{ClaimByNumber, Expected, Read, Taken};
 use crate::engine::{ClaimOptions, ConsumerKey, GroupKey, Receipt, time};
-use crate::{Error, Message, Result};
+use crate::{Error, Result};
 
 const CLAIM: &str = "
     SELECT o_stream_id, o_lo, o_hi, o_numbers, o_attempts, o_next_due,
@@ -38,10 +39,11 @@ pub(super) fn draw_number() -> i64 {
 pub(in crate::engine) struct Place {
     stream_id: i64,
     again: Vec<i64>,
-    /// The first and the last new one that did not come with the reply.
+    /// The first and the last new one.
     new: (i64, i64),
-    /// Those that did.
-    inline: Vec<Message>,
+    /// The reply, which may have the new ones. It is not read before the claim is known: what cannot be read then
+    /// is handed back.
+    reply: Row,
 }
 
 impl ClaimByNumber for Connections {
@@ -82,7 +84,6 @@ impl ClaimByNumber for Connections {
         let again: Vec<i64> = get::<Option<_>>(&row, 3)?.unwrap_or_default();
         let attempts: Vec<i32> = get::<Option<_>>(&row, 4)?.unwrap_or_default();
         let next_due: Option<i64> = get(&row, 5)?;
-        let inline = content::inline(&row, 6, &group.stream, lo)?;
         let claim = number.cast_unsigned();
         let attempts = again.iter().zip(attempts);
         let expected = attempts.map(|(number, attempt)| {
@@ -101,8 +102,8 @@ impl ClaimByNumber for Connections {
             place: Place {
                 stream_id,
                 again,
-                new: if inline.is_some() { (1, 0) } else { (lo, hi) },
-                inline: inline.unwrap_or_default(),
+                new: (lo, hi),
+                reply: row,
             },
         })
     }
@@ -111,11 +112,14 @@ impl ClaimByNumber for Connections {
         let Place {
             stream_id,
             again,
-            new,
-            inline,
+            new: (lo, hi),
+            reply,
         } = place;
+        let inline = content::inline(&reply, 6, &group.stream, lo)?;
+        let new = if inline.is_some() { (1, 0) } else { (lo, hi) };
         let mut messages = content::claimed(self, group, stream_id, &again, new).await?;
-        messages.extend(inline.into_iter().map(|message| (message, None)));
+        let inline = inline.into_iter().flatten();
+        messages.extend(inline.map(|message| (message, None)));
         Ok(Some(messages))
     }
 

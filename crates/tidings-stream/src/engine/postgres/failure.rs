@@ -24,7 +24,7 @@ impl From<tidings_postgres::Error> for Error {
             Self::Closed
         } else if error.may_have_been_done() {
             Self::outcome_unknown(error)
-        } else if error.code() == Some(&SqlState::DISK_FULL) {
+        } else if error.is_full() {
             Self::Full(Arc::new(error))
         } else {
             Self::backend(error)

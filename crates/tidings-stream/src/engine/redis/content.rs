@@ -85,27 +85,42 @@ pub(super) async fn runs(
         return Ok(None);
     }
     let mut messages = Vec::new();
-    for (pages, (lo, hi)) in pages.chunks_exact_mut(3).zip(runs) {
-        let begun = messages.len();
-        let mut pages = pages.iter_mut().map(std::mem::take);
-        for entries in pages.by_ref().take(2) {
-            for entry in scripts::list(entries)? {
-                read_entry(stream, entry, |message| {
-                    if (lo..=hi).contains(&&message.id.as_u64()) {
-                        messages.push(message);
-                    }
-                })?;
-            }
-        }
-        let apart = scripts::list(pages.next().unwrap_or_default())?;
-        if !apart.is_empty() {
-            for message in apart {
-                messages.push(read_apart(stream, message)?);
-            }
-            messages[begun..].sort_by_key(|message| message.id);
-        }
+    for (pages, run) in pages.chunks_exact_mut(3).zip(runs) {
+        messages.extend(read_run(
+            stream,
+            *run,
+            pages.iter_mut().map(std::mem::take),
+        )?);
     }
     Ok(Some(messages))
+}
+
+/// Reads a run from its two pages of entries and what is apart, each message once: an entry that was deleted
+/// between these reads is among both.
+fn read_run(
+    stream: &StreamName,
+    (lo, hi): (u64, u64),
+    mut pages: impl Iterator<Item = Value>,
+) -> Result<Vec<Message>> {
+    let mut messages = Vec::new();
+    for entries in pages.by_ref().take(2) {
+        for entry in scripts::list(entries)? {
+            read_entry(stream, entry, |message| {
+                if (lo..=hi).contains(&message.id.as_u64()) {
+                    messages.push(message);
+                }
+            })?;
+        }
+    }
+    let apart = scripts::list(pages.next().unwrap_or_default())?;
+    if !apart.is_empty() {
+        for message in apart {
+            messages.push(read_apart(stream, message)?);
+        }
+        messages.sort_by_key(|message| message.id);
+        messages.dedup_by_key(|message| message.id);
+    }
+    Ok(messages)
 }
 
 /// Reads messages of a stream in order, from the first one after a number on.
@@ -130,5 +145,40 @@ pub(super) async fn page(
             return Ok(messages);
         }
         after = hi;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    /// An entry whose messages have their numbers as payloads.
+    fn entry(first: u64, last: u64) -> Value {
+        let fields = (first..=last).flat_map(|number| [text("{}"), text(&number.to_string())]);
+        Value::Array(vec![
+            text(&format!("{first}-5")),
+            Value::Array(fields.collect()),
+        ])
+    }
+
+    #[test]
+    fn a_message_that_was_put_apart_between_the_reads_comes_once() {
+        let apart = |number| text(&format!("{number}-5\n2\n{{}}{number}"));
+        let pages = [
+            Value::Array(vec![entry(1, 4)]),
+            Value::Array(vec![entry(5, 8)]),
+            // Then 2 and 6 were deleted.
+            Value::Array([3, 4, 5, 7, 8, 9].map(apart).into()),
+        ];
+        let stream = "app.default.s".parse().unwrap();
+        let read = read_run(&stream, (2, 9), pages.into_iter()).unwrap();
+        assert!(read.iter().map(|it| it.id.as_u64()).eq(2..=9));
+        for message in read {
+            assert_eq!(message.payload, message.id.to_string());
+        }
     }
 }

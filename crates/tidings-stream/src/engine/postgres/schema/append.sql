@@ -88,20 +88,38 @@ BEGIN
     END LOOP;
 END $$;
 
--- Removes up to p_chunk of the messages that a locked stream does not keep, and returns how many.
--- Unless it is to be exact, it waits until there are some: each time it writes the row of the stream.
+-- The end of those messages of a range that are removed at once: of all after the first one up to 64 MiB.
+CREATE FUNCTION tidings_stream_end_of_chunk(p_stream_id bigint, p_lo bigint, p_end bigint) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_bytes bigint;
+BEGIN
+    SELECT bytes INTO v_bytes FROM tidings_stream_message
+        WHERE stream_id = p_stream_id AND number >= p_lo AND number < p_end ORDER BY number LIMIT 1;
+    RETURN coalesce((SELECT number FROM tidings_stream_message
+        WHERE stream_id = p_stream_id AND number >= p_lo AND number < p_end
+            AND bytes - v_bytes > 64 << 20
+        ORDER BY number LIMIT 1), p_end);
+END $$;
+
+-- Removes messages that a locked stream does not keep, up to p_chunk, and returns how many, and whether there may
+-- be more. Unless it is to be exact, it waits until there are some: each time it writes the row of the stream.
 CREATE FUNCTION tidings_stream_trim_locked(
-    p_stream tidings_stream, p_head bigint, p_chunk bigint, p_exact boolean
-) RETURNS bigint LANGUAGE plpgsql AS $$
+    p_stream tidings_stream, p_head bigint, p_chunk bigint, p_exact boolean,
+    OUT removed bigint, OUT has_more boolean
+) LANGUAGE plpgsql AS $$
 DECLARE
     v_end bigint := least(p_stream.tail + p_chunk, p_head + 1);
     v_keep bigint := p_stream.tail;
+    v_full bigint;
     v_young bigint;
     v_oldest bigint;
     v_time bigint;
     v_late bigint := 0;
     v_slack bigint := 0;
 BEGIN
+    removed := 0;
+    has_more := false;
     IF p_stream.max_len IS NOT NULL THEN
         v_keep := greatest(v_keep, p_head - p_stream.max_len + 1);
         IF NOT p_exact THEN
@@ -121,12 +139,12 @@ BEGIN
         END IF;
     END IF;
     IF v_oldest IS NULL AND v_keep - p_stream.tail <= v_slack THEN
-        RETURN 0;
+        RETURN;
     END IF;
     IF NOT p_stream.trim_pending THEN
         v_end := least(v_end, tidings_stream_first_needed(p_stream.stream_id));
         IF v_end <= p_stream.tail THEN
-            RETURN 0;
+            RETURN;
         END IF;
     END IF;
     IF v_oldest IS NOT NULL THEN
@@ -138,8 +156,10 @@ BEGIN
     END IF;
     v_keep := least(v_keep, v_end);
     IF v_keep <= p_stream.tail THEN
-        RETURN 0;
+        RETURN;
     END IF;
+    v_full := v_keep;
+    v_keep := tidings_stream_end_of_chunk(p_stream.stream_id, p_stream.tail, v_keep);
     DELETE FROM tidings_stream_message
         WHERE stream_id = p_stream.stream_id AND number >= p_stream.tail AND number < v_keep;
     UPDATE tidings_stream SET tail = v_keep WHERE stream_id = p_stream.stream_id;
@@ -148,7 +168,8 @@ BEGIN
     THEN
         PERFORM tidings_stream_lose(p_stream.stream_id, v_keep);
     END IF;
-    RETURN v_keep - p_stream.tail;
+    removed := v_keep - p_stream.tail;
+    has_more := removed >= p_chunk OR v_keep < v_full;
 END $$;
 
 -- Writes messages behind the newest one of a locked stream. p_ends has the bytes of the messages up
@@ -283,9 +304,10 @@ BEGIN
         v_stream, (tidings_stream_head(v_stream.stream_id, v_stream.tail)).number, 1000, true);
 END $$;
 
--- Removes up to p_chunk messages of a stream that it does not keep, and returns how many.
-CREATE FUNCTION tidings_stream_trim(p_stream_id bigint, p_chunk bigint) RETURNS bigint
-LANGUAGE plpgsql
+-- The same for a stream that is not locked, exactly.
+CREATE FUNCTION tidings_stream_trim(
+    p_stream_id bigint, p_chunk bigint, OUT removed bigint, OUT has_more boolean
+) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_stream tidings_stream;
@@ -293,10 +315,12 @@ BEGIN
     PERFORM tidings_stream_begin(false);
     SELECT * INTO v_stream FROM tidings_stream WHERE stream_id = p_stream_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
-        RETURN 0;
+        removed := 0;
+        has_more := false;
+        RETURN;
     END IF;
-    RETURN tidings_stream_trim_locked(
-        v_stream, (tidings_stream_head(v_stream.stream_id, v_stream.tail)).number, p_chunk, true);
+    SELECT t.removed, t.has_more INTO removed, has_more FROM tidings_stream_trim_locked(
+        v_stream, (tidings_stream_head(v_stream.stream_id, v_stream.tail)).number, p_chunk, true) t;
 END $$;
 
 -- The bytes of a message, as they are counted.

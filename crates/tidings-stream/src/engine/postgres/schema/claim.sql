@@ -105,7 +105,9 @@ BEGIN
     END IF;
 
     PERFORM tidings_stream_begin(false);
-    PERFORM FROM tidings_stream_group WHERE group_id = v_group_id FOR NO KEY UPDATE;
+    -- A deleted group is in another stream, out of sight.
+    PERFORM FROM tidings_stream_group
+        WHERE group_id = v_group_id AND stream_id = o_stream_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         o_stream_id := NULL;
         RETURN;

@@ -123,21 +123,13 @@ BEGIN
     RETURN NEXT NULL;
 END $$;
 
-CREATE FUNCTION tidings_stream_drop_group(p_group_id bigint) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM FROM tidings_stream_group WHERE group_id = p_group_id FOR UPDATE;
-    DELETE FROM tidings_stream_lease WHERE group_id = p_group_id;
-    DELETE FROM tidings_stream_retry WHERE group_id = p_group_id;
-    DELETE FROM tidings_stream_retry_floor WHERE group_id = p_group_id;
-    DELETE FROM tidings_stream_member WHERE group_id = p_group_id;
-    DELETE FROM tidings_stream_group WHERE group_id = p_group_id;
-END $$;
-
--- Deletes a group with what it has pending; false when there is none.
-CREATE FUNCTION tidings_stream_delete_group(p_stream text, p_group text) RETURNS boolean
+-- Takes a group out of sight, with what it has pending: into a stream of its own that is out of sight, whose id
+-- it returns; NULL when there is no such group.
+CREATE FUNCTION tidings_stream_hide_group(p_stream text, p_group text) RETURNS bigint
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
+    v_stream_id bigint;
     v_group_id bigint;
 BEGIN
     PERFORM tidings_stream_begin(true);
@@ -145,10 +137,12 @@ BEGIN
         FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
         WHERE s.name = p_stream AND g.name = p_group FOR UPDATE OF g;
     IF NOT FOUND THEN
-        RETURN false;
+        RETURN NULL;
     END IF;
-    PERFORM tidings_stream_drop_group(v_group_id);
-    RETURN true;
+    INSERT INTO tidings_stream (name) VALUES (E'\x01' || 'group ' || v_group_id)
+        RETURNING stream_id INTO v_stream_id;
+    UPDATE tidings_stream_group SET stream_id = v_stream_id WHERE group_id = v_group_id;
+    RETURN v_stream_id;
 END $$;
 
 -- Deletes a message, and returns whether it was there. Its row stays: the newest one says how far a stream has
@@ -160,6 +154,7 @@ DECLARE
     v_stream tidings_stream;
     v_group_id bigint;
     v_found boolean;
+    v_now bigint;
 BEGIN
     PERFORM tidings_stream_begin(true);
     SELECT * INTO v_stream FROM tidings_stream WHERE name = p_stream FOR NO KEY UPDATE;
@@ -171,52 +166,68 @@ BEGIN
         SELECT group_id FROM tidings_stream_group WHERE stream_id = v_stream.stream_id
         ORDER BY group_id FOR NO KEY UPDATE
     LOOP
-        UPDATE tidings_stream_retry SET due = tidings_stream_now()
+        v_now := tidings_stream_now();
+        UPDATE tidings_stream_retry SET due = v_now
             WHERE group_id = v_group_id AND number = p_number AND claim IS NULL;
-        PERFORM tidings_stream_lower_floor(v_group_id, tidings_stream_now());
+        PERFORM tidings_stream_lower_floor(v_group_id, v_now);
     END LOOP;
     RETURN v_found;
 END $$;
 
--- Takes a stream out of sight, with its groups and publish keys, and returns its id; NULL when there
--- is none. Its messages are still there, out of reach: its name begins with a control character now,
--- which no stream's name has.
+-- Takes a stream out of sight, and returns its id; NULL when there is none. Its messages, groups and publish keys
+-- are still there, out of reach: its name begins with a control character now, which no stream's name has.
 CREATE FUNCTION tidings_stream_hide(p_stream text) RETURNS bigint LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_stream_id bigint;
-    v_group_id bigint;
 BEGIN
     PERFORM tidings_stream_begin(true);
     UPDATE tidings_stream SET name = E'\x01' || stream_id WHERE name = p_stream
         RETURNING stream_id INTO v_stream_id;
-    FOR v_group_id IN SELECT group_id FROM tidings_stream_group WHERE stream_id = v_stream_id LOOP
-        PERFORM tidings_stream_drop_group(v_group_id);
-    END LOOP;
-    DELETE FROM tidings_stream_publish_key WHERE stream_id = v_stream_id;
     RETURN v_stream_id;
 END $$;
 
--- Removes up to p_chunk messages of a stream out of sight, and at last the stream; returns whether that
--- is done.
+-- Removes up to p_chunk messages, publish keys or retries of a stream out of sight, and at last the stream;
+-- returns whether that is done.
 CREATE FUNCTION tidings_stream_remove_hidden(p_stream_id bigint, p_chunk bigint) RETURNS boolean
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_tail bigint;
     v_keep bigint;
+    v_group_id bigint;
 BEGIN
     PERFORM tidings_stream_begin(false);
     SELECT tail INTO v_tail FROM tidings_stream WHERE stream_id = p_stream_id FOR UPDATE;
     IF NOT FOUND THEN
         RETURN true;
     END IF;
-    v_keep := least(v_tail + p_chunk,
-        (tidings_stream_head(p_stream_id, v_tail)).number + 1);
+    v_keep := tidings_stream_end_of_chunk(p_stream_id, v_tail,
+        least(v_tail + p_chunk, (tidings_stream_head(p_stream_id, v_tail)).number + 1));
     IF v_keep > v_tail THEN
         DELETE FROM tidings_stream_message
             WHERE stream_id = p_stream_id AND number >= v_tail AND number < v_keep;
         UPDATE tidings_stream SET tail = v_keep WHERE stream_id = p_stream_id;
+        RETURN false;
+    END IF;
+    DELETE FROM tidings_stream_publish_key WHERE stream_id = p_stream_id AND key IN (
+        SELECT key FROM tidings_stream_publish_key WHERE stream_id = p_stream_id
+        ORDER BY key LIMIT p_chunk);
+    IF FOUND THEN
+        RETURN false;
+    END IF;
+    SELECT group_id INTO v_group_id FROM tidings_stream_group
+        WHERE stream_id = p_stream_id ORDER BY name LIMIT 1 FOR UPDATE;
+    IF FOUND THEN
+        DELETE FROM tidings_stream_retry WHERE group_id = v_group_id AND number IN (
+            SELECT number FROM tidings_stream_retry WHERE group_id = v_group_id
+            ORDER BY number LIMIT p_chunk);
+        IF NOT FOUND THEN
+            DELETE FROM tidings_stream_lease WHERE group_id = v_group_id;
+            DELETE FROM tidings_stream_retry_floor WHERE group_id = v_group_id;
+            DELETE FROM tidings_stream_member WHERE group_id = v_group_id;
+            DELETE FROM tidings_stream_group WHERE group_id = v_group_id;
+        END IF;
         RETURN false;
     END IF;
     DELETE FROM tidings_stream WHERE stream_id = p_stream_id;

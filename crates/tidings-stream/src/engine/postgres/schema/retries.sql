@@ -51,11 +51,12 @@ CREATE FUNCTION tidings_stream_held_back() RETURNS bigint LANGUAGE sql IMMUTABLE
     SELECT 1::bigint << 60
 $$;
 
--- The ordering key among headers, as it is in their JSON; NULL if there is none. What is in quotes is
--- characters, escapes (whose backslash is doubled here) and bytes of other characters.
+-- The ordering key among headers, as it is in their JSON; NULL if there is none. A quote inside of a name has a
+-- backslash before it. What is in quotes is characters, escapes (whose backslash is doubled here) and bytes of
+-- other characters.
 CREATE FUNCTION tidings_stream_ordering_key(p_headers bytea) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
     SELECT decode(substring(encode(p_headers, 'escape') FROM
-        '"ordering-key":("(?:[^"\\]|\\\\(?:\\\\|[^\\])|\\[0-7]{3})*")'), 'escape')
+        '[{,]"ordering-key":("(?:[^"\\]|\\\\(?:\\\\|[^\\])|\\[0-7]{3})*")'), 'escape')
 $$;
 
 -- Lets the first message that waits for each of some ordering keys be claimed, unless an earlier one has the

@@ -75,8 +75,8 @@ local function remove_lease(group, lease)
   call('ZREM', group.due, 'l' .. lease.claim)
 end
 
--- When a message is due that waits for its ordering key.
-local HELD_BACK = 4503599627370496
+-- When a message is due that waits for its ordering key: later than after any delay.
+local HELD_BACK = 9007199254740991
 
 -- A retry has the claim and the consumer that hold it, false while it waits; and its ordering key in a group
 -- that keeps the order, or false.
