@@ -15,7 +15,7 @@ export const tools = `${target}/handbook`;
 const PATIENCE_MS = 30_000;
 
 /** The ports that pages name; each session has free ones in their places. */
-const PORTS = /(?<![\d.])(8080|9000|9001|9002)(?![\d.])/g;
+const PORTS = /(?<![\d.])(3000|8080|9000|9001|9002)(?![\d.])/g;
 
 /** The servers that pages name, in whose places `scripts/services` has others. */
 const DATABASE = "postgres://tidings:password@db.example.com/tidings";
@@ -68,7 +68,7 @@ export class Session {
   /** @param {import("node:test").TestContext} test the test that it ends with */
   static async start(test, environment = {}) {
     const session = new Session();
-    for (const port of ["8080", "9000", "9001", "9002"]) session.#ports.set(port, await freePort());
+    for (const port of ["3000", "8080", "9000", "9001", "9002"]) session.#ports.set(port, await freePort());
     // So that `npm install` installs here, and not in a directory above.
     session.write("package.json", "{}");
     const cargo = join(session.#folder, "cargo");

@@ -362,6 +362,8 @@ impl Subscription {
             }
         }
         if !items.is_empty() {
+            // Without the lock: a recorder of metrics may use the notifier.
+            drop(view);
             self.instance.stats.gave(&items);
             return Step::Items(items);
         }

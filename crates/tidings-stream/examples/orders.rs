@@ -58,7 +58,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
 
     while streams.stats("orders.dead").await?.messages == 0 {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for letter in streams.read("orders.dead", None, 10).await? {
         println!("dead: {:?} {:?}", letter.payload, letter.headers);
@@ -76,6 +76,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         billing.close().await,
         search.close().await
     );
+    // Whatever other consumers there are is closed before the database below them.
+    streams.close().await;
     database.close().await;
     Ok(())
 }

@@ -79,6 +79,7 @@ pub(crate) async fn run(path: &Path) -> Result<i64, Box<dyn std::error::Error>> 
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     consumer.close().await;
+    streams.close().await;
 
     let balance = "SELECT balance FROM account WHERE name = 'shop'";
     let balance = database.read(move |connection| {

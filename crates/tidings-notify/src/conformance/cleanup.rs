@@ -96,7 +96,7 @@ pub async fn cleanup_counts_every_state(store: &dyn Store) {
     );
 }
 
-/// A long log is removed in steps, and none too many.
+/// Of a log that is longer than any step of a store, exactly the old events are removed.
 pub async fn cleanup_of_a_long_log_removes_exactly_the_old(store: &dyn Store) {
     let ann = user("ann");
     append(store, &ann, 1400).await;

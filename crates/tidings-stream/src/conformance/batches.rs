@@ -2,10 +2,10 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::support::{
-    NEVER, from_start, number, numbered, recorder, soon, streams, subscribe, until,
+    NEVER, extended, from_start, number, numbered, recorder, soon, streams, subscribe, until,
 };
 use crate::dead_letter;
 use crate::engine::Engine;
@@ -110,25 +110,29 @@ pub async fn a_batch_that_fails_comes_again_whole(engine: Arc<dyn Engine>) {
 pub async fn a_long_batch_keeps_its_messages(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(20)).await.unwrap();
-    let visibility = Duration::from_secs(1);
+    let gate = Arc::new(Semaphore::new(0));
+    let waiting = Arc::clone(&gate);
     let options = from_start()
         .with_max_batch(20)
         .with_concurrency(2)
-        .with_visibility_timeout(visibility)
+        // Two thirds of it are what the process may stand still for.
+        .with_visibility_timeout(Duration::from_secs(5))
         .with_handler_timeout(NEVER);
     let consumer = streams
-        .subscribe_batch(
-            "s",
-            "g",
-            options,
-            move |messages: Vec<Message>| async move {
+        .subscribe_batch("s", "g", options, move |messages: Vec<Message>| {
+            let waiting = Arc::clone(&waiting);
+            async move {
                 assert!(messages.iter().all(|message| message.attempt == 1));
-                tokio::time::sleep(visibility * 2).await;
+                drop(waiting.acquire().await?);
                 Ok(())
-            },
-        )
+            }
+        })
         .await
         .unwrap();
+    until(|| async { streams.stats("s").await.unwrap().groups[0].pending == 20 }).await;
+    // The claims that it began with have ended then.
+    extended(&streams, 4).await;
+    gate.add_permits(1);
     until(|| async { consumer.stats().acknowledged == 20 }).await;
     assert_eq!(consumer.stats().retried, 0);
     consumer.close().await;

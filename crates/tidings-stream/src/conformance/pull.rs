@@ -1,4 +1,5 @@
 use std::collections::{BTreeSet, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,20 +140,25 @@ pub async fn a_pulled_message_is_acknowledged_retried_or_rejected(engine: Arc<dy
 /// A pulled message has its time, and as much again whenever it is still worked on.
 pub async fn a_pulled_message_lasts_while_it_is_worked_on(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
-    let visibility = Duration::from_secs(2);
+    // The most of it is what the process may stand still for.
+    let visibility = Duration::from_secs(5);
     let options = from_start().with_visibility_timeout(visibility);
     let mut messages = pull(&streams, options.with_concurrency(2)).await;
     streams.publish_batch("s", numbered(2)).await.unwrap();
     let (kept, forgotten) = (next(&mut messages).await, next(&mut messages).await);
     let number_of_forgotten = number(&forgotten.message);
-    for _ in 0..5 {
-        kept.still_working().unwrap();
-        tokio::time::sleep(visibility / 4).await;
-    }
-    kept.acknowledge().unwrap();
+    let again = {
+        let mut again = pin!(next(&mut messages));
+        loop {
+            tokio::select! {
+                again = &mut again => break again,
+                () = tokio::time::sleep(visibility / 8) => kept.still_working().unwrap(),
+            }
+        }
+    };
     assert!(matches!(forgotten.still_working(), Err(Error::ClaimLost)));
     assert!(matches!(forgotten.acknowledge(), Err(Error::ClaimLost)));
-    let again = next(&mut messages).await;
+    kept.acknowledge().unwrap();
     assert_eq!(number(&again.message), number_of_forgotten);
     assert_eq!(again.message.attempt, 2);
     again.acknowledge().unwrap();

@@ -1,14 +1,14 @@
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::support::{
-    NEVER, Recorder, contents, from_start, key, number, numbered, recorder, some_consumer, streams,
-    subscribe, until,
+    NEVER, Recorder, contents, extended, from_start, key, number, numbered, recorder,
+    some_consumer, streams, subscribe, until,
 };
 use crate::engine::Engine;
 use crate::{Error, Handler, HandlerError, Message, NewMessage, RetryDelay, dead_letter};
@@ -26,6 +26,22 @@ fn failing(
             Err(error())
         }
     }
+}
+
+/// Calls a function, and keeps when it was called.
+fn timed(
+    error: impl Fn() -> HandlerError + Send + Sync + 'static,
+) -> (
+    impl Fn() -> HandlerError + Send + Sync + 'static,
+    Arc<Mutex<Vec<Instant>>>,
+) {
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&times);
+    let error = move || {
+        kept.lock().unwrap().push(Instant::now());
+        error()
+    };
+    (error, times)
 }
 
 fn at_once() -> HandlerError {
@@ -129,16 +145,18 @@ pub async fn a_handler_chooses_its_delay(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish("s", NewMessage::new("")).await.unwrap();
     let (recorder, mut seen) = recorder();
-    let handler = failing(recorder, || HandlerError::retry_after(DELAY, "later"));
+    let (later, times) = timed(|| HandlerError::retry_after(DELAY, "later"));
+    let handler = failing(recorder, later);
     let options = from_start()
         .with_retry_delay(RetryDelay::fixed(NEVER))
         .with_poll_interval(NEVER);
     let consumer = subscribe(&streams, "s", "g", options, handler).await;
     seen.next().await;
-    let first = Instant::now();
     assert_eq!(seen.next().await.attempt, 2);
-    assert!(first.elapsed() >= DELAY / 2, "{:?}", first.elapsed());
     consumer.close().await;
+    let times = times.lock().unwrap();
+    let waited = times[1] - times[0];
+    assert!(waited >= DELAY / 2, "{waited:?}");
 }
 
 /// An error that names no delay waits as long as the subscription says: by default, as long as the
@@ -147,30 +165,27 @@ pub async fn delays_follow_the_subscription(engine: Arc<dyn Engine>) {
     const DELAY: Duration = Duration::from_millis(300);
     let streams = streams(engine);
     let plain = || HandlerError::retry("again");
-    let exponential = RetryDelay::exponential(DELAY, DELAY * 2);
-    for (stream, options, delays) in [
-        ("fixed", from_start().with_visibility_timeout(DELAY), [1, 1]),
-        (
-            "doubling",
-            from_start().with_retry_delay(exponential),
-            [1, 2],
-        ),
-    ] {
-        streams.publish(stream, NewMessage::new("")).await.unwrap();
-        let (recorder, mut seen) = recorder();
-        let consumer = subscribe(&streams, stream, "g", options, failing(recorder, plain)).await;
-        seen.next().await;
-        for factor in delays {
-            let before = Instant::now();
-            seen.next().await;
-            // The delay begins before the test hears of the attempt that it follows.
-            assert!(
-                before.elapsed() >= DELAY * factor / 2,
-                "{:?}",
-                before.elapsed()
-            );
-        }
-        consumer.close().await;
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    let (noting, _seen) = recorder();
+    let options = from_start().with_visibility_timeout(NEVER);
+    let consumer = subscribe(&streams, "s", "g", options, failing(noting, plain)).await;
+    until(|| async { consumer.stats().retried == 1 }).await;
+    let waiting = streams.pending("s", "g", None, 10).await.unwrap();
+    let due_in = waiting[0].due_in;
+    assert!(NEVER / 2 < due_in && due_in <= NEVER, "{due_in:?}");
+    consumer.close().await;
+
+    streams.publish("t", NewMessage::new("")).await.unwrap();
+    let (noting, mut seen) = recorder();
+    let options = from_start().with_retry_delay(RetryDelay::exponential(DELAY, DELAY * 2));
+    let (error, times) = timed(plain);
+    let consumer = subscribe(&streams, "t", "g", options, failing(noting, error)).await;
+    seen.take(3).await;
+    consumer.close().await;
+    let times = times.lock().unwrap();
+    for (begin, delay) in [(0, DELAY), (1, DELAY * 2)] {
+        let waited = times[begin + 1] - times[begin];
+        assert!(waited >= delay / 2, "{waited:?} after {begin}");
     }
 }
 
@@ -197,14 +212,16 @@ pub async fn a_message_that_waits_blocks_no_newer_one(engine: Arc<dyn Engine>) {
 
 /// A handler with time beyond the visibility timeout keeps its message to itself.
 pub async fn a_long_handler_keeps_its_message(engine: Arc<dyn Engine>) {
-    const VISIBILITY: Duration = Duration::from_millis(800);
     let streams = streams(engine);
-    let options = from_start().with_visibility_timeout(VISIBILITY);
+    // Two thirds of it are what the process may stand still for.
+    let options = from_start().with_visibility_timeout(Duration::from_secs(5));
     let (slow, mut slow_seen) = recorder();
+    let gate = Arc::new(Semaphore::new(0));
+    let waiting = Arc::clone(&gate);
     let handler = move |message: Message| {
-        let slow = slow.clone();
+        let (slow, waiting) = (slow.clone(), Arc::clone(&waiting));
         async move {
-            tokio::time::sleep(VISIBILITY * 5).await;
+            waiting.acquire().await?.forget();
             slow.note(message).await;
             Ok(())
         }
@@ -215,6 +232,9 @@ pub async fn a_long_handler_keeps_its_message(engine: Arc<dyn Engine>) {
     until(|| async { streams.stats("s").await.unwrap().groups[0].pending == 1 }).await;
     let (other, other_seen) = recorder();
     let second = subscribe(&streams, "s", "g", options, other).await;
+    // The claim that it began with has ended then.
+    extended(&streams, 4).await;
+    gate.add_permits(1);
     assert_eq!(slow_seen.next().await.attempt, 1);
     until(|| async { first.stats().acknowledged == 1 }).await;
     tokio::join!(first.close(), second.close());
@@ -228,7 +248,7 @@ pub async fn a_handler_past_its_time_is_dropped(engine: Arc<dyn Engine>) {
     streams.publish("s", NewMessage::new("")).await.unwrap();
     let (recorder, mut seen) = recorder();
     let (guard, dropped) = tokio::sync::oneshot::channel::<()>();
-    let guard = std::sync::Mutex::new(Some(guard));
+    let guard = Mutex::new(Some(guard));
     let handler = move |message: Message| {
         let recorder = recorder.clone();
         let guard = guard.lock().unwrap().take();

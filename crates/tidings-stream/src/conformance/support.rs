@@ -78,6 +78,26 @@ where
     .await;
 }
 
+/// Waits until the claims of everything that is claimed in the group `g` of the stream `s` have been extended so
+/// many times, each of which is due after a third of the visibility timeout.
+pub(super) async fn extended(streams: &Streams, times: u32) {
+    let left = || async {
+        let pending = streams.pending("s", "g", None, 100).await.unwrap();
+        let left = pending.iter().map(|message| message.due_in).min();
+        left.expect("something is claimed")
+    };
+    soon(async {
+        let (mut before, mut extensions) = (left().await, 0);
+        while extensions < times {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let now = left().await;
+            extensions += u32::from(now > before);
+            before = now;
+        }
+    })
+    .await;
+}
+
 /// A handler that acknowledges everything and passes it on.
 #[derive(Debug, Clone)]
 pub(super) struct Recorder(mpsc::Sender<Message>);

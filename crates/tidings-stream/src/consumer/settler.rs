@@ -401,17 +401,24 @@ impl Settler<'_> {
             };
             counted[outcome] += 1;
         }
-        let stats = &mut *self.subscription.stats.lock();
+        {
+            let stats = &mut *self.subscription.stats.lock();
+            stats.acknowledged += counted[0];
+            stats.retried += counted[1];
+            stats.released += counted[2];
+            stats.dead_lettered += counted[3];
+            stats.stale += counted[4];
+        }
+        // Without the lock: a recorder of metrics may look at the consumer.
         let outcomes = [
-            (&mut stats.acknowledged, telemetry::ACKNOWLEDGED),
-            (&mut stats.retried, telemetry::RETRIED),
-            (&mut stats.released, telemetry::RELEASED),
-            (&mut stats.dead_lettered, telemetry::DEAD_LETTERED),
-            (&mut stats.stale, telemetry::STALE),
+            telemetry::ACKNOWLEDGED,
+            telemetry::RETRIED,
+            telemetry::RELEASED,
+            telemetry::DEAD_LETTERED,
+            telemetry::STALE,
         ];
-        for ((count, outcome), messages) in outcomes.into_iter().zip(counted) {
+        for (outcome, messages) in outcomes.into_iter().zip(counted) {
             if messages > 0 {
-                *count += messages;
                 self.subscription.telemetry.settled(outcome, messages);
             }
         }
