@@ -40,6 +40,7 @@ pub(crate) use self::idle_socket::IdleSocket;
 use self::progress::Progress;
 use self::slots::Slots;
 pub(crate) use self::stream_socket::{Framing, StreamSocket};
+pub(crate) use self::reuse::has_option;
 pub(crate) use self::transport::Transport;
 use self::unread::Unread;
 use crate::app::SharedApp;
