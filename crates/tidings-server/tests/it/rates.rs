@@ -358,6 +358,39 @@ async fn ask(stream: &mut TcpStream, accept: &str) -> String {
 }
 
 async fn ask_for(path: &str, stream: &mut TcpStream, accept: &str) -> String {
+#[tokio::test]
+async fn regression_a_request_through_a_proxy_counts_while_its_body_is_on_its_way() {
+    let home = Home::with(&[
+        "--max-address-connections",
+        "2",
+        "--trusted-proxies",
+        "127.0.0.1",
+    ]);
+    let server = home.start().await;
+    let client = "X-Forwarded-For: 198.51.100.1";
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(address(&server)).await.unwrap();
+        let head = "POST /v1/notifications HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100";
+        let begin = format!("{head}\r\n{client}\r\n\r\n{{");
+        stream.write_all(begin.as_bytes()).await.unwrap();
+        open.push(stream);
+    }
+    for status in ["HTTP/1.1 429", "HTTP/1.1 200"] {
+        soon(status, async {
+            loop {
+                let mut stream = TcpStream::connect(address(&server)).await.unwrap();
+                let response = ask(&mut stream, &format!("*/*\r\n{client}")).await;
+                if response.starts_with(status) {
+                    return;
+                }
+            }
+        })
+        .await;
+        open.pop();
+    }
+}
+
     let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n");
     let mut response = Vec::new();
     soon("a response", async {
