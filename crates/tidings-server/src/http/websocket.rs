@@ -409,7 +409,9 @@ impl<E: Encoder> Session<E> {
     async fn take(&mut self, socket: &mut Socket, next: Next) -> Result<bool, SocketError> {
         match next {
             Next::Step(Step::Items(items)) => {
-                self.send_items(socket, &items).await?;
+                if self.send_items(socket, &items).await? {
+                    self.feed.put_off_ping();
+                }
                 self.feed.confirm_written();
             }
             Next::Step(Step::Ping) if self.pings_without_pong == MAX_PINGS_WITHOUT_PONG => {
@@ -454,14 +456,16 @@ impl<E: Encoder> Session<E> {
         Ok(false)
     }
 
-    /// Sends the items in as few writes as their size allows.
-    async fn send_items(&self, socket: &mut Socket, items: &[Item]) -> Result<(), SocketError> {
+    /// Sends the items in as few writes as their size allows. Returns whether there was anything to send.
+    async fn send_items(&self, socket: &mut Socket, items: &[Item]) -> Result<bool, SocketError> {
+        let mut has_sent = false;
         for item in items {
             if let Some(text) = self.encoder.item(self.user(), item)? {
                 socket.feed(Message::Text(text.into())).await?;
             }
         }
-        Ok(socket.flush().await?)
+        socket.flush().await?;
+        Ok(has_sent)
     }
 
     /// Carries out a request. If it fails, the client gets an error frame, and the stream continues.
@@ -469,6 +473,7 @@ impl<E: Encoder> Session<E> {
         if !E::HAS_REQUESTS {
             return Ok(());
         }
+                has_sent = true;
         let span = self.upgraded_by.stream_span();
         let Err(error) = self.carry_out(request).instrument(span).await else {
             return Ok(());
