@@ -170,6 +170,8 @@ enum SocketError {
     Stalled,
 }
 
+    #[error("the client violated the protocol")]
+    Refused(#[source] Violation),
 /// A user's stream over a WebSocket. It lasts, so what it holds while it waits is small.
 struct Session<E> {
     app: SharedApp,
@@ -312,7 +314,15 @@ impl<E: Encoder> Session<E> {
         match self.run(&mut socket, first).await {
             Ok(Outcome::Waits) => self.wait(socket.rest()),
             Ok(Outcome::Ended) => {}
-            Err(error) => self.report(&error),
+            Err(error) => {
+                self.report(&error);
+                if let SocketError::Refused(_) = error {
+                    // The connection may last a moment longer than the stream.
+                    drop(self.feed);
+                    let finish = socket.finish();
+                    let _broken = self.app.stopping.run_until_cancelled(finish).await;
+                }
+            }
         }
     }
 
@@ -446,10 +456,7 @@ impl<E: Encoder> Session<E> {
                     // so that a client that sends pings and reads nothing costs no memory.
                     Some(Ok(Message::Ping(_))) => socket.flush().await?,
                     Some(Ok(Message::Pong(_) | Message::Frame(_))) => {}
-                    Some(Err(violation)) => {
-                        refuse_frame(socket, violation).await?;
-                        return Ok(true);
-                    }
+                    Some(Err(violation)) => return Err(refuse_frame(socket, violation).await),
                 }
             }
         }
@@ -535,8 +542,9 @@ async fn finish_close(socket: &mut Socket) {
     let _timed_out = tokio::time::timeout(CLOSE_TIMEOUT, agreed).await;
 }
 
-/// Closes the connection of a client that violated the protocol or the size limit, and says which.
-async fn refuse_frame(socket: &mut Socket, violation: Violation) -> Result<(), SocketError> {
+/// Sends a close to a client that violated the protocol or the size limit, and says which. Returns how the socket
+/// ended.
+async fn refuse_frame(socket: &mut Socket, violation: Violation) -> SocketError {
     let (code, reason) = match violation {
         Violation::Capacity(_) => (
             CloseCode::Size,
@@ -548,11 +556,14 @@ async fn refuse_frame(socket: &mut Socket, violation: Violation) -> Result<(), S
             "the frame violates the WebSocket protocol",
         ),
         // The connection is broken.
-        other => return Err(other.into()),
+        other => return other.into(),
     };
     let reason = reason.into();
     let close = Message::Close(Some(CloseFrame { code, reason }));
-    Ok(socket.send(close).await?)
+    match socket.send(close).await {
+        Ok(()) => SocketError::Refused(violation),
+        Err(error) => error.into(),
+    }
 }
 
 fn report(upgraded_by: &RequestId, user: &UserId, error: &SocketError) {
