@@ -477,7 +477,8 @@ impl<E: Encoder> Session<E> {
 
     /// Carries out a request. If it fails, the client gets an error frame, and the stream continues.
     async fn handle(&mut self, socket: &mut Socket, request: &str) -> Result<(), SocketError> {
-        if !E::HAS_REQUESTS {
+        // Nothing is done after the end of a permission, which the next step tells.
+        if !E::HAS_REQUESTS || self.feed.is_over() {
             return Ok(());
         }
                 has_sent = true;
