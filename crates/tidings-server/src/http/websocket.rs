@@ -29,6 +29,7 @@ use super::extract::{InPath, Parameters};
 use super::feed::{Confirmation, Encoding, Feed, Step, poll_steps};
 use super::inbox;
 use super::last_encoded::LastEncoded;
+use super::rate_limit::count_request;
 use super::request_id::RequestId;
 use super::socket::{READ_BUFFER_BYTES, Socket, is_pong, ping_frame, text_frame};
 use super::upgrade::Upgrade;
@@ -126,7 +127,7 @@ pub(crate) async fn open(
         Err(full) => Err(full),
     };
     let connection = upgrade.connection.clone();
-    let upgraded_by = upgrade.request_id.clone();
+    let (upgraded_by, caller) = (upgrade.request_id.clone(), caller.clone());
     let accepting = Arc::clone(&app);
     Ok(upgrade.accept(&accepting, async move |mut socket| {
         let feed = match admitted {
@@ -142,6 +143,7 @@ pub(crate) async fn open(
             token: app.tasks.token(),
             app,
             upgraded_by,
+            caller,
             feed,
             connection,
             encoder,
@@ -168,14 +170,15 @@ enum SocketError {
     Encode(#[from] serde_json::Error),
     #[error("the client does not read while the server stops")]
     Stalled,
-}
-
     #[error("the client violated the protocol")]
     Refused(#[source] Violation),
+}
+
 /// A user's stream over a WebSocket. It lasts, so what it holds while it waits is small.
 struct Session<E> {
     app: SharedApp,
     upgraded_by: RequestId,
+    caller: Caller,
     feed: Feed,
     connection: ClientConnection,
     /// A stop waits for it.
@@ -469,6 +472,7 @@ impl<E: Encoder> Session<E> {
         for item in items {
             if let Some(text) = self.encoder.item(self.user(), item)? {
                 socket.feed(Message::Text(text.into())).await?;
+                has_sent = true;
             }
         }
         socket.flush().await?;
@@ -481,34 +485,58 @@ impl<E: Encoder> Session<E> {
         if !E::HAS_REQUESTS || self.feed.is_over() {
             return Ok(());
         }
-                has_sent = true;
         let span = self.upgraded_by.stream_span();
         let Err(error) = self.carry_out(request).instrument(span).await else {
             return Ok(());
         };
-        let frame = WebSocketFrame::error(error.into_description());
+        let mut error = error.into_description();
+        if error.code.status().is_server_error() {
+            error.request_id = Some(self.upgraded_by.as_str().to_owned());
+        }
+        let frame = WebSocketFrame::error(error);
         send(socket, Some(frame.to_text()?)).await
     }
 
     async fn carry_out(&mut self, request: &str) -> Result<(), ApiError> {
+        let (app, user) = (&self.app, self.user());
         match serde_json::from_str(request) {
-            Ok(Request::Ack(id)) if self.feed.has_given(id) => self.feed.acknowledge(id),
+            Ok(Request::Ack(id)) if self.feed.has_given(id) => {
+                self.feed.acknowledge(id);
+                Ok(())
+            }
             Ok(Request::Ack(_)) => {
                 let expected = "expected the id of a notification that this stream has sent, or of an earlier one";
-                return Err(ApiError::new(Code::InvalidFrame, expected).about("ack"));
+                Err(ApiError::new(Code::InvalidFrame, expected).about("ack"))
             }
             Ok(Request::Read(id)) => {
-                inbox::change_one(&self.app, self.user(), id, InboxAction::Read).await?;
+                let read = inbox::change_one(app, user, id, InboxAction::Read);
+                self.change(read).await
             }
             Ok(Request::Archive(id)) => {
-                inbox::change_one(&self.app, self.user(), id, InboxAction::Archive).await?;
+                let archive = inbox::change_one(app, user, id, InboxAction::Archive);
+                self.change(archive).await
             }
-            Ok(Request::Seen(id)) => {
-                inbox::see_up_to(&self.app, self.user(), id).await?;
-            }
-            Ok(_) | Err(_) => return Err(unreadable(request)),
+            Ok(Request::Seen(id)) => self.change(inbox::see_up_to(app, user, id)).await,
+            Ok(_) | Err(_) => Err(unreadable(request)),
         }
-        Ok(())
+    }
+
+    /// Changes the inbox. This counts as a request, and shows whether the database works.
+    async fn change<T>(
+        &self,
+        change: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<(), ApiError> {
+        count_request(&self.app.limits, &self.caller)?;
+        let changed = change.await.map(drop);
+        match &changed {
+            Ok(()) => self.app.outage.worked(),
+            Err(error) => {
+                if let Some(cause) = error.cause() {
+                    self.app.outage.failed(cause);
+                }
+            }
+        }
+        changed
     }
 
     /// Ends the stream.
@@ -585,4 +613,50 @@ fn unreadable(frame: &str) -> ApiError {
         _ => r#"expected {"ack":"<id>"}, {"read":"<id>"}, {"seen":"<id>"} or {"archive":"<id>"}"#,
     };
     ApiError::new(Code::InvalidFrame, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{SinkExt, StreamExt};
+    use serde_json::json;
+    use tidings_test_support::Log;
+    use tokio_tungstenite::connect_async;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+    use super::*;
+    use crate::http::running::{KEY, Running};
+
+    #[tokio::test]
+    async fn a_request_that_the_database_refuses_is_in_the_log_and_the_error_says_where() {
+        let log = Log::default();
+        let _listening = log.listen();
+        let running = Running::start().await;
+        let request = running.client.post(running.url("/v1/notifications"));
+        let body = json!({ "user_id": "anna", "payload": 1 });
+        let stored = request.bearer_auth(KEY).json(&body).send().await;
+        let stored: Value = stored.unwrap().json().await.unwrap();
+        let url = running.url("/v1/users/anna/ws").replacen("http", "ws", 1);
+        let mut request = url.into_client_request().unwrap();
+        let bearer = format!("Bearer {KEY}").parse().unwrap();
+        request.headers_mut().insert("authorization", bearer);
+        let id = "stream-1".parse().unwrap();
+        request.headers_mut().insert("x-request-id", id);
+        let (mut socket, _) = connect_async(request).await.unwrap();
+        running.remove_database();
+        let read = json!({ "read": stored["id"] }).to_string();
+        socket.send(Message::text(read)).await.unwrap();
+        let error = loop {
+            let message = socket.next().await.unwrap().unwrap();
+            let frame: Value = serde_json::from_str(message.to_text().unwrap()).unwrap();
+            if frame["event"] == "error" {
+                break frame;
+            }
+        };
+        assert_eq!(error["request_id"], "stream-1", "{error}");
+        let lines = log.lines("the database does not work");
+        assert!(
+            lines.len() == 1 && lines[0].contains("stream-1"),
+            "{lines:?}"
+        );
+    }
 }
