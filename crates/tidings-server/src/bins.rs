@@ -77,14 +77,15 @@ impl Received {
 }
 
 impl Bin {
-    fn take(&mut self, headers: HeaderMap, body: Bytes) -> StatusCode {
+    fn take(&mut self, headers: HeaderMap, body: &[u8]) -> StatusCode {
         let settings = &mut self.settings;
         settings.received += 1;
         self.requests.push_front(Received {
             number: settings.received,
             at: Timestamp::now(),
             headers,
-            body,
+            // What was read from a connection may have room for more.
+            body: Bytes::copy_from_slice(body),
             status: settings.status,
         });
         let mut bytes = 0;
@@ -153,7 +154,7 @@ impl Bins {
     }
 
     /// Takes a request. Returns the status of its response.
-    pub(crate) fn take(&self, id: &str, headers: HeaderMap, body: Bytes) -> Option<StatusCode> {
+    pub(crate) fn take(&self, id: &str, headers: HeaderMap, body: &[u8]) -> Option<StatusCode> {
         self.with(id, |bin| bin.take(headers, body))
     }
 
@@ -194,18 +195,30 @@ mod tests {
         let id = bins.create().unwrap().unwrap().id;
         for _ in 0..MAX_REQUESTS + 5 {
             let (headers, body) = request(10);
-            assert_eq!(bins.take(&id, headers, body), Some(StatusCode::OK));
+            assert_eq!(bins.take(&id, headers, &body), Some(StatusCode::OK));
         }
         let newest_first: Vec<_> = (6..=MAX_REQUESTS as u64 + 5).rev().collect();
         assert_eq!(numbers(&bins, &id), newest_first);
 
         let (headers, body) = request(MAX_BYTES - 15);
-        bins.take(&id, headers, body);
+        bins.take(&id, headers, &body);
         assert_eq!(numbers(&bins, &id), [56, 55], "the second fits beside it");
         let (headers, body) = request(MAX_BYTES + 1);
-        bins.take(&id, headers, body);
+        bins.take(&id, headers, &body);
         assert_eq!(numbers(&bins, &id), [57], "the newest is always kept");
-        assert_eq!(bins.take("bin_0", HeaderMap::new(), Bytes::new()), None);
+        assert_eq!(bins.take("bin_0", HeaderMap::new(), b""), None);
+    }
+
+    #[test]
+    fn a_kept_body_takes_no_more_memory_than_its_bytes() {
+        let bins = Bins::default();
+        let id = bins.create().unwrap().unwrap().id;
+        let mut body = bytes::BytesMut::with_capacity(MAX_BYTES);
+        body.extend_from_slice(b"{}");
+        bins.take(&id, HeaderMap::new(), &body.freeze());
+        let mut all = bins.bins();
+        let kept = all.get_mut(&id).unwrap().requests.pop_front().unwrap();
+        assert_eq!(kept.body.try_into_mut().unwrap().capacity(), 2);
     }
 
     #[tokio::test(start_paused = true)]
@@ -218,7 +231,7 @@ mod tests {
         let hour = Duration::from_secs(60 * 60);
         tokio::time::advance(hour * 23).await;
         let (headers, body) = request(1);
-        bins.take(&ids[0], headers, body);
+        bins.take(&ids[0], headers, &body);
         tokio::time::advance(hour).await;
         assert_eq!(bins.all().len(), 1);
         assert_eq!(bins.all()[0].id, ids[0]);
@@ -237,7 +250,7 @@ mod tests {
         for at in [old, now] {
             let mut headers = HeaderMap::new();
             signer.sign("msg_1", at, b"{}", &mut headers);
-            bins.take(&id, headers, Bytes::from_static(b"{}"));
+            bins.take(&id, headers, b"{}");
         }
         let (_, requests) = bins.get(&id).unwrap();
         assert_eq!(requests[0].verify(&secret), Ok(()));

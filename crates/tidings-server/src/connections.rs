@@ -1,6 +1,7 @@
 //! Client connections: how they are accepted, counted and ended.
 
 mod addresses;
+mod counted_body;
 mod forwarded;
 mod handover;
 mod head_timer;
@@ -33,11 +34,13 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::addresses::Refused;
 use self::addresses::{Addresses, NoPlace, Place};
+use self::counted_body::CountedBody;
 use self::handover::Handover;
 pub(crate) use self::handover::Leaving;
 use self::head_timer::HeadTimer;
 pub(crate) use self::idle_socket::IdleSocket;
 use self::progress::Progress;
+pub(crate) use self::reuse::has_option;
 use self::slots::Slots;
 pub(crate) use self::stream_socket::{Framing, StreamSocket};
 pub(crate) use self::transport::Transport;
@@ -240,6 +243,8 @@ async fn serve(
         };
         // The connection of a proxy is for other clients too.
         let is_refused = proxy.is_none() && admitted.is_err();
+        // A handler drops what the request has before the response is sent, or before it has read the body.
+        let counted = admitted.clone();
         match admitted {
             Ok(connection) => drop(request.extensions_mut().insert(connection)),
             Err(refused) => drop(request.extensions_mut().insert(refused)),
@@ -255,7 +260,7 @@ async fn serve(
                     || stopping.is_cancelled();
                 reuse::announce(response.headers_mut(), closes, keep_alive);
             }
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(response.map(|body| CountedBody::new(body, counted)))
         }
     });
     let transport = Transport::new(stream, Arc::clone(&progress), Arc::clone(&handover));

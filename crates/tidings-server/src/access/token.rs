@@ -107,7 +107,36 @@ impl Tokens {
         }
         let header = Header::read(token).ok_or(TokenRule::Malformed)?;
         let algorithm = header.algorithm()?;
-        let keys = self.keys_for(algorithm, header.kid.as_deref()).await?;
+        let id = header.kid.as_deref();
+        let verified = self.verify_by_known_keys(token, algorithm, id);
+        let Some(jwks) = &self.jwks else {
+            return verified;
+        };
+        let may_be_of_a_new_key = match &verified {
+            // Secrets are in no key set.
+            _ if algorithm == Algorithm::HS256 => false,
+            Err(TokenRule::UnknownKey | TokenRule::WrongAlgorithm | TokenRule::NoKeys) => true,
+            // It was tried with keys that have no id.
+            Err(TokenRule::WrongSignature) => {
+                let tried = self.matching(algorithm, id);
+                id.is_some() && tried.iter().all(|key| key.id() != id)
+            }
+            _ => false,
+        };
+        if !may_be_of_a_new_key {
+            return verified;
+        }
+        jwks.refresh().await;
+        self.verify_by_known_keys(token, algorithm, id)
+    }
+
+    fn verify_by_known_keys(
+        &self,
+        token: &str,
+        algorithm: Algorithm,
+        id: Option<&str>,
+    ) -> Result<Token, TokenRule> {
+        let keys = self.or_why_none(self.matching(algorithm, id), algorithm)?;
         let validation = self.validation(algorithm);
         for key in &keys {
             match jsonwebtoken::decode::<Claims>(token, key.key(), &validation) {
@@ -117,25 +146,6 @@ impl Tokens {
             }
         }
         Err(TokenRule::WrongSignature)
-    }
-
-    /// The keys that may have signed a token with this header, at least one. A key that is not known may be
-    /// new in the key set.
-    async fn keys_for(
-        &self,
-        algorithm: Algorithm,
-        id: Option<&str>,
-    ) -> Result<Vec<VerificationKey>, TokenRule> {
-        let found = self.matching(algorithm, id);
-        let Some(jwks) = &self.jwks else {
-            return self.or_why_none(found, algorithm);
-        };
-        // Secrets are in no key set.
-        if !found.is_empty() || algorithm == Algorithm::HS256 {
-            return self.or_why_none(found, algorithm);
-        }
-        jwks.refresh().await;
-        self.or_why_none(self.matching(algorithm, id), algorithm)
     }
 
     fn matching(&self, algorithm: Algorithm, id: Option<&str>) -> Vec<VerificationKey> {

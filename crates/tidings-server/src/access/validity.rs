@@ -18,7 +18,7 @@ const MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 #[derive(Debug)]
 pub(crate) struct Validity {
     expiry: Option<Box<Expiry>>,
-    revoked: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    revoked: Option<Box<Revocation>>,
 }
 
 /// What is due on a stream.
@@ -37,14 +37,22 @@ impl Validity {
     pub(crate) fn new(end: Option<Timestamp>, revoked: Option<CancellationToken>) -> Self {
         Self {
             expiry: end.map(|end| Box::new(Expiry::new(end))),
-            revoked: revoked.map(|revoked| Box::pin(revoked.cancelled_owned())),
+            revoked: revoked.map(|revoked| Box::new(Revocation::new(revoked))),
         }
+    }
+
+    /// Whether the end has come.
+    pub(crate) fn is_over(&self) -> bool {
+        let is_revoked = |revoked: &Revocation| revoked.token.is_cancelled();
+        let has_expired = |expiry: &Expiry| expiry.end <= Instant::now();
+        self.revoked.as_deref().is_some_and(is_revoked)
+            || self.expiry.as_deref().is_some_and(has_expired)
     }
 
     /// Ready with what is due next; never if nothing is.
     pub(crate) fn poll_due(&mut self, context: &mut Context<'_>) -> Poll<Due> {
         if let Some(revoked) = &mut self.revoked
-            && revoked.as_mut().poll(context).is_ready()
+            && revoked.waiting.as_mut().poll(context).is_ready()
         {
             return Poll::Ready(Due::Revoked);
         }
@@ -52,6 +60,20 @@ impl Validity {
             Some(expiry) => expiry.poll_due(context),
             None => Poll::Pending,
         }
+    }
+}
+
+/// An end that comes with the cancellation of a token.
+#[derive(Debug)]
+struct Revocation {
+    token: CancellationToken,
+    waiting: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Revocation {
+    fn new(token: CancellationToken) -> Self {
+        let waiting = Box::pin(token.clone().cancelled_owned());
+        Self { token, waiting }
     }
 }
 
@@ -112,7 +134,9 @@ mod tests {
             let elapsed = || (started.elapsed() + Duration::from_millis(500)).as_secs();
             assert_eq!(due(&mut validity).await, Due::Warning(at));
             assert_eq!(elapsed(), warned);
+            assert!(!validity.is_over());
             assert_eq!(due(&mut validity).await, Due::Expired);
+            assert!(validity.is_over());
             assert_eq!(elapsed(), left);
             assert_eq!(due(&mut validity).await, Due::Expired);
         }
@@ -141,7 +165,9 @@ mod tests {
     async fn a_revoked_key_ends_a_stream_at_once() {
         let revoked = CancellationToken::new();
         let mut validity = Validity::new(Some(Timestamp::MAX), Some(revoked.clone()));
+        assert!(!validity.is_over());
         revoked.cancel();
+        assert!(validity.is_over());
         assert_eq!(due(&mut validity).await, Due::Revoked);
     }
 }

@@ -108,6 +108,11 @@ impl VerificationKey {
         self.algorithm
     }
 
+    /// What tokens call it, if it has a name.
+    pub(crate) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
     pub(crate) fn key(&self) -> &DecodingKey {
         &self.key
     }

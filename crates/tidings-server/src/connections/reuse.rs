@@ -10,7 +10,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 pub(super) fn is_last<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     if request.version() == Version::HTTP_10 {
-        !has_option(headers, "keep-alive")
+        !has_option(headers, header::CONNECTION, "keep-alive")
     } else {
         closes(headers)
     }
@@ -18,7 +18,7 @@ pub(super) fn is_last<B>(request: &Request<B>) -> bool {
 
 /// Whether the headers say that the connection is closed after the response.
 pub(super) fn closes(headers: &HeaderMap) -> bool {
-    has_option(headers, "close")
+    has_option(headers, header::CONNECTION, "close")
 }
 
 /// Makes the headers say that the connection is closed after the response, or how long it is kept; the header for
@@ -31,12 +31,13 @@ pub(super) fn announce(headers: &mut HeaderMap, closes: bool, keep_alive: Durati
     }
 }
 
-fn has_option(headers: &HeaderMap, name: &str) -> bool {
-    let values = headers.get_all(header::CONNECTION).iter();
+/// Whether a header has an option in its list, in any case of its letters.
+pub(crate) fn has_option(headers: &HeaderMap, name: HeaderName, option: &str) -> bool {
+    let values = headers.get_all(name).iter();
     values
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|option| option.trim().eq_ignore_ascii_case(name))
+        .any(|found| found.trim().eq_ignore_ascii_case(option))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::unread::discard;
 use super::{Handover, Progress};
 
 /// A socket that records in its [`Progress`] what has been written to it.
@@ -65,6 +66,18 @@ impl Transport {
     /// Ends the server's half of the connection.
     pub(super) fn shutdown(&self) -> io::Result<()> {
         socket2::SockRef::from(&self.socket).shutdown(Shutdown::Write)
+    }
+
+    /// Ends the server's half of the connection, and throws away what the client still sends, within bounds: otherwise
+    /// the operating system would reset the connection, and the client could lose what was written last.
+    ///
+    /// # Errors
+    ///
+    /// The connection is broken.
+    pub(crate) async fn finish(&self) -> io::Result<()> {
+        self.shutdown()?;
+        discard(&self.socket).await;
+        Ok(())
     }
 
     /// Writes all bytes.

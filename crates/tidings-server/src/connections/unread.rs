@@ -64,13 +64,18 @@ impl Unread {
     /// Throws away what the client still sends, within the bounds.
     pub(super) async fn discard(&self, stream: &TcpStream) {
         if self.is_some() {
-            // Whichever comes first: the end, an error, a bound. The connection is over in any case.
-            let _ = tokio::time::timeout(MAX_TIME, discard(stream)).await;
+            discard(stream).await;
         }
     }
 }
 
-async fn discard(stream: &TcpStream) -> io::Result<()> {
+/// Throws away what a client still sends, within the bounds.
+pub(super) async fn discard(stream: &TcpStream) {
+    // Whichever comes first: the end, an error, a bound. The connection is over in any case.
+    let _ = tokio::time::timeout(MAX_TIME, read_to_end(stream)).await;
+}
+
+async fn read_to_end(stream: &TcpStream) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     let mut left = MAX_BYTES;
     while left > 0 {

@@ -114,7 +114,7 @@ pub(super) async fn take(
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<StatusCode, ApiError> {
-    app.bins.take(&id, headers, body).ok_or_else(unknown)
+    app.bins.take(&id, headers, &body).ok_or_else(unknown)
 }
 
 fn unknown() -> ApiError {

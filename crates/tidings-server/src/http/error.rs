@@ -106,6 +106,11 @@ impl ApiError {
         self
     }
 
+    /// What is wrong with the database, if that is the reason.
+    pub(crate) fn cause(&self) -> Option<&Cause> {
+        self.cause.as_ref()
+    }
+
     /// The error without its status, for a frame of a stream.
     pub(crate) fn into_description(self) -> ErrorDescription {
         self.description

@@ -86,6 +86,9 @@ pub(crate) fn poll_steps(
             return Poll::Ready(Leave::Step(step));
         };
         drop(step);
+        if !bytes.is_empty() {
+            stream.feed().put_off_ping();
+        }
         match socket.write_at_once(&bytes) {
             Ok(written) if written < bytes.len() => {
                 return Poll::Ready(Leave::Unsent(bytes.slice(written..)));
@@ -137,6 +140,16 @@ impl Feed {
         self.ping_at
     }
 
+    /// Records that something is sent. Items need not be: not every stream has a form for each.
+    pub(crate) fn put_off_ping(&mut self) {
+        self.ping_at = Instant::now() + self.ping_interval;
+    }
+
+    /// Whether the client's permission has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.validity.is_over()
+    }
+
     /// Waits for the next thing to send.
     ///
     /// Cancel safe: a dropped call takes nothing from the stream.
@@ -184,10 +197,11 @@ impl Feed {
         } else {
             return Poll::Pending;
         };
-        self.ping_at = Instant::now() + self.ping_interval;
         self.is_last = self.stopping.is_cancelled();
         if let Step::Items(items) = &step {
             self.has_unconfirmed |= items.iter().any(|item| matches!(item, Item::Event(_)));
+        } else {
+            self.put_off_ping();
         }
         Poll::Ready(step)
     }

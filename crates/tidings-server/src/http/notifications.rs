@@ -20,7 +20,7 @@ use super::rate_limit::take_notifications;
 use super::request::{FromFields, Raw, request};
 use crate::app::SharedApp;
 use crate::idempotency::Once;
-use crate::storage::{Accept, Accepted};
+use crate::storage::{Accept, Accepted, StorageError};
 use crate::wire::Data;
 use crate::wire::notification::{self, MessagePayload};
 
@@ -101,7 +101,13 @@ pub(crate) async fn accept(app: &SharedApp, accept: Accept) -> Result<Vec<Event>
             app.limits.give_back(taken);
             Err(ApiError::idempotency_conflict())
         }
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            // What may have been stored counts.
+            if !matches!(error, StorageError::OutcomeUnknown { .. }) {
+                app.limits.give_back(taken);
+            }
+            Err(error.into())
+        }
     }
 }
 
@@ -282,4 +288,23 @@ fn parse_payload(raw: &RawValue) -> Result<Payload, ApiError> {
 pub(crate) fn message_payload(message: String) -> Result<Payload, ApiError> {
     Payload::from_value(&MessagePayload { message })
         .map_err(|error| ApiError::invalid("message", error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::http::running::{KEY, Running};
+
+    #[tokio::test]
+    async fn what_was_not_stored_does_not_count_as_a_notification() {
+        let running = Running::start_with(&["--max-user-notifications=1"]).await;
+        running.remove_database();
+        for _ in 0..3 {
+            let request = running.client.post(running.url("/v1/notifications"));
+            let body = json!({ "user_id": "anna", "payload": 1 });
+            let response = request.bearer_auth(KEY).json(&body).send().await;
+            assert_eq!(response.unwrap().status(), 503);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use tracing::field::Empty;
 
 use super::error::Fault;
 use super::request_id::RequestId;
-use super::routes::READY;
+use super::routes::{BIN, BINS, INTO_BIN, QUERY, READY};
 use crate::app::App;
 use crate::telemetry::{self, Requests, traces};
 use crate::wire::ErrorBody;
@@ -90,13 +90,23 @@ where
         duration_ms = duration.as_secs_f64() * 1000.0,
         "request finished"
     );
-    let writes = method != Method::GET || uri.path() == READY;
     match response.extensions().get() {
         Some(cause) => app.outage.failed(cause),
-        None if writes && status.is_success() => app.outage.worked(),
+        None if status.is_success() && writes(&method, route) => app.outage.worked(),
         None => {}
     }
     response
+}
+
+/// Whether a request writes to the database if it succeeds.
+fn writes(method: &Method, route: &str) -> bool {
+    match *method {
+        Method::GET => route == READY,
+        Method::POST | Method::PATCH | Method::DELETE => {
+            route != QUERY && ![BINS, BIN, INTO_BIN].contains(&route)
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -107,7 +117,7 @@ mod tests {
     use crate::http::running::{KEY, Running};
 
     #[tokio::test]
-    async fn a_request_that_only_reads_ends_no_outage_of_the_database() {
+    async fn only_what_writes_ends_an_outage_of_the_database() {
         let log = Log::default();
         let _listening = log.listen();
         let running = Running::start().await;
@@ -122,6 +132,20 @@ mod tests {
                 .get(running.url("/v1/users/anna/notifications"));
             let read = read.bearer_auth(KEY).send().await;
             assert_eq!(read.unwrap().status(), 200);
+            for (method, path, body) in [
+                ("HEAD", "/v1/users/anna/notifications", ""),
+                ("POST", "/v1/bins", "{}"),
+                ("POST", "/v1/presence/query", r#"{"user_ids":["anna"]}"#),
+                ("OPTIONS", "/v1/notifications", ""),
+            ] {
+                let request = running
+                    .client
+                    .request(method.parse().unwrap(), running.url(path))
+                    .header("Origin", running.url(""))
+                    .header("Access-Control-Request-Method", "POST");
+                let response = request.bearer_auth(KEY).body(body).send().await.unwrap();
+                assert!(response.status().is_success(), "{method} {path}");
+            }
         }
         assert_eq!(log.lines("the database does not work").len(), 1);
         let ends = log.lines("the database works again");

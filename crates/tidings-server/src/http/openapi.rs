@@ -61,10 +61,10 @@ pub(super) fn make() -> Value {
     })
 }
 
-const DESCRIPTION: &str = "Bodies are JSON in UTF-8; `Content-Type` is ignored. Unknown fields of a body and unknown \
-    parameters of a query are refused, except on the unversioned routes. What is given twice is refused. A path \
-    that does not exist gets 404 with the code `unknown_route`, a method that a path does not have 405 with \
-    `method_not_allowed` and an `Allow` header. `HEAD` is allowed where `GET` is.";
+const DESCRIPTION: &str = "Bodies are JSON in UTF-8; `Content-Type` is ignored. Unknown fields of a body are \
+    refused, except on the unversioned routes. Unknown parameters of a query are refused on the routes below `/v1/`, and \
+    ignored on all others. What is given twice is refused. A path that does not exist gets 404 with the code \
+    `unknown_route`, a method that a path does not have 405 with `method_not_allowed` and an `Allow` header. `HEAD` is allowed where `GET` is.";
 
 /// The parts of the document that are collected from the operations.
 #[derive(Debug)]

@@ -73,11 +73,14 @@ impl Counted {
     /// The response to the request if its caller has sent too many.
     pub(super) fn refusal(&self, request: &Request) -> Option<Response> {
         let wait = self.left.err()?;
-        let requests = counted(self.per_second.get(), "request");
-        let message = format!("this caller may send {requests} a second");
-        let error = ApiError::new(Code::TooManyRequests, message);
+        let error = ApiError::new(Code::TooManyRequests, self.rule());
         let reason = "the caller has sent too many requests";
         Some(refusal(request, error, reason, wait))
+    }
+
+    fn rule(&self) -> String {
+        let requests = counted(self.per_second.get(), "request");
+        format!("this caller may send {requests} a second")
     }
 
     /// Says in the response how many are left.
@@ -88,6 +91,19 @@ impl Counted {
         };
         policy.describe(self.left, headers);
     }
+}
+
+/// Counts what a stream asks for as a request of its caller.
+pub(super) fn count_request(limits: &Limits, caller: &Caller) -> Result<(), ApiError> {
+    let Some(counted) = Counted::new(limits, caller) else {
+        return Ok(());
+    };
+    let Err(wait) = counted.left else {
+        return Ok(());
+    };
+    let (rule, wait) = (counted.rule(), whole_seconds(wait));
+    let message = format!("{rule}; try again in {wait} s");
+    Err(ApiError::new(Code::TooManyRequests, message))
 }
 
 /// The response to a request of an address that has as many connections as allowed.

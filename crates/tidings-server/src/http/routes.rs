@@ -28,6 +28,12 @@ use crate::limits::Limits;
 /// The route that writes to the database although it is a `GET`.
 pub(super) const READY: &str = "/health/ready";
 
+/// The routes whose `POST`, `PATCH` and `DELETE` write nothing to the database: presence and request bins are in memory.
+pub(super) const QUERY: &str = "/v1/presence/query";
+pub(super) const BINS: &str = "/v1/bins";
+pub(super) const BIN: &str = "/v1/bins/{id}";
+pub(super) const INTO_BIN: &str = "/bins/{id}";
+
 /// What the path of a route of one user begins with. The user has access with a token.
 const OF_A_USER: &str = "/v1/users/{user}/";
 
@@ -133,7 +139,7 @@ pub(super) fn all() -> Vec<Route> {
             described::notifications::create_batch(),
         ),
         post(
-            "/v1/presence/query",
+            QUERY,
             Scope::Read,
             presence::query,
             described::presence::query(),
@@ -276,16 +282,15 @@ fn of_keys() -> Vec<Route> {
 fn of_bins() -> Vec<Route> {
     use described::bins as of;
     let scope = Scope::Endpoints;
-    let one = "/v1/bins/{id}";
     vec![
-        get("/v1/bins", scope, bins::list, of::list()),
-        post("/v1/bins", scope, bins::create, of::create()),
-        get(one, scope, bins::show, of::show()),
-        patch(one, scope, bins::update, of::update()),
-        delete(one, scope, bins::remove, of::remove()),
+        get(BINS, scope, bins::list, of::list()),
+        post(BINS, scope, bins::create, of::create()),
+        get(BIN, scope, bins::show, of::show()),
+        patch(BIN, scope, bins::update, of::update()),
+        delete(BIN, scope, bins::remove, of::remove()),
         Route::new(
             Method::POST,
-            "/bins/{id}",
+            INTO_BIN,
             Demand::Nothing,
             bins::take,
             of::take(),

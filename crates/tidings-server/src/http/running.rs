@@ -20,6 +20,11 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With these settings, too.
+    pub(super) async fn start_with(more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("tidings.db");
         let flags = [
@@ -29,6 +34,9 @@ impl Running {
             format!("--jwt-secret={SECRET}"),
             "--webhook-private-addresses=true".to_owned(),
         ];
+        let flags = flags
+            .into_iter()
+            .chain(more.iter().map(ToString::to_string));
         let config = Config::from_flags(flags).unwrap();
         prometheus::install().unwrap();
         Self {

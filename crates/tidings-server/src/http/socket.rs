@@ -85,6 +85,15 @@ impl Socket {
         self.inner.flush().await
     }
 
+    /// Ends the connection of a client whose last frame was not read to its end.
+    ///
+    /// # Errors
+    ///
+    /// The connection is broken.
+    pub(crate) async fn finish(&self) -> io::Result<()> {
+        self.inner.get_ref().finish().await
+    }
+
     /// The connection while nothing is read. The socket must be settled, and all messages written.
     ///
     /// # Errors

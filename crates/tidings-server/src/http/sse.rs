@@ -267,6 +267,7 @@ impl EventStream {
         let is_last = matches!(step, Step::End(_));
         drop(step);
         self.write(socket, &part).await?;
+        self.feed.put_off_ping();
         self.feed.confirm_written();
         if !is_last {
             return Ok(Outcome::Waits);

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -17,7 +17,7 @@ use super::extract::header_once;
 use super::request_id::RequestId;
 use super::socket::Socket;
 use crate::app::App;
-use crate::connections::{ClientConnection, Transport};
+use crate::connections::{ClientConnection, Transport, has_option};
 use crate::wire::code::Code;
 
 /// The subprotocol that is confirmed to clients that offer it. Browsers fail a connection if none of
@@ -105,15 +105,6 @@ impl Upgrade {
         }
         response
     }
-}
-
-/// Whether a header has an option in its list, in any case of its letters.
-fn has_option(headers: &HeaderMap, name: HeaderName, option: &str) -> bool {
-    let values = headers.get_all(name).iter();
-    values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|found| found.trim().eq_ignore_ascii_case(option))
 }
 
 /// The response names the protocol, and its version

@@ -29,6 +29,7 @@ use super::extract::{InPath, Parameters};
 use super::feed::{Confirmation, Encoding, Feed, Step, poll_steps};
 use super::inbox;
 use super::last_encoded::LastEncoded;
+use super::rate_limit::count_request;
 use super::request_id::RequestId;
 use super::socket::{READ_BUFFER_BYTES, Socket, is_pong, ping_frame, text_frame};
 use super::upgrade::Upgrade;
@@ -126,7 +127,7 @@ pub(crate) async fn open(
         Err(full) => Err(full),
     };
     let connection = upgrade.connection.clone();
-    let upgraded_by = upgrade.request_id.clone();
+    let (upgraded_by, caller) = (upgrade.request_id.clone(), caller.clone());
     let accepting = Arc::clone(&app);
     Ok(upgrade.accept(&accepting, async move |mut socket| {
         let feed = match admitted {
@@ -142,6 +143,7 @@ pub(crate) async fn open(
             token: app.tasks.token(),
             app,
             upgraded_by,
+            caller,
             feed,
             connection,
             encoder,
@@ -168,12 +170,15 @@ enum SocketError {
     Encode(#[from] serde_json::Error),
     #[error("the client does not read while the server stops")]
     Stalled,
+    #[error("the client violated the protocol")]
+    Refused(#[source] Violation),
 }
 
 /// A user's stream over a WebSocket. It lasts, so what it holds while it waits is small.
 struct Session<E> {
     app: SharedApp,
     upgraded_by: RequestId,
+    caller: Caller,
     feed: Feed,
     connection: ClientConnection,
     /// A stop waits for it.
@@ -312,7 +317,15 @@ impl<E: Encoder> Session<E> {
         match self.run(&mut socket, first).await {
             Ok(Outcome::Waits) => self.wait(socket.rest()),
             Ok(Outcome::Ended) => {}
-            Err(error) => self.report(&error),
+            Err(error) => {
+                self.report(&error);
+                if let SocketError::Refused(_) = error {
+                    // The connection may last a moment longer than the stream.
+                    drop(self.feed);
+                    let finish = socket.finish();
+                    let _broken = self.app.stopping.run_until_cancelled(finish).await;
+                }
+            }
         }
     }
 
@@ -409,7 +422,9 @@ impl<E: Encoder> Session<E> {
     async fn take(&mut self, socket: &mut Socket, next: Next) -> Result<bool, SocketError> {
         match next {
             Next::Step(Step::Items(items)) => {
-                self.send_items(socket, &items).await?;
+                if self.send_items(socket, &items).await? {
+                    self.feed.put_off_ping();
+                }
                 self.feed.confirm_written();
             }
             Next::Step(Step::Ping) if self.pings_without_pong == MAX_PINGS_WITHOUT_PONG => {
@@ -444,58 +459,84 @@ impl<E: Encoder> Session<E> {
                     // so that a client that sends pings and reads nothing costs no memory.
                     Some(Ok(Message::Ping(_))) => socket.flush().await?,
                     Some(Ok(Message::Pong(_) | Message::Frame(_))) => {}
-                    Some(Err(violation)) => {
-                        refuse_frame(socket, violation).await?;
-                        return Ok(true);
-                    }
+                    Some(Err(violation)) => return Err(refuse_frame(socket, violation).await),
                 }
             }
         }
         Ok(false)
     }
 
-    /// Sends the items in as few writes as their size allows.
-    async fn send_items(&self, socket: &mut Socket, items: &[Item]) -> Result<(), SocketError> {
+    /// Sends the items in as few writes as their size allows. Returns whether there was anything to send.
+    async fn send_items(&self, socket: &mut Socket, items: &[Item]) -> Result<bool, SocketError> {
+        let mut has_sent = false;
         for item in items {
             if let Some(text) = self.encoder.item(self.user(), item)? {
                 socket.feed(Message::Text(text.into())).await?;
+                has_sent = true;
             }
         }
-        Ok(socket.flush().await?)
+        socket.flush().await?;
+        Ok(has_sent)
     }
 
     /// Carries out a request. If it fails, the client gets an error frame, and the stream continues.
     async fn handle(&mut self, socket: &mut Socket, request: &str) -> Result<(), SocketError> {
-        if !E::HAS_REQUESTS {
+        // Nothing is done after the end of a permission, which the next step tells.
+        if !E::HAS_REQUESTS || self.feed.is_over() {
             return Ok(());
         }
         let span = self.upgraded_by.stream_span();
         let Err(error) = self.carry_out(request).instrument(span).await else {
             return Ok(());
         };
-        let frame = WebSocketFrame::error(error.into_description());
+        let mut error = error.into_description();
+        if error.code.status().is_server_error() {
+            error.request_id = Some(self.upgraded_by.as_str().to_owned());
+        }
+        let frame = WebSocketFrame::error(error);
         send(socket, Some(frame.to_text()?)).await
     }
 
     async fn carry_out(&mut self, request: &str) -> Result<(), ApiError> {
+        let (app, user) = (&self.app, self.user());
         match serde_json::from_str(request) {
-            Ok(Request::Ack(id)) if self.feed.has_given(id) => self.feed.acknowledge(id),
+            Ok(Request::Ack(id)) if self.feed.has_given(id) => {
+                self.feed.acknowledge(id);
+                Ok(())
+            }
             Ok(Request::Ack(_)) => {
                 let expected = "expected the id of a notification that this stream has sent, or of an earlier one";
-                return Err(ApiError::new(Code::InvalidFrame, expected).about("ack"));
+                Err(ApiError::new(Code::InvalidFrame, expected).about("ack"))
             }
             Ok(Request::Read(id)) => {
-                inbox::change_one(&self.app, self.user(), id, InboxAction::Read).await?;
+                let read = inbox::change_one(app, user, id, InboxAction::Read);
+                self.change(read).await
             }
             Ok(Request::Archive(id)) => {
-                inbox::change_one(&self.app, self.user(), id, InboxAction::Archive).await?;
+                let archive = inbox::change_one(app, user, id, InboxAction::Archive);
+                self.change(archive).await
             }
-            Ok(Request::Seen(id)) => {
-                inbox::see_up_to(&self.app, self.user(), id).await?;
-            }
-            Ok(_) | Err(_) => return Err(unreadable(request)),
+            Ok(Request::Seen(id)) => self.change(inbox::see_up_to(app, user, id)).await,
+            Ok(_) | Err(_) => Err(unreadable(request)),
         }
-        Ok(())
+    }
+
+    /// Changes the inbox. This counts as a request, and shows whether the database works.
+    async fn change<T>(
+        &self,
+        change: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<(), ApiError> {
+        count_request(&self.app.limits, &self.caller)?;
+        let changed = change.await.map(drop);
+        match &changed {
+            Ok(()) => self.app.outage.worked(),
+            Err(error) => {
+                if let Some(cause) = error.cause() {
+                    self.app.outage.failed(cause);
+                }
+            }
+        }
+        changed
     }
 
     /// Ends the stream.
@@ -530,8 +571,9 @@ async fn finish_close(socket: &mut Socket) {
     let _timed_out = tokio::time::timeout(CLOSE_TIMEOUT, agreed).await;
 }
 
-/// Closes the connection of a client that violated the protocol or the size limit, and says which.
-async fn refuse_frame(socket: &mut Socket, violation: Violation) -> Result<(), SocketError> {
+/// Sends a close to a client that violated the protocol or the size limit, and says which. Returns how the socket
+/// ended.
+async fn refuse_frame(socket: &mut Socket, violation: Violation) -> SocketError {
     let (code, reason) = match violation {
         Violation::Capacity(_) => (
             CloseCode::Size,
@@ -543,11 +585,14 @@ async fn refuse_frame(socket: &mut Socket, violation: Violation) -> Result<(), S
             "the frame violates the WebSocket protocol",
         ),
         // The connection is broken.
-        other => return Err(other.into()),
+        other => return other.into(),
     };
     let reason = reason.into();
     let close = Message::Close(Some(CloseFrame { code, reason }));
-    Ok(socket.send(close).await?)
+    match socket.send(close).await {
+        Ok(()) => SocketError::Refused(violation),
+        Err(error) => error.into(),
+    }
 }
 
 fn report(upgraded_by: &RequestId, user: &UserId, error: &SocketError) {
@@ -568,4 +613,50 @@ fn unreadable(frame: &str) -> ApiError {
         _ => r#"expected {"ack":"<id>"}, {"read":"<id>"}, {"seen":"<id>"} or {"archive":"<id>"}"#,
     };
     ApiError::new(Code::InvalidFrame, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{SinkExt, StreamExt};
+    use serde_json::json;
+    use tidings_test_support::Log;
+    use tokio_tungstenite::connect_async;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+    use super::*;
+    use crate::http::running::{KEY, Running};
+
+    #[tokio::test]
+    async fn a_request_that_the_database_refuses_is_in_the_log_and_the_error_says_where() {
+        let log = Log::default();
+        let _listening = log.listen();
+        let running = Running::start().await;
+        let request = running.client.post(running.url("/v1/notifications"));
+        let body = json!({ "user_id": "anna", "payload": 1 });
+        let stored = request.bearer_auth(KEY).json(&body).send().await;
+        let stored: Value = stored.unwrap().json().await.unwrap();
+        let url = running.url("/v1/users/anna/ws").replacen("http", "ws", 1);
+        let mut request = url.into_client_request().unwrap();
+        let bearer = format!("Bearer {KEY}").parse().unwrap();
+        request.headers_mut().insert("authorization", bearer);
+        let id = "stream-1".parse().unwrap();
+        request.headers_mut().insert("x-request-id", id);
+        let (mut socket, _) = connect_async(request).await.unwrap();
+        running.remove_database();
+        let read = json!({ "read": stored["id"] }).to_string();
+        socket.send(Message::text(read)).await.unwrap();
+        let error = loop {
+            let message = socket.next().await.unwrap().unwrap();
+            let frame: Value = serde_json::from_str(message.to_text().unwrap()).unwrap();
+            if frame["event"] == "error" {
+                break frame;
+            }
+        };
+        assert_eq!(error["request_id"], "stream-1", "{error}");
+        let lines = log.lines("the database does not work");
+        assert!(
+            lines.len() == 1 && lines[0].contains("stream-1"),
+            "{lines:?}"
+        );
+    }
 }

@@ -56,6 +56,28 @@ async fn a_client_that_replies_no_pings_is_closed_with_a_code() {
     }
 }
 
+/// The unversioned stream has no frame for a change of the inbox.
+#[tokio::test]
+async fn regression_what_a_stream_does_not_send_delays_no_ping() {
+    let home = Home::with(&["--ping-interval", "1s"]);
+    let server = home.start().await;
+    let notification = server.notify("anna", json!({ "message": "m" })).await;
+    let id = notification["id"].as_str().unwrap();
+    let mut socket = RawSocket::open(&server, "/ws/anna").await;
+    assert!(matches!(socket.next().await, Some(Frame::Text(_))));
+    let changes = async {
+        for action in ["read", "unread"].iter().cycle() {
+            let path = format!("/v1/users/anna/notifications/{id}/{action}");
+            let response = server.post(&path, &json!({})).await;
+            assert_eq!(response.status(), 200);
+        }
+    };
+    tokio::select! {
+        () = changes => {}
+        frame = socket.next() => assert_eq!(frame, Some(Frame::Ping)),
+    }
+}
+
 /// Whether a server does nothing for a moment.
 async fn is_asleep(server: &Server) -> bool {
     for _ in 0..10 {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::raw::address;
+use crate::raw::{Frame, RawSocket, address, masked};
 use crate::support::{Events, Home, Server, http, soon};
 use crate::tokens::{KEY, SECRET, token};
 
@@ -111,6 +111,43 @@ async fn requests_beyond_the_rate_of_a_caller_wait_as_long_as_the_response_says(
     assert_eq!(bye.json()["code"], 4100);
     assert!(bye.retry.is_some_and(|wait| wait > 0));
     assert_eq!(bye.retry, bye.json()["reconnect_after_ms"].as_u64());
+}
+
+#[tokio::test]
+async fn regression_what_a_websocket_asks_for_counts_as_requests() {
+    let arguments = [
+        "--jwt-secret",
+        SECRET,
+        "--api-key",
+        KEY,
+        "--max-user-requests",
+        "1",
+    ];
+    let home = Home::with(&arguments);
+    let server = home.start().await;
+    let path = format!("/v1/users/anna/ws?token={}", token("anna", 600));
+    let request = masked(0x81, br#"{"read":"6f1c0a52d3e84b97-17"}"#);
+    let mut socket = RawSocket::open(&server, &path).await;
+    socket.until("caught_up").await;
+    soon("the refusal of the second request", async {
+        loop {
+            // The first may come before there is room again for a request.
+            socket.0.write_all(&request.repeat(2)).await.unwrap();
+            let [first, second] = [socket.next().await, socket.next().await].map(|frame| {
+                let Some(Frame::Text(error)) = frame else {
+                    panic!("expected an error, got {frame:?}");
+                };
+                assert_eq!(error["event"], "error");
+                error
+            });
+            if first["code"] == "not_found" && second["code"] == "too_many_requests" {
+                let message = second["message"].as_str().unwrap();
+                assert!(message.ends_with("try again in 1 s"), "{message}");
+                return;
+            }
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -319,6 +356,39 @@ async fn the_clients_of_a_trusted_proxy_are_counted_by_the_addresses_that_it_nam
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn regression_a_request_through_a_proxy_counts_while_its_body_is_on_its_way() {
+    let home = Home::with(&[
+        "--max-address-connections",
+        "2",
+        "--trusted-proxies",
+        "127.0.0.1",
+    ]);
+    let server = home.start().await;
+    let client = "X-Forwarded-For: 198.51.100.1";
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(address(&server)).await.unwrap();
+        let head = "POST /v1/notifications HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100";
+        let begin = format!("{head}\r\n{client}\r\n\r\n{{");
+        stream.write_all(begin.as_bytes()).await.unwrap();
+        open.push(stream);
+    }
+    for status in ["HTTP/1.1 429", "HTTP/1.1 200"] {
+        soon(status, async {
+            loop {
+                let mut stream = TcpStream::connect(address(&server)).await.unwrap();
+                let response = ask(&mut stream, &format!("*/*\r\n{client}")).await;
+                if response.starts_with(status) {
+                    return;
+                }
+            }
+        })
+        .await;
+        open.pop();
+    }
 }
 
 /// Other systems have no second loopback address.

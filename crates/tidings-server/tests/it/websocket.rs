@@ -2,7 +2,7 @@
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -290,6 +290,23 @@ async fn a_violation_of_the_protocol_is_closed_with_its_code() {
         socket.0.write_all(&frame).await.unwrap();
         assert_eq!(socket.close_code().await, code, "{what}");
     }
+}
+
+/// Otherwise the operating system would reset the connection, and the close could be lost.
+#[tokio::test]
+async fn regression_the_connection_ends_in_order_while_a_frame_that_is_too_large_arrives() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut socket = RawSocket::open(&server, "/v1/users/anna/ws").await;
+    socket.until("caught_up").await;
+    let mut begin = vec![0x81, 0xff];
+    begin.extend((1_u64 << 20).to_be_bytes());
+    begin.extend([0; 4]);
+    begin.extend([b'x'; 64 << 10]);
+    socket.0.write_all(&begin).await.unwrap();
+    assert_eq!(socket.close_code().await, 1009);
+    let end = soon("the end", socket.0.read(&mut [0])).await;
+    assert_eq!(end.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -404,6 +404,37 @@ async fn a_key_that_was_withdrawn_is_forgotten_although_no_token_asks_for_anothe
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_new_key_is_found_although_one_without_an_id_has_the_same_algorithm() {
+    let [first, second, third] = [(); 3].map(|()| Signer::new(Algorithm::EdDSA));
+    let mut unnamed = first.jwk("1");
+    unnamed.as_object_mut().unwrap().remove("kid");
+    let set = KeySet::of(&[unnamed.clone()], Pace::default());
+    let verify = async |signer: &Signer, id| {
+        let token = signer.sign(Some(id), &claims(&json!({})));
+        set.tokens.verify(&token).await.map(drop)
+    };
+    let test = async {
+        set.jwks().load().await.unwrap();
+        set.write(&[unnamed, second.jwk("2")]);
+        tokio::time::sleep(Pace::default().at_most_every).await;
+        // A token that is valid loads nothing.
+        verify(&first, "1").await.unwrap();
+        assert_eq!(set.jwks().keys().unwrap().len(), 1);
+        verify(&second, "2").await.unwrap();
+        verify(&first, "1").await.unwrap();
+        // Nor does one that names a known key.
+        tokio::time::sleep(Pace::default().at_most_every).await;
+        set.write(&[second.jwk("2")]);
+        assert_eq!(verify(&third, "2").await, Err(TokenRule::WrongSignature));
+        assert_eq!(set.jwks().keys().unwrap().len(), 2);
+    };
+    tokio::select! {
+        () = test => {}
+        () = set.jwks().run() => {}
+    }
+}
+
 #[tokio::test]
 async fn unknown_keys_do_not_load_the_key_set_again_and_again() {
     let signer = Signer::new(Algorithm::EdDSA);
