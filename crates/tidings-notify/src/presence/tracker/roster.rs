@@ -161,7 +161,7 @@ impl Roster {
             if entry.is_stored() {
                 self.settle(&user);
             } else {
-                // Until the store has replied, nobody knows what it has.
+                // Until the store has replied, it is not known what it has.
                 entry.stored = None;
                 let waiters = self.waiting.remove(&user).unwrap_or_default();
                 let is_here = entry.is_here();

@@ -78,7 +78,7 @@ impl Watching {
             let leaving = users.iter().filter(|user| state.grace.is_leaving(user));
             leaving.cloned().collect::<HashSet<_>>()
         };
-        // Whoever leaves or comes back while the store is asked is online, or gets a report.
+        // A user who leaves or comes back while the store is asked is online, or gets a report.
         let mut online = is_leaving(&state);
         online.extend(self.presence.online_users(users).await?);
         if state.mark.is_some() {

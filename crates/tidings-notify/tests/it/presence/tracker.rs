@@ -158,7 +158,7 @@ async fn what_waits_for_a_tracker_that_was_dropped_gets_an_error() {
     assert!(matches!(unregistered, Err(PresenceError::Closed)));
 }
 
-/// The reader asks while the user is away for a moment, which nobody reports.
+/// The reader asks while the user is away for a moment, which is not reported.
 #[tokio::test(start_paused = true)]
 async fn who_is_away_for_less_than_the_grace_time_is_online_for_those_who_watch() {
     let (_presence, tracker) = flaky();
