@@ -302,7 +302,7 @@ async fn regression_the_connection_ends_in_order_while_a_frame_that_is_too_large
     let mut begin = vec![0x81, 0xff];
     begin.extend((1_u64 << 20).to_be_bytes());
     begin.extend([0; 4]);
-    begin.extend([b'x'; 64 << 10]);
+    begin.extend(vec![b'x'; 64 << 10]);
     socket.0.write_all(&begin).await.unwrap();
     assert_eq!(socket.close_code().await, 1009);
     let end = soon("the end", socket.0.read(&mut [0])).await;
