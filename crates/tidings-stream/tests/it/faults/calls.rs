@@ -74,7 +74,7 @@ pub(crate) async fn regression_closing_ends_in_time_while_the_store_is_frozen(
     let timeout = Duration::from_millis(500);
     let options = from_start()
         .with_concurrency(2)
-        .with_visibility_timeout(Duration::from_secs(5))
+        .with_visibility_timeout(Duration::from_secs(10))
         .with_shutdown_timeout(timeout);
     let consumer = near.subscribe("s", "g", options, gate.handler()).await;
     let consumer = consumer.unwrap();
