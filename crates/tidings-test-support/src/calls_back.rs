@@ -23,7 +23,7 @@ pub struct CallsBack(Arc<Inner>);
 struct Inner {
     call: OnceLock<Box<dyn Fn() + Send + Sync>>,
     is_calling: AtomicBool,
-    recorded: Mutex<BTreeSet<String>>,
+    names: Mutex<BTreeSet<String>>,
 }
 
 impl CallsBack {
@@ -42,13 +42,13 @@ impl CallsBack {
                 .build()
                 .expect("a runtime");
             metrics::with_local_recorder(&recorder, || runtime.block_on(work(recorder.clone())));
-            let recorded = recorder.0.recorded.lock();
-            let recorded = recorded.unwrap_or_else(PoisonError::into_inner).clone();
+            let names = recorder.0.names.lock();
+            let names = names.unwrap_or_else(PoisonError::into_inner).clone();
             // The test may have given up.
-            drop(ended.send(recorded));
+            drop(ended.send(names));
         });
-        let recorded = end.recv_timeout(PATIENCE);
-        recorded.expect("it ends, and a recorder that calls back waits for nothing")
+        let names = end.recv_timeout(PATIENCE);
+        names.expect("it ends, and a recorder that calls back waits for nothing")
     }
 
     /// What is called from now on.
@@ -75,9 +75,9 @@ impl Inner {
         if !self.is_calling.swap(true, Ordering::SeqCst) {
             call();
             self.is_calling.store(false, Ordering::SeqCst);
-            let recorded = self.recorded.lock();
-            let mut recorded = recorded.unwrap_or_else(PoisonError::into_inner);
-            recorded.insert(name.to_owned());
+            let names = self.names.lock();
+            let mut names = names.unwrap_or_else(PoisonError::into_inner);
+            names.insert(name.to_owned());
         }
     }
 }

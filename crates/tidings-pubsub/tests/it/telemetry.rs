@@ -92,13 +92,13 @@ fn a_recorder_may_use_the_broker_that_it_records() {
     let recorded = CallsBack::during(async |recorder| {
         let broker = Memory::new();
         let topic = Namespace::default().topic("orders").unwrap();
-        let (caller, called) = (broker.clone(), topic.clone());
+        let (caller, orders) = (broker.clone(), topic.clone());
         recorder.call(move || {
             // It ends at once, or waits for room and is dropped.
-            drop(caller.publish(&called, "recorded".into()).now_or_never());
+            drop(caller.publish(&orders, "recorded".into()).now_or_never());
             drop(
                 caller
-                    .subscribe(vec![called.clone()], Options::default())
+                    .subscribe(vec![orders.clone()], Options::default())
                     .now_or_never(),
             );
         });
