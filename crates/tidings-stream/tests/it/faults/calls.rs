@@ -86,7 +86,8 @@ pub(crate) async fn regression_closing_ends_in_time_while_the_store_is_frozen(
     let closing = Instant::now();
     let report = soon(consumer.close()).await;
     let took = closing.elapsed();
-    assert!(took < timeout + Duration::from_millis(4500), "{took:?}");
+    // Without its own limits it waits for as long as the server is frozen.
+    assert!(took < timeout + Duration::from_millis(7500), "{took:?}");
     assert_eq!((report.finished, report.abandoned), (0, 1));
     outage.restore().await.unwrap();
     let far = streams(open, &outage.direct_url()).await;
