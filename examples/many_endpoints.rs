@@ -4,6 +4,7 @@
 //! one does not notice. Both receivers are in this program.
 #![allow(clippy::print_stdout, reason = "an example talks to its reader")]
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
@@ -27,6 +28,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .on_error(|endpoint, error| println!("{}: {error}", endpoint.as_str()))
         .build()?;
     dispatcher.start();
+    let sent = send(&dispatcher, address).await;
+
+    // Whether everything was sent or not.
+    let left = dispatcher.stop_within(Duration::from_secs(3)).await;
+    println!("not sent in time: {}", left.len());
+    server.abort();
+    sent
+}
+
+async fn send(
+    dispatcher: &Dispatcher,
+    address: SocketAddr,
+) -> Result<(), Box<dyn std::error::Error>> {
     for name in ["healthy", "stalled"] {
         let endpoint = Endpoint::builder(format!("http://{address}/{name}"))
             .secret(Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")?)
@@ -44,9 +58,5 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         dispatcher.deliver("healthy", message).await?;
     }
     println!("healthy: 100 messages in {:?}", start.elapsed());
-
-    let left = dispatcher.stop_within(Duration::from_secs(3)).await;
-    println!("not sent in time: {}", left.len());
-    server.abort();
     Ok(())
 }

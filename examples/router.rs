@@ -31,8 +31,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .secret(secret)
         .build()?;
     client.start();
-    let router: Arc<dyn Router> = Arc::new(client.clone());
+    let routed = route(Arc::new(client.clone())).await;
+    // Whether it was routed or not.
+    client.stop().await;
+    server.abort();
+    routed
+}
 
+async fn route(router: Arc<dyn Router>) -> Result<(), Box<dyn std::error::Error>> {
     let draft = Draft::new(
         UserId::new("alice")?,
         EventType::new("comment.created")?,
@@ -41,9 +47,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let event = Event::from_draft(draft, EventId::new(Epoch::random(), 1));
     router.route(&RoutingInfo::default(), &event).await?;
     println!("routed   {}", event.id);
-
-    client.stop().await;
-    server.abort();
     Ok(())
 }
 

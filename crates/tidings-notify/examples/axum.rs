@@ -45,7 +45,10 @@ async fn notify(
     // Here: may this client send something to this user?
     let payload = Payload::parse(r#"{"text":"Hello"}"#).expect("this is JSON");
     let draft = Draft::new(user, EventType::new("greeting").expect("a name"), payload);
-    let event = notifier.push(draft).await.map_err(unavailable)?;
+    let event = notifier
+        .push(draft)
+        .await
+        .map_err(|error| unavailable(&error))?;
     Ok(event.id.to_string())
 }
 
@@ -57,7 +60,10 @@ async fn events(
     // Here: is this client this user?
     let cursor = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let since = wire::since(cursor, None, None, Since::Now).expect("there is no parameter");
-    let stream = notifier.subscribe(user, since).await.map_err(unavailable)?;
+    let stream = notifier
+        .subscribe(user, since)
+        .await
+        .map_err(|error| unavailable(&error))?;
     let body = wire::server_sent_events(stream, EventNaming::Message, Duration::from_secs(20));
     Ok((
         [("content-type", "text/event-stream")],
@@ -66,7 +72,7 @@ async fn events(
 }
 
 /// A browser does not reconnect after this status: where it should, reply 200 with a [`wire::Bye`].
-fn unavailable(error: Error) -> StatusCode {
+fn unavailable(error: &Error) -> StatusCode {
     eprintln!("{error}");
     StatusCode::SERVICE_UNAVAILABLE
 }

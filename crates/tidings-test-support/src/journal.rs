@@ -2,17 +2,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::{Closed, Request};
+use crate::{Closed, PATIENCE, Request};
 
 /// How many requests, and ended connections, are usually kept for a look back.
 pub(crate) const KEPT: usize = 10_000;
-
-/// How long a test may wait before it fails because what it waits for does not happen.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A log to which connections add, and in which tests wait.
 #[derive(Debug)]

@@ -23,6 +23,8 @@
 //! | [`SmallDisk`] | a file system that a test can fill |
 //! | [`DiskTrace`] | whether a reply was written before its data was on disk |
 //! | [`Log`] | what a test has logged |
+//! | [`CallsBack`] | a recorder of metrics that uses what it records |
+//! | [`soon`] | waits for what must happen, and fails by name when it does not |
 //! | [`explain`] | an error with its causes, as text to compare |
 //! | [`catalogue`] | all of them by path, for any sender to be pointed at |
 //!
@@ -65,6 +67,7 @@
 
 mod authority;
 mod behaviour;
+mod calls_back;
 pub mod catalogue;
 mod connection;
 #[cfg(target_os = "linux")]
@@ -95,10 +98,12 @@ mod script;
 #[cfg(target_os = "linux")]
 mod small_disk;
 mod socket;
+mod soon;
 mod unreachable;
 
 pub use authority::{Authority, Tls};
 pub use behaviour::Behaviour;
+pub use calls_back::CallsBack;
 #[cfg(target_os = "linux")]
 pub use disk_trace::{DiskTrace, TracedReply};
 pub use explain::explain;
@@ -121,4 +126,5 @@ pub use schema::{Schema, connect};
 pub use script::Script;
 #[cfg(target_os = "linux")]
 pub use small_disk::SmallDisk;
+pub use soon::{PATIENCE, soon};
 pub use unreachable::Unreachable;

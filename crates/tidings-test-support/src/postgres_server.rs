@@ -184,7 +184,7 @@ impl PostgresServer {
     /// # Errors
     ///
     /// When it does not run.
-    pub fn thaw(&self) -> io::Result<()> {
+    pub(crate) fn thaw(&self) -> io::Result<()> {
         self.signal("-CONT")
     }
 

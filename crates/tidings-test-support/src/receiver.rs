@@ -33,7 +33,6 @@ pub struct Builder {
     script: Script,
     address: SocketAddr,
     tls: Option<Tls>,
-    max_connections: usize,
     kept: usize,
 }
 
@@ -64,7 +63,6 @@ impl Receiver {
             script: script.into(),
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             tls: None,
-            max_connections: MAX_CONNECTIONS,
             kept: Receiver::KEPT,
         }
     }
@@ -161,14 +159,6 @@ impl Builder {
         self
     }
 
-    /// Serves so many connections at a time, at least one; 4096 by default.
-    ///
-    /// Further ones are not accepted until one ends: the kernel makes them, and the receiver does not reply.
-    pub fn with_max_connections(mut self, connections: usize) -> Self {
-        self.max_connections = connections.max(1);
-        self
-    }
-
     /// Keeps so many of the last requests, and of the last ended connections, for those who ask.
     pub fn with_kept(mut self, kept: usize) -> Self {
         self.kept = kept;
@@ -194,12 +184,7 @@ impl Builder {
             script: Mutex::new(self.script),
             journal: Journal::new(self.kept),
         });
-        let task = tokio::spawn(listen(
-            listener,
-            reception,
-            self.max_connections,
-            Arc::clone(&shared),
-        ));
+        let task = tokio::spawn(listen(listener, reception, Arc::clone(&shared)));
         Ok(Receiver {
             address,
             authority,
@@ -222,17 +207,12 @@ impl Shared {
 }
 
 /// Takes connections until it is dropped, which ends them too.
-async fn listen(
-    listener: TcpListener,
-    reception: Reception,
-    max_connections: usize,
-    shared: Arc<Shared>,
-) {
+async fn listen(listener: TcpListener, reception: Reception, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Some(_ended) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < max_connections => match accepted {
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok((socket, _)) => {
                     let number = shared.journal.add_connection();
                     connections.spawn(receive(socket, number, reception.clone(), Arc::clone(&shared)));

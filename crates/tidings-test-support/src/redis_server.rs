@@ -101,7 +101,7 @@ impl RedisServer {
     /// # Errors
     ///
     /// When the operating system does not let it continue.
-    pub fn thaw(&self) -> io::Result<()> {
+    pub(crate) fn thaw(&self) -> io::Result<()> {
         self.signal("-CONT")
     }
 

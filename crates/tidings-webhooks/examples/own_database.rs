@@ -13,7 +13,7 @@ use tidings_sqlite::Database;
 use tidings_stream::sqlite::SqliteEngine;
 use tidings_stream::{ServiceConfig, Streams};
 use tidings_webhooks::sqlite::{SqliteStore, accept_in};
-use tidings_webhooks::{DeliveryQuery, Webhooks};
+use tidings_webhooks::{Delivery, DeliveryQuery, Webhooks};
 use tidings_webhooks::{EndpointSettings, NewEndpoint, Options, Owner, StoreError, WebhookEvent};
 
 const ORDERS: &[&str] = &["CREATE TABLE orders (number INTEGER PRIMARY KEY, what TEXT NOT NULL)"];
@@ -21,13 +21,36 @@ const ORDERS: &[&str] = &["CREATE TABLE orders (number INTEGER PRIMARY KEY, what
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let url = std::env::args().nth(1).ok_or("expected a URL to post to")?;
-    let database = Database::open("shop.db", &tidings_sqlite::Options::default())?;
+    // Thrown away in the end. A file that stays sends in its next run what it has not sent in this one.
+    let folder = tempfile::tempdir()?;
+    let database = Database::open(
+        folder.path().join("shop.db"),
+        &tidings_sqlite::Options::default(),
+    )?;
     database.migrate("shop", ORDERS).await?;
 
     let engine = SqliteEngine::open(database.clone()).await?;
     let streams = Streams::new(Arc::new(engine), ServiceConfig::default());
     let store = Arc::new(SqliteStore::open(database.clone()).await?);
-    let webhooks = Webhooks::start(store, streams, Options::default()).await?;
+    let webhooks = Webhooks::start(store, streams.clone(), Options::default()).await?;
+
+    // Whatever becomes of the order, all of this is stopped, in the order in which it uses each other.
+    let ordered = order(&database, &webhooks, url).await;
+    let report = webhooks.stop_within(Duration::from_secs(5)).await;
+    println!(
+        "stopped: {} attempts broken off, {} outcomes not written",
+        report.abandoned_attempts, report.unwritten_outcomes
+    );
+    streams.close().await;
+    database.close().await;
+    ordered
+}
+
+async fn order(
+    database: &Database,
+    webhooks: &Webhooks,
+    url: String,
+) -> Result<(), Box<dyn Error>> {
     let new = NewEndpoint::new(Owner::Operator, EndpointSettings::new(url));
     let (endpoint, secret) = webhooks.create_endpoint(new).await?;
     println!("{} is signed with {}", endpoint.id, *secret.expose());
@@ -45,11 +68,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     webhooks.wake();
 
-    // Whatever is not sent within the next seconds goes out in the next run.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    for delivery in webhooks.deliveries(&DeliveryQuery::newest(5)).await? {
-        println!("{}: {:?}", delivery.event_id, delivery.state);
-    }
-    webhooks.stop_within(Duration::from_secs(5)).await;
+    let delivery = tokio::time::timeout(Duration::from_secs(20), attempted(webhooks)).await??;
+    let (event, state, attempts) = (delivery.event_id, delivery.state, delivery.attempts);
+    println!("{event}: {} after {attempts} attempt", state.as_str());
     Ok(())
+}
+
+/// Waits for the first attempt. An application does not: its deliveries go on in the background.
+async fn attempted(webhooks: &Webhooks) -> Result<Delivery, tidings_webhooks::Error> {
+    loop {
+        let newest = webhooks.deliveries(&DeliveryQuery::newest(1)).await?;
+        if let Some(delivery) = newest.into_iter().find(|it| it.attempts > 0) {
+            return Ok(delivery);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -5,18 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::future::join_all;
-use jiff::Timestamp;
 use tidings_notify::{
-    ChangeMark, Changes, Draft, Event, EventId, Head, InboxAction, InboxPage, InboxQuery,
-    InboxUpdate, Item, MemoryStore, Notifier, Page, Presence, Since, SqliteStore, Store,
-    StoreError, Subscription, UserId,
+    Event, Item, MemoryStore, Notifier, Presence, Since, SqliteStore, Store, Subscription, UserId,
 };
 
 use crate::database::Schema;
 use crate::instances::Switchboard;
-use crate::support::{NEVER, connect, draft, number, open_sqlite, presence, user};
+use crate::support::{NEVER, Observed, connect, draft, number, open_sqlite, presence, user};
 
 const INSTANCES: usize = 3;
 const EVENTS: u8 = 30;
@@ -150,7 +146,7 @@ fn instance(
 ) -> Notifier {
     let store = match way {
         Way::Wakes => store,
-        _ => Arc::new(Silent(store)),
+        _ => Arc::new(Observed::silent(store)),
     };
     let builder = match way {
         Way::Sweep => Notifier::builder(store).with_poll_interval(Duration::from_millis(20)),
@@ -191,65 +187,5 @@ fn check(user: &UserId, events: &[Arc<Event>]) {
         );
         let earlier = last.insert(instance, number);
         assert_eq!(earlier.map_or(0, |earlier| earlier + 1), number, "{user}");
-    }
-}
-
-/// A store that never wakes.
-#[derive(Debug)]
-struct Silent(Arc<dyn Store>);
-
-#[async_trait]
-impl Store for Silent {
-    async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError> {
-        self.0.append(drafts).await
-    }
-
-    async fn read(&self, user: &UserId, after: u64, limit: usize) -> Result<Page, StoreError> {
-        self.0.read(user, after, limit).await
-    }
-
-    async fn heads(&self, users: &[UserId]) -> Result<Vec<Head>, StoreError> {
-        self.0.heads(users).await
-    }
-
-    async fn find(&self, user: &UserId, id: EventId) -> Result<Option<Event>, StoreError> {
-        self.0.find(user, id).await
-    }
-
-    async fn inbox(&self, user: &UserId, query: &InboxQuery) -> Result<InboxPage, StoreError> {
-        self.0.inbox(user, query).await
-    }
-
-    async fn change(
-        &self,
-        user: &UserId,
-        action: &InboxAction,
-        at: Timestamp,
-    ) -> Result<InboxUpdate, StoreError> {
-        self.0.change(user, action, at).await
-    }
-
-    async fn mark_delivered(&self, marks: Vec<(UserId, EventId)>) -> Result<(), StoreError> {
-        self.0.mark_delivered(marks).await
-    }
-
-    async fn cursor_before(&self, user: &UserId, time: Timestamp) -> Result<EventId, StoreError> {
-        self.0.cursor_before(user, time).await
-    }
-
-    async fn mark(&self) -> Result<ChangeMark, StoreError> {
-        self.0.mark().await
-    }
-
-    async fn changes(&self, after: &ChangeMark, limit: usize) -> Result<Changes, StoreError> {
-        self.0.changes(after, limit).await
-    }
-
-    async fn cleanup(&self, cutoff: Timestamp) -> Result<u64, StoreError> {
-        self.0.cleanup(cutoff).await
-    }
-
-    async fn close(&self) {
-        self.0.close().await;
     }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use tidings_notify::postgres::{Config, PostgresOptions, PostgresStore};
 use tidings_notify::{Event, GapReason, Item, Notifier, Since, Store, StoreError, Subscription};
-use tidings_test_support::{Fault, Outage, PostgresOutage, PostgresServer, Proxy};
+use tidings_test_support::{Fault, Outage, PostgresOutage, PostgresServer, Proxy, soon};
 
 use crate::database::Schema;
 use crate::support::{ann, draft, number, numbers};
 
-/// How long a call waits for a server that is silent.
-pub(crate) const REPLY_LIMIT: Duration = Duration::from_secs(2);
+/// How long a call waits for a server that is silent: longer than a busy machine may stand still.
+pub(crate) const REPLY_LIMIT: Duration = Duration::from_secs(4);
 
 async fn open(url: &str) -> PostgresStore {
     let config = Config::new(url).unwrap().with_reply_limit(REPLY_LIMIT);
@@ -31,11 +31,6 @@ fn notifier(store: Arc<dyn Store>) -> Notifier {
     Notifier::builder(store)
         .with_poll_interval(Duration::from_millis(200))
         .build()
-}
-
-async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
-    let limit = Duration::from_secs(60);
-    tokio::time::timeout(limit, work).await.expect(what)
 }
 
 /// Pushes numbers until the test stops it, each until it is stored, and returns what was stored for sure.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidings_notify::redis::RedisOptions;
 use tidings_notify::{GapReason, Item, Notifier, Since, Store, StoreError, Subscription};
-use tidings_test_support::{Proxy, RedisServer};
+use tidings_test_support::{Proxy, RedisServer, soon};
 use tokio::time::sleep;
 
 use crate::redis::{open_at, retried};
@@ -44,11 +44,6 @@ async fn until(what: &str, is_so: impl Fn() -> bool + Send + Sync) {
         }
     };
     soon(what, waiting).await;
-}
-
-async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
-    let limit = Duration::from_secs(60);
-    tokio::time::timeout(limit, work).await.expect(what)
 }
 
 /// Reads up to the event of a number, and returns the reasons of the gaps, and the numbers of the events

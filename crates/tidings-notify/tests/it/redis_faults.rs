@@ -1,7 +1,6 @@
 //! What goes wrong between the store and its Redis server.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tidings_notify::redis::{Config, RedisOptions, RedisStore};
 use tidings_notify::{Head, InboxAction, Store, StoreError};
@@ -17,7 +16,7 @@ async fn every_fault_is_an_error_and_is_survived() {
     let options = RedisOptions::default();
     let config = Config::new(outage.url())
         .unwrap()
-        .with_reply_limit(Duration::from_millis(500));
+        .with_reply_limit(REPLY_LIMIT);
     let store = RedisStore::open(config, options).await.unwrap();
     for (number, fault) in (0..).zip(Fault::ALL) {
         store.append(vec![draft(number)]).await.unwrap();

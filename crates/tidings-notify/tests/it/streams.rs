@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use tidings_notify::telemetry::{NOTIFICATION_DELIVERED, SUBSCRIPTION_ACTIVE, SUBSCRIPTION_GAPS};
 use tidings_notify::{Item, MAX_PAGE_BYTES, MemoryStore, Notifier, Since, Store};
+use tidings_test_support::CallsBack;
 use tokio::time::{advance, timeout};
 
 use crate::support::{
@@ -348,4 +351,33 @@ async fn ids_compare_as_they_were_assigned() {
             .iter()
             .all(|event| event.id.epoch == events[0].id.epoch)
     );
+}
+
+#[test]
+fn a_recorder_may_use_the_notifier_that_it_records() {
+    let recorded = CallsBack::during(async |recorder| {
+        let notifier = without_sweep(MemoryStore::new()).build();
+        let caller = notifier.clone();
+        recorder.call(move || {
+            caller.hint(&ann());
+            // After the close they fail.
+            drop(caller.push(draft(2)).now_or_never());
+            drop(caller.subscribe(ann(), Since::Now).now_or_never());
+        });
+        let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
+        notifier.push(draft(1)).await.unwrap();
+        let mut given = numbers(&mut stream, 2).await;
+        given.sort_unstable();
+        assert_eq!(given, [1, 2]);
+        let unknown = Since::Cursor("unknown".to_owned());
+        let mut stream = notifier.subscribe(ann(), unknown).await.unwrap();
+        assert!(matches!(stream.next().await, Ok(Item::Gap(_))));
+        notifier.close().await.unwrap();
+    });
+    let all = [
+        NOTIFICATION_DELIVERED,
+        SUBSCRIPTION_ACTIVE,
+        SUBSCRIPTION_GAPS,
+    ];
+    assert_eq!(recorded, all.map(str::to_owned).into());
 }

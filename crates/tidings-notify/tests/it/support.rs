@@ -14,7 +14,8 @@ use tidings_notify::sqlite::SqliteStore;
 use tidings_notify::{
     ChangeMark, Changes, Draft, Event, EventId, EventType, Head, InboxAction, InboxPage,
     InboxQuery, InboxUpdate, Item, MemoryPresence, MemoryStore, Notifier, NotifierBuilder, Page,
-    Payload, Presence, RoutingInfo, Store, StoreError, Subscription, UserId, WakeSender, Wakes,
+    Payload, Presence, RoutingInfo, Store, StoreError, Subscription, UserId, Wake, WakeSender,
+    Wakes,
 };
 use tidings_sqlite::{Database, Options};
 use tokio::sync::Semaphore;
@@ -132,16 +133,16 @@ pub(crate) async fn fresh_sqlite() -> (SqliteStore, tempfile::TempDir) {
     (store, folder)
 }
 
-/// A memory store that counts its calls, holds reads back and fails on demand.
+/// A store, in memory unless it is around another, that counts its calls, holds reads back and fails on demand.
 #[derive(Debug, Clone)]
 pub(crate) struct Observed {
-    pub(crate) inner: MemoryStore,
+    pub(crate) inner: Arc<dyn Store>,
     pub(crate) calls: Arc<AtomicU64>,
     pub(crate) is_broken: Arc<AtomicBool>,
     /// What a read of a log needs to pass.
     pub(crate) gate: Arc<Semaphore>,
-    /// Through which a test wakes.
-    pub(crate) wakes: WakeSender,
+    /// Through which a test wakes, if the store can wake.
+    pub(crate) wakes: Option<WakeSender>,
     /// Whose log cannot be read.
     pub(crate) unreadable: Arc<Mutex<Option<UserId>>>,
     /// The next call panics.
@@ -151,11 +152,11 @@ pub(crate) struct Observed {
 impl Default for Observed {
     fn default() -> Self {
         Self {
-            inner: MemoryStore::new(),
+            inner: Arc::new(MemoryStore::new()),
             calls: Arc::default(),
             is_broken: Arc::default(),
             gate: Arc::new(Semaphore::new(1)),
-            wakes: WakeSender::new(4),
+            wakes: Some(WakeSender::new(4)),
             unreadable: Arc::default(),
             panics: Arc::default(),
         }
@@ -163,7 +164,21 @@ impl Default for Observed {
 }
 
 impl Observed {
-    fn call(&self) -> Result<&MemoryStore, StoreError> {
+    /// One that never wakes, around another store.
+    pub(crate) fn silent(inner: Arc<dyn Store>) -> Self {
+        Self {
+            inner,
+            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            wakes: None,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn wake(&self, wake: Wake) {
+        self.wakes.as_ref().expect("it can wake").send(wake);
+    }
+
+    fn call(&self) -> Result<&dyn Store, StoreError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         assert!(
             !self.panics.swap(false, Ordering::SeqCst),
@@ -172,7 +187,7 @@ impl Observed {
         if self.is_broken.load(Ordering::SeqCst) {
             Err(StoreError::backend("the disk is on fire"))
         } else {
-            Ok(&self.inner)
+            Ok(&*self.inner)
         }
     }
 }
@@ -230,7 +245,7 @@ impl Store for Observed {
     }
 
     fn wakes(&self) -> Option<Wakes> {
-        Some(self.wakes.receiver())
+        self.wakes.as_ref().map(WakeSender::receiver)
     }
 
     async fn cleanup(&self, cutoff: Timestamp) -> Result<u64, StoreError> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tidings_notify::{Notifier, Since, Store, Subscription, Wake};
+use tidings_notify::{Notifier, Since, Subscription, Wake};
 
 use crate::support::{Observed, ann, draft, numbers, user, without_sweep};
 
@@ -68,7 +68,7 @@ async fn a_store_wakes_its_users_streams() {
     let notifier = without_sweep(store.clone()).build();
     let mut screens = screens(&notifier, 2).await;
     stored_elsewhere(&store, 2).await;
-    store.wakes.send(Wake::Changed(ann()));
+    store.wake(Wake::Changed(ann()));
     for screen in &mut screens {
         assert_eq!(numbers(screen, 2).await, [0, 1]);
     }
@@ -86,7 +86,7 @@ async fn lost_wake_ups_are_made_good_by_a_sweep_at_once() {
         } else {
             // More than the queue holds: what the receiver missed counts as lost.
             for n in 0..20 {
-                store.wakes.send(Wake::Changed(user(&format!("user-{n}"))));
+                store.wake(Wake::Changed(user(&format!("user-{n}"))));
             }
         }
         assert_eq!(numbers(&mut screens[0], 1).await, [0]);

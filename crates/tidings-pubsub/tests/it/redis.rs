@@ -4,11 +4,9 @@ use tidings_pubsub::{
     Error, Lagged, Options, Pattern, Publisher, Received, Redis, RedisOptions, Subscriber, Topic,
 };
 use tidings_redis::Config;
-use tidings_test_support::{Fault, Log, Proxy, RedisOutage, RedisServer};
+use tidings_test_support::{Fault, Log, Proxy, RedisOutage, RedisServer, soon};
 
-use crate::faults::{
-    HEALTH_INTERVAL, REPLY_LIMIT, message, publish, recv, subscribe, topics, within,
-};
+use crate::faults::{HEALTH_INTERVAL, REPLY_LIMIT, message, publish, recv, subscribe, topics};
 
 /// The server that the tests run against.
 pub(crate) fn url() -> String {
@@ -127,7 +125,7 @@ async fn only_the_last_pattern_to_leave_is_left_in_the_server() {
     one.topics().add(&topic).await.unwrap();
     assert_eq!(numpat().await, 1);
     drop(other);
-    within("the pattern to be left", async {
+    soon("the pattern to be left", async {
         while numpat().await != 0 {}
     })
     .await;
@@ -149,7 +147,7 @@ async fn only_the_last_subscription_to_leave_a_topic_unsubscribes() {
     publish(&broker, &topic, "still here").await;
     assert_eq!(recv(&mut first).await, message(&topic, "still here"));
     drop(first);
-    within("the channel to be left", async {
+    soon("the channel to be left", async {
         while subscribers().await != 0 {}
     })
     .await;
@@ -209,7 +207,7 @@ async fn regression_a_server_that_became_a_replica_is_left_with_one_log_line() {
 
     old.demote().unwrap();
     // As long as there is no primary, nothing is said to have been sent.
-    within("publishing to fail", async {
+    soon("publishing to fail", async {
         while near.publish(&topics[0], "nowhere".into()).await.is_ok() {}
     })
     .await;
@@ -223,21 +221,21 @@ async fn regression_a_server_that_became_a_replica_is_left_with_one_log_line() {
     proxy.lead_to(&new.url()).unwrap();
     // Those that were published before the change was noticed may come first.
     let lagged = Received::Lagged(Lagged::unknown());
-    within("the report of the gap", async {
+    soon("the report of the gap", async {
         while recv(&mut subscription).await != lagged {}
     })
     .await;
     publish(&far, &topics[99], "after").await;
-    within("a message", async {
+    soon("a message", async {
         while recv(&mut subscription).await != message(&topics[99], "after") {}
     })
     .await;
     publish(&near, &topics[1], "here").await;
-    within("a message", async {
+    soon("a message", async {
         while recv(&mut subscription).await != message(&topics[1], "here") {}
     })
     .await;
-    within("the log", log.has(1, "INFO")).await;
+    soon("the log", log.has(1, "INFO")).await;
     let warnings = log.lines("WARN");
     assert_eq!(warnings.len(), 1, "{warnings:#?}");
     assert!(warnings[0].contains("replica"), "{warnings:?}");
@@ -260,7 +258,7 @@ async fn regression_a_publisher_alone_notices_a_replica_too() {
     publish(&publisher, &topic, "to the old one").await;
     old.demote().unwrap();
     proxy.lead_to(&new.url()).unwrap();
-    within("a message", async {
+    soon("a message", async {
         loop {
             let _sent = publisher.publish(&topic, "found".into()).await;
             let arrived = tokio::time::timeout(HEALTH_INTERVAL, subscription.recv()).await;
@@ -300,12 +298,12 @@ async fn regression_topics_that_are_refused_after_a_break_are_reported_and_logge
     user("&tidings:nothing");
     let lagged = Received::Lagged(Lagged::unknown());
     assert_eq!(recv(&mut subscription).await, lagged);
-    within("the log", log.has(1, "refused=50")).await;
+    soon("the log", log.has(1, "refused=50")).await;
     // Asked for again many times meanwhile.
     tokio::time::sleep(HEALTH_INTERVAL * 10).await;
     user("allchannels");
     publish(&broker, &topics[0], "again").await;
-    within("a message", async {
+    soon("a message", async {
         loop {
             publish(&broker, &topics[0], "again").await;
             if recv(&mut subscription).await == message(&topics[0], "again") {

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tidings_pubsub::telemetry::{DELIVERED, DROPPED, ERROR_TYPE, LAGGED, OVERFLOW, PUBLISHED};
 use tidings_pubsub::{Broker, Memory, Namespace, Options, Overflow, Received, Subscriber};
+use tidings_test_support::CallsBack;
 
 /// The counters that are not zero, since the last call, by their names and labels.
 fn counters(snapshotter: &Snapshotter) -> BTreeMap<String, u64> {
@@ -83,4 +85,47 @@ async fn metrics_count_what_happens() {
     publish().await.unwrap_err();
     let failed = format!("{PUBLISHED} {ERROR_TYPE}=closed");
     assert_eq!(counters(&snapshotter), expected([(failed, 1)]));
+}
+
+#[test]
+fn a_recorder_may_use_the_broker_that_it_records() {
+    let recorded = CallsBack::during(async |recorder| {
+        let broker = Memory::new();
+        let topic = Namespace::default().topic("orders").unwrap();
+        let (caller, orders) = (broker.clone(), topic.clone());
+        recorder.call(move || {
+            // It ends at once, or waits for room and is dropped.
+            drop(caller.publish(&orders, "recorded".into()).now_or_never());
+            drop(
+                caller
+                    .subscribe(vec![orders.clone()], Options::default())
+                    .now_or_never(),
+            );
+        });
+        let limit = Duration::from_millis(10);
+        for overflow in [
+            Overflow::DropOldest,
+            Overflow::DropNewest,
+            Overflow::Wait(limit),
+        ] {
+            let options = Options::default().with_capacity(2).with_overflow(overflow);
+            let mut subscription = broker
+                .subscribe(vec![topic.clone()], options)
+                .await
+                .unwrap();
+            for _ in 0..5 {
+                broker.publish(&topic, "paid".into()).await.unwrap();
+            }
+            // What was missed is reported before, between or after them.
+            let mut lagged = 0;
+            while lagged == 0 {
+                broker.publish(&topic, "paid".into()).await.unwrap();
+                let received = subscription.recv().await.unwrap();
+                lagged += usize::from(matches!(received, Received::Lagged(_)));
+            }
+        }
+        broker.close().await;
+    });
+    let all = [DELIVERED, DROPPED, LAGGED, PUBLISHED].map(str::to_owned);
+    assert_eq!(recorded, all.into());
 }

@@ -6,10 +6,10 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tidings_pubsub::{Broker, Error, Options, Postgres, PostgresOptions, Redis, RedisOptions};
-use tidings_test_support::{Proxy, Welcome};
+use tidings_test_support::{Proxy, Welcome, soon};
 use tokio_rustls::TlsAcceptor;
 
-use crate::faults::{message, publish, recv, subscribe, topics, within};
+use crate::faults::{message, publish, recv, subscribe, topics};
 
 /// A certificate for 127.0.0.1 that is not trusted yet.
 struct Identity {
@@ -62,7 +62,7 @@ async fn works(broker: impl Broker) {
 async fn is_refused(broker: impl Broker) {
     let [topic] = topics(["secret"]);
     let subscribed = broker.subscribe(vec![topic], Options::default());
-    let refused = within("a reply", subscribed).await;
+    let refused = soon("a reply", subscribed).await;
     assert!(matches!(refused, Err(Error::Backend(_))), "{refused:?}");
 }
 

@@ -4,11 +4,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tidings_redis::redis::{ErrorKind, PushKind, ServerErrorKind, Value, cmd};
 use tidings_redis::{Config, Error, Server};
-use tidings_test_support::{Proxy, RedisServer, Unreachable};
+use tidings_test_support::{Proxy, RedisServer, Unreachable, soon};
 use tokio::sync::mpsc;
-
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The server that the tests run against.
 fn url() -> String {
@@ -17,7 +14,7 @@ fn url() -> String {
 
 fn config(url: &str) -> Config {
     let config = Config::new(url).unwrap();
-    config.with_reply_limit(Duration::from_secs(2))
+    config.with_reply_limit(Duration::from_secs(20))
 }
 
 async fn echo(server: &Server, text: &'static str) -> Result<String, Error> {
@@ -25,12 +22,7 @@ async fn echo(server: &Server, text: &'static str) -> Result<String, Error> {
         let mut echo = cmd("ECHO");
         echo.arg(text).query_async(&mut connection).await
     });
-    within("a reply", asked).await
-}
-
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let done = tokio::time::timeout(PATIENCE, future).await;
-    done.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"))
+    soon("a reply", asked).await
 }
 
 #[tokio::test]
@@ -42,10 +34,10 @@ async fn all_share_one_connection() {
     }
     assert_eq!(proxy.accepted(), 1);
     server.disconnect();
-    within("the connection to close", proxy.deserted()).await;
+    soon("the connection to close", proxy.deserted()).await;
     assert_eq!(echo(&server, "again").await.unwrap(), "again");
     drop(server);
-    within("the connection to close", proxy.deserted()).await;
+    soon("the connection to close", proxy.deserted()).await;
 }
 
 #[tokio::test]
@@ -56,7 +48,7 @@ async fn a_refusal_leaves_the_connection() {
         let nonsense = cmd("NONSENSE");
         nonsense.exec_async(&mut connection).await
     });
-    let refused = within("a reply", refused).await.unwrap_err();
+    let refused = soon("a reply", refused).await.unwrap_err();
     let expected = ErrorKind::Server(ServerErrorKind::ResponseError);
     assert_eq!(refused.kind(), Some(expected), "{refused:?}");
     assert!(!refused.may_have_been_done());
@@ -67,7 +59,8 @@ async fn a_refusal_leaves_the_connection() {
 #[tokio::test]
 async fn a_silent_connection_is_replaced_and_its_commands_may_have_been_done() {
     let proxy = Proxy::start(&url()).await.unwrap();
-    let server = Server::new(config(proxy.url()));
+    let limit = Duration::from_secs(4);
+    let server = Server::new(config(proxy.url()).with_reply_limit(limit));
     echo(&server, "hello").await.unwrap();
     proxy.freeze();
     let silent = echo(&server, "hello").await.unwrap_err();
@@ -111,7 +104,7 @@ async fn a_server_that_became_a_replica_is_connected_to_anew() {
                 .exec_async(&mut connection)
                 .await
         });
-        within("a reply", command).await
+        soon("a reply", command).await
     };
     set().await.unwrap();
     old.demote().unwrap();
@@ -157,16 +150,16 @@ async fn what_the_server_sends_unasked_arrives_in_order_and_so_does_the_break() 
         publish.arg(&channel).arg(number);
         publish.exec_async(&mut multiplexed).await.unwrap();
     }
-    let first = within("a push", arrived.recv()).await.unwrap();
+    let first = soon("a push", arrived.recv()).await.unwrap();
     assert_eq!(first.kind, PushKind::Subscribe);
     for number in 0..3 {
-        let message = within("a push", arrived.recv()).await.unwrap();
+        let message = soon("a push", arrived.recv()).await.unwrap();
         assert_eq!(message.kind, PushKind::Message);
         let payload = Value::BulkString(number.to_string().into_bytes());
         assert_eq!(message.data[1], payload);
     }
     assert!(!connection.is_broken());
     proxy.block();
-    within("the break", connection.broken()).await;
+    soon("the break", connection.broken()).await;
     assert!(connection.is_broken());
 }

@@ -1,19 +1,20 @@
 //! How consumers treat their engine and their handlers, on an engine that is watched or disturbed.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tidings_stream::engine::{ConsumerKey, Engine};
 use tidings_stream::sqlite::SqliteEngine;
 use tidings_stream::{
-    BatchError, Context, EndReason, Error, HandlerError, InvalidName, MemoryEngine, Message,
-    NewMessage, Retention, ServiceConfig, StartFrom, Streams, SubscribeOptions, dead_letter,
-    telemetry, with_context,
+    BatchError, Consumer, Context, EndReason, Error, HandlerError, InvalidName, MemoryEngine,
+    Message, NewMessage, Retention, ServiceConfig, StartFrom, Streams, SubscribeOptions,
+    dead_letter, telemetry, with_context,
 };
-use tidings_test_support::Log;
+use tidings_test_support::{CallsBack, Log};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -378,12 +379,18 @@ async fn regression_the_claim_of_a_handler_that_blocks_is_extended_again_and_aga
 /// Lets a claim expire under a handler, and the handler return while its message is claimed again.
 #[derive(Debug)]
 struct LateReturn {
-    begun: Instant,
+    /// The store that it is around.
+    store: MemoryEngine,
     handler: Mutex<Option<mpsc::Sender<()>>>,
     refused: Notify,
 }
 
-const SHORT: Duration = Duration::from_millis(500);
+impl LateReturn {
+    async fn is_claimed_again(&self) -> bool {
+        let pending = self.store.pending(&key("s", "g"), None, 1).await.unwrap();
+        pending.iter().any(|message| message.attempts == 2)
+    }
+}
 
 #[async_trait]
 impl Hook for LateReturn {
@@ -398,7 +405,7 @@ impl Hook for LateReturn {
 
     async fn after(&self, call: &'static str) {
         match call {
-            "claim" if self.begun.elapsed() > SHORT => {
+            "claim" if self.is_claimed_again().await => {
                 let handler = self.handler.lock().unwrap().take();
                 if let Some(handler) = handler {
                     handler.send(()).unwrap();
@@ -416,11 +423,13 @@ impl Hook for LateReturn {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn regression_a_handler_that_returns_while_its_message_is_claimed_again_has_handled_it() {
     let (sender, receiver) = mpsc::channel();
-    let engine = Wrapped::new(LateReturn {
-        begun: Instant::now(),
+    let store = MemoryEngine::new();
+    let hook = LateReturn {
+        store: store.clone(),
         handler: Mutex::new(Some(sender)),
         refused: Notify::new(),
-    });
+    };
+    let engine = Wrapped::around(store, hook);
     let streams = streams(engine);
     let runs = Arc::new(AtomicU64::new(0));
     let receiver = Arc::new(Mutex::new(receiver));
@@ -440,7 +449,7 @@ async fn regression_a_handler_that_returns_while_its_message_is_claimed_again_ha
     let options = from_start()
         .with_max_retries(0)
         .with_concurrency(2)
-        .with_visibility_timeout(SHORT);
+        .with_visibility_timeout(Duration::from_millis(500));
     let consumer = streams.subscribe("s", "g", options, handler).await.unwrap();
     until(async || consumer.stats().stale == 1).await;
     until(async || {
@@ -577,6 +586,46 @@ async fn a_handler_runs_in_a_span_of_its_message() {
         let has_all = |line: &&String| fields.iter().all(|field| line.contains(field));
         assert_eq!(lines.iter().filter(has_all).count(), 1, "{lines:#?}");
     }
+}
+
+#[test]
+fn a_recorder_may_use_the_streams_that_it_records() {
+    let recorded = CallsBack::during(async |recorder| {
+        let streams = streams(Arc::new(MemoryEngine::new()));
+        let consumer = Arc::new(OnceLock::<Consumer>::new());
+        let (caller, consuming) = (streams.clone(), Arc::clone(&consumer));
+        recorder.call(move || {
+            let published = caller.publish("other", NewMessage::new(""));
+            published
+                .now_or_never()
+                .expect("it waits for nothing")
+                .unwrap();
+            if let Some(consumer) = consuming.get() {
+                consumer.stats();
+                consumer.pause();
+                consumer.resume();
+            }
+        });
+        let handler = |message: Message| async move {
+            match (&*message.payload, message.attempt) {
+                (b"2", _) => Err(HandlerError::skip_retry("no")),
+                (b"3", 1) => Err(HandlerError::retry_after(Duration::ZERO, "again")),
+                _ => Ok(()),
+            }
+        };
+        let subscribed = streams.subscribe("s", "g", from_start(), handler).await;
+        let consumer = consumer.get_or_init(|| subscribed.unwrap());
+        streams.publish_batch("s", numbered(3)).await.unwrap();
+        until(async || consumer.stats().acknowledged == 2).await;
+        until(async || consumer.stats().dead_lettered == 1).await;
+        streams.close().await;
+    });
+    let all = [
+        telemetry::PROCESS_DURATION,
+        telemetry::SENT,
+        telemetry::SETTLED,
+    ];
+    assert_eq!(recorded, all.map(str::to_owned).into());
 }
 
 /// What is published, handled and settled is counted, by stream and group.

@@ -127,7 +127,7 @@ async fn a_frozen_member_stalls_no_other() {
         };
         // The one may succeed or not; the others do, long before it gives up.
         let (_claimed, others) = tokio::join!(claiming, others);
-        assert!(others < REPLY_LIMIT / 2, "{others:?}");
+        assert!(others < REPLY_LIMIT * 7 / 8, "{others:?}");
     }
 }
 

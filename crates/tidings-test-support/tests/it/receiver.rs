@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidings_test_support::{Behaviour, Receiver, Reply, Unreachable};
 use tokio::net::TcpStream;
 
-use crate::client::{HELLO, connect, hello};
+use crate::client::hello;
 
 #[tokio::test]
 async fn dropping_it_ends_its_connections_and_frees_its_port() {
@@ -18,29 +18,6 @@ async fn dropping_it_ends_its_connections_and_frees_its_port() {
     assert!(nothing.is_empty());
     let refused = TcpStream::connect(address).await.unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-}
-
-#[tokio::test]
-async fn connections_beyond_the_limit_wait_for_one_to_end() {
-    let receiver = Receiver::builder(Reply::ok())
-        .with_max_connections(1)
-        .start()
-        .await
-        .unwrap();
-    let mut first = connect(&receiver).await;
-    first.send(HELLO).await;
-    first.expect("HTTP/1.1 200 OK\r\n").await;
-    let mut second = connect(&receiver).await;
-    second.send(HELLO).await;
-    // The first is served again, and the second has not been accepted meanwhile.
-    first.send(HELLO).await;
-    receiver.request(2).await;
-    assert_eq!(receiver.connections(), 1);
-
-    drop(first);
-    receiver.connected(2).await;
-    second.expect("HTTP/1.1 200 OK\r\n").await;
-    assert_eq!(receiver.request(3).await.head.connection, 2);
 }
 
 #[tokio::test]

@@ -3,9 +3,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tidings_postgres::tokio_postgres::error::SqlState;
 use tidings_postgres::{Config, Database, Error};
-use tidings_test_support::Proxy;
+use tidings_test_support::{Proxy, soon};
 
-use super::support::{database, number, url, within};
+use super::support::{database, limited, number, url};
 
 #[tokio::test]
 async fn all_share_one_connection() {
@@ -15,10 +15,10 @@ async fn all_share_one_connection() {
     assert_eq!(numbers, [1; 100]);
     assert_eq!(proxy.accepted(), 1);
     database.disconnect();
-    within("the connection to close", proxy.deserted()).await;
+    soon("the connection to close", proxy.deserted()).await;
     assert_eq!(number(&database, "SELECT 2::bigint").await, 2);
     drop(database);
-    within("the connection to close", proxy.deserted()).await;
+    soon("the connection to close", proxy.deserted()).await;
 }
 
 #[tokio::test]
@@ -36,11 +36,11 @@ async fn a_refusal_leaves_the_connection() {
 #[tokio::test]
 async fn a_silent_connection_is_replaced_and_its_statements_may_have_been_done() {
     let proxy = Proxy::start(&url()).await.unwrap();
-    let database = database(proxy.url());
+    let database = limited(proxy.url(), Duration::from_secs(4));
     assert_eq!(number(&database, "SELECT 1::bigint").await, 1);
     proxy.freeze();
     let silent = database.run(|client| async move { client.batch_execute("").await });
-    let silent = within("the limit", silent).await.unwrap_err();
+    let silent = soon("the limit", silent).await.unwrap_err();
     assert!(silent.may_have_been_done(), "{silent:?}");
     assert_eq!(number(&database, "SELECT 1::bigint").await, 1);
     // The other one has asked the server to cancel the statement.
@@ -52,7 +52,7 @@ async fn a_server_that_ends_the_connection_leaves_its_statements_in_doubt() {
     let database = database(&url());
     let terminate = "SELECT pg_terminate_backend(pg_backend_pid())";
     let ended = database.run(|client| async move { client.batch_execute(terminate).await });
-    let ended = within("the end", ended).await.unwrap_err();
+    let ended = soon("the end", ended).await.unwrap_err();
     assert!(ended.may_have_been_done(), "{ended:?}");
     assert_eq!(number(&database, "SELECT 1::bigint").await, 1);
 }
@@ -63,7 +63,7 @@ async fn without_a_connection_nothing_was_done() {
     proxy.block();
     let database = database(proxy.url());
     let asked = database.run(|client| async move { client.batch_execute("").await });
-    let unsent = within("a reply", asked).await.unwrap_err();
+    let unsent = soon("a reply", asked).await.unwrap_err();
     assert!(matches!(unsent, Error::Unsent(_)), "{unsent:?}");
     assert!(!unsent.may_have_been_done());
     proxy.restore();
@@ -77,7 +77,7 @@ async fn connecting_to_a_silent_server_ends_at_the_limit() {
     let config = Config::new(&url).unwrap();
     let database = Database::new(config.with_reply_limit(Duration::from_millis(50)));
     let asked = database.run(|client| async move { client.batch_execute("").await });
-    let unsent = within("the limit", asked).await.unwrap_err();
+    let unsent = soon("the limit", asked).await.unwrap_err();
     assert!(matches!(unsent, Error::Unsent(_)), "{unsent:?}");
 }
 

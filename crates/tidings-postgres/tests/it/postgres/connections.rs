@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use tidings_postgres::{Client, Config, Connections, Database, Error, Sessions};
+use tidings_test_support::soon;
 
-use crate::postgres::support::{database, execute, number, schema, within};
+use crate::postgres::support::{database, execute, number, schema};
 
 const LOCK: &str = "SELECT n FROM item WHERE n = 1 FOR UPDATE";
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
@@ -37,7 +38,7 @@ async fn holder(url: &str) -> Client {
 
 async fn until_one_waits(url: &str) {
     let watching = database(url);
-    within("the statement to wait", async {
+    soon("the statement to wait", async {
         while number(&watching, WAITING).await != 1 {}
     })
     .await;
@@ -50,7 +51,7 @@ async fn a_call_that_waits_delays_no_other_and_closing_waits_for_it() {
     let waits = connections.row(LOCK, &[]);
     let others = async {
         until_one_waits(&url).await;
-        within("another", connections.row("SELECT 1", &[]))
+        soon("another", connections.row("SELECT 1", &[]))
             .await
             .unwrap();
         connections.close();
@@ -59,7 +60,7 @@ async fn a_call_that_waits_delays_no_other_and_closing_waits_for_it() {
         let closed = tokio::time::timeout(Duration::from_millis(50), connections.closed());
         closed.await.unwrap_err();
         drop(holder);
-        within("the end of the call", connections.closed()).await;
+        soon("the end of the call", connections.closed()).await;
     };
     let (done, ()) = tokio::join!(waits, others);
     done.unwrap();
@@ -67,7 +68,7 @@ async fn a_call_that_waits_delays_no_other_and_closing_waits_for_it() {
     let watching = database(&url);
     let open = "SELECT count(*) FROM pg_stat_activity
         WHERE application_name = 'pool_wait' AND pid <> pg_backend_pid()";
-    within("the connections to close", async {
+    soon("the connections to close", async {
         while number(&watching, open).await != 0 {}
     })
     .await;
@@ -83,7 +84,7 @@ async fn a_statement_that_was_ended_by_a_deadlock_is_tried_again() {
         let (done, is_other) = tokio::join!(connections.query(both, &[]), async {
             until_one_waits(&url).await;
             let second = "SELECT n FROM item WHERE n = 2 FOR UPDATE";
-            let ended = within("the other's end", holder.batch_execute(second)).await;
+            let ended = soon("the other's end", holder.batch_execute(second)).await;
             holder.batch_execute("COMMIT").await.unwrap();
             ended.is_ok()
         });

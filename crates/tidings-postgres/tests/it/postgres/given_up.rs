@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tidings_postgres::tokio_postgres::error::SqlState;
 use tidings_postgres::{Client, Config, Database, Error};
-use tidings_test_support::{PgBouncer, PostgresServer, Proxy};
+use tidings_test_support::{PgBouncer, PostgresServer, Proxy, soon};
 use tokio::net::TcpListener;
 
-use crate::postgres::support::{execute, number, within};
+use crate::postgres::support::{execute, number};
 
 const LIMIT: Duration = Duration::from_secs(2);
 const INSERT: &str = "INSERT INTO item VALUES (1)";
@@ -30,7 +30,7 @@ async fn locked() -> (PostgresServer, Client) {
 
 async fn insert(database: &Database) -> Result<(), Error> {
     let inserted = database.run(|client| async move { client.batch_execute(INSERT).await });
-    within("a reply", inserted).await
+    soon("a reply", inserted).await
 }
 
 /// Ends the lock, and lets whatever waits for it run.
@@ -68,14 +68,14 @@ async fn regression_a_statement_whose_client_is_cut_off_is_ended_by_the_server()
     let database = impatient(proxy.url());
     let watching = Database::new(Config::new(&server.url()).unwrap());
     let (inserted, ()) = tokio::join!(insert(&database), async {
-        within("the statement to wait", async {
+        soon("the statement to wait", async {
             while number(&watching, WAITING).await == 0 {}
         })
         .await;
         proxy.block();
     });
     assert!(inserted.unwrap_err().may_have_been_done());
-    within("the statement to end", async {
+    soon("the statement to end", async {
         while number(&watching, WAITING).await != 0 {}
     })
     .await;
@@ -161,6 +161,6 @@ async fn regression_a_transaction_whose_client_sends_nothing_more_is_ended_with_
             .unwrap()
             .with_reply_limit(LIMIT * 10),
     );
-    within("the lock", insert(&patient)).await.unwrap();
+    soon("the lock", insert(&patient)).await.unwrap();
     silent.batch_execute("COMMIT").await.unwrap_err();
 }

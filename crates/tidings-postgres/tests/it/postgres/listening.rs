@@ -2,9 +2,9 @@ use std::sync::Mutex;
 
 use tidings_postgres::Error;
 use tidings_postgres::tokio_postgres::error::SqlState;
-use tidings_test_support::Proxy;
+use tidings_test_support::{Proxy, soon};
 
-use super::support::{database, execute, url, within};
+use super::support::{database, execute, url};
 
 #[tokio::test]
 async fn what_is_notified_arrives_in_order_even_while_a_statement_runs() {
@@ -21,10 +21,10 @@ async fn what_is_notified_arrives_in_order_even_while_a_statement_runs() {
     execute(&database, notify("one")).await;
     execute(&database, notify("two")).await;
     let pinged = listening.run("", async |it| keep(it.payload()));
-    within("a reply", pinged).await.unwrap();
+    soon("a reply", pinged).await.unwrap();
     execute(&database, notify("three")).await;
     while arrived.lock().unwrap().len() < 3 {
-        let notification = within("a notification", listening.next()).await.unwrap();
+        let notification = soon("a notification", listening.next()).await.unwrap();
         keep(notification.payload());
     }
     assert_eq!(arrived.into_inner().unwrap(), ["one", "two", "three"]);
@@ -38,9 +38,9 @@ async fn a_refused_statement_leaves_the_connection_and_a_break_ends_it() {
     assert_eq!(refused.code(), Some(&SqlState::SYNTAX_ERROR));
     listening.run("LISTEN x", async |_| ()).await.unwrap();
     proxy.block();
-    let ended = within("the end", listening.next()).await.unwrap_err();
+    let ended = soon("the end", listening.next()).await.unwrap_err();
     assert!(matches!(ended, Error::NoReply(_)), "{ended:?}");
-    let ended = within("the end", listening.run("", async |_| ())).await;
+    let ended = soon("the end", listening.run("", async |_| ())).await;
     assert!(matches!(ended, Err(Error::NoReply(_))), "{ended:?}");
 }
 

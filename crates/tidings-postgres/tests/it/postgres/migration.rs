@@ -1,8 +1,9 @@
 use futures_util::future::join_all;
 use tidings_postgres::tokio_postgres::error::SqlState;
 use tidings_postgres::{Database, Error};
+use tidings_test_support::soon;
 
-use super::support::{database, execute, number, schema, within};
+use super::support::{database, execute, number, schema};
 
 const FIRST: &str = "CREATE TABLE item (n bigint NOT NULL); INSERT INTO item VALUES (1)";
 const SECOND: &str = "INSERT INTO item VALUES (10)";
@@ -11,7 +12,7 @@ const SUM: &str = "SELECT sum(n)::bigint FROM item";
 const VERSION: &str = "SELECT version::bigint FROM tidings_schema WHERE component = 'test'";
 
 async fn migrate(database: &Database, steps: &[&str]) -> Result<(), Error> {
-    within("a migration", database.migrate("test", steps)).await
+    soon("a migration", database.migrate("test", steps)).await
 }
 
 #[tokio::test]
@@ -113,7 +114,7 @@ async fn a_migration_that_is_given_up_leaves_nothing_and_lets_the_next_one_in() 
         AND objid::bigint = hashtext(current_schema())::bigint & 4294967295";
     tokio::select! {
         done = &mut migrating => panic!("{done:?}"),
-        () = within("the step to wait", async {
+        () = soon("the step to wait", async {
             while number(&database, waiting).await == 0 {}
         }) => drop(migrating),
     }

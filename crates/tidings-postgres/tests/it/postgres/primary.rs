@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use tidings_postgres::{Config, Error};
-use tidings_test_support::{PgBouncer, PostgresServer, Proxy};
+use tidings_test_support::{PgBouncer, PostgresServer, Proxy, soon};
 
-use crate::postgres::support::{database, execute, number, within};
+use crate::postgres::support::{database, execute, number};
 
 const IN_RECOVERY: &str = "SELECT pg_is_in_recovery()::int::bigint";
 
@@ -15,9 +15,9 @@ async fn regression_a_standby_is_not_connected_to() {
     let proxy = Proxy::start(&standby.url()).await.unwrap();
     let database = database(proxy.url());
     let asked = database.run(|client| async move { client.batch_execute("").await });
-    let refused = within("a reply", asked).await.unwrap_err();
+    let refused = soon("a reply", asked).await.unwrap_err();
     assert!(matches!(refused, Error::Unsent(_)), "{refused:?}");
-    let refused = within("a reply", database.config().listen()).await;
+    let refused = soon("a reply", database.config().listen()).await;
     let refused = refused.unwrap_err();
     assert!(matches!(refused, Error::Unsent(_)), "{refused:?}");
 
@@ -65,7 +65,7 @@ async fn behind_a_pooler_a_standby_is_found_out_by_its_refusal() {
     let connections = proxy.accepted();
     let written = database
         .run(|client| async move { client.batch_execute("CREATE TABLE item (n bigint)").await });
-    let refused = within("a reply", written).await.unwrap_err();
+    let refused = soon("a reply", written).await.unwrap_err();
     assert!(refused.is_read_only(), "{refused:?}");
     assert_eq!(number(&database, IN_RECOVERY).await, 1);
     assert!(proxy.accepted() > connections, "the connection was kept");

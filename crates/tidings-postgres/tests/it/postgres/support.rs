@@ -1,9 +1,7 @@
 use std::time::Duration;
 
 use tidings_postgres::{Config, Database};
-
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+use tidings_test_support::soon;
 
 /// The server that the tests run against.
 pub(crate) fn url() -> String {
@@ -11,8 +9,12 @@ pub(crate) fn url() -> String {
 }
 
 pub(crate) fn database(url: &str) -> Database {
-    let config = Config::new(url).unwrap();
-    Database::new(config.with_reply_limit(Duration::from_secs(2)))
+    limited(url, Duration::from_secs(20))
+}
+
+/// One that waits so long for a reply.
+pub(crate) fn limited(url: &str, reply_limit: Duration) -> Database {
+    Database::new(Config::new(url).unwrap().with_reply_limit(reply_limit))
 }
 
 /// Makes a schema of one test's own, and returns the URL that leads to it.
@@ -25,15 +27,10 @@ pub(crate) async fn schema(name: &str) -> String {
 pub(crate) async fn execute(database: &Database, statements: impl Into<String>) {
     let statements = statements.into();
     let done = database.run(|client| async move { client.batch_execute(&statements).await });
-    within("a reply", done).await.unwrap();
+    soon("a reply", done).await.unwrap();
 }
 
 pub(crate) async fn number(database: &Database, query: &'static str) -> i64 {
     let row = database.run(|client| async move { client.query_typed_one(query, &[]).await });
-    within("a reply", row).await.unwrap().get(0)
-}
-
-pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let done = tokio::time::timeout(PATIENCE, future).await;
-    done.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"))
+    soon("a reply", row).await.unwrap().get(0)
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use tidings_postgres::{Config, Connections, Database, Error, Sessions};
-use tidings_test_support::{Impostor, PostgresServer, Unreachable, explain};
+use tidings_test_support::{Impostor, PostgresServer, Unreachable, explain, soon};
 
-use super::support::{database, url, within};
+use super::support::{database, url};
 
 async fn refused(url: &str, limit: Duration) -> String {
     let config = Config::new(url).unwrap().with_reply_limit(limit);
-    let error = within("a refusal", config.connect()).await.map(drop);
+    let error = soon("a refusal", config.connect()).await.map(drop);
     let error = error.unwrap_err();
     assert!(matches!(error, Error::Unsent(_)), "{url}: {error:?}");
     explain(&error)
@@ -143,7 +143,7 @@ async fn a_server_that_ends_the_connection_is_explained() {
     let terminate = "SELECT pg_terminate_backend(pg_backend_pid())";
     let database = database(&url());
     let ended = database.run(|client| async move { client.batch_execute(terminate).await });
-    let said = explain(&within("the end", ended).await.unwrap_err());
+    let said = explain(&soon("the end", ended).await.unwrap_err());
     assert!(said.starts_with("the database did not reply: "), "{said}");
     assert!(!said.contains("os error"), "{said}");
 }

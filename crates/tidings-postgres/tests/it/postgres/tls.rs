@@ -1,9 +1,9 @@
 use std::path::Path;
 
 use tidings_postgres::{Config, Error};
-use tidings_test_support::{PostgresServer, Proxy, Tls, Welcome};
+use tidings_test_support::{PostgresServer, Proxy, Tls, Welcome, soon};
 
-use crate::postgres::support::{url, within};
+use crate::postgres::support::url;
 
 /// A way to the server that has TLS, and the file of the authority to trust.
 async fn proxy(tls: Tls, folder: &Path) -> (Proxy, String) {
@@ -17,7 +17,7 @@ async fn proxy(tls: Tls, folder: &Path) -> (Proxy, String) {
 
 async fn connects(proxy: &Proxy, parameters: &str) -> bool {
     let config = Config::new(&format!("{}?{parameters}", proxy.url())).unwrap();
-    let connected = within("a connection", config.connect()).await;
+    let connected = soon("a connection", config.connect()).await;
     if let Err(error) = &connected {
         assert!(matches!(error, Error::Unsent(_)), "{error:?}");
     }
@@ -68,7 +68,7 @@ async fn logins_are_bound_to_the_certificate_of_the_server() {
     };
     for binding in ["require", "prefer", "disable"] {
         let config = Config::new(&url(&address, binding)).unwrap();
-        within("a connection", config.connect()).await.unwrap();
+        soon("a connection", config.connect()).await.unwrap();
     }
 
     // It takes off the TLS of the client, and its own connection has none.
@@ -77,6 +77,6 @@ async fn logins_are_bound_to_the_certificate_of_the_server() {
     let between =
         format!("{between}?sslmode=verify-ca&sslrootcert={roots_between}&channel_binding=require");
     let config = Config::new(&between).unwrap();
-    let refused = within("a refusal", config.connect()).await.unwrap_err();
+    let refused = soon("a refusal", config.connect()).await.unwrap_err();
     assert!(matches!(refused, Error::Unsent(_)), "{refused:?}");
 }

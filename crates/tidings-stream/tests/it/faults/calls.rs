@@ -74,7 +74,7 @@ pub(crate) async fn regression_closing_ends_in_time_while_the_store_is_frozen(
     let timeout = Duration::from_millis(500);
     let options = from_start()
         .with_concurrency(2)
-        .with_visibility_timeout(Duration::from_secs(5))
+        .with_visibility_timeout(Duration::from_secs(10))
         .with_shutdown_timeout(timeout);
     let consumer = near.subscribe("s", "g", options, gate.handler()).await;
     let consumer = consumer.unwrap();
@@ -86,7 +86,8 @@ pub(crate) async fn regression_closing_ends_in_time_while_the_store_is_frozen(
     let closing = Instant::now();
     let report = soon(consumer.close()).await;
     let took = closing.elapsed();
-    assert!(took < timeout + Duration::from_millis(4500), "{took:?}");
+    // Without its own limits it waits for as long as the server is frozen.
+    assert!(took < timeout + Duration::from_millis(7500), "{took:?}");
     assert_eq!((report.finished, report.abandoned), (0, 1));
     outage.restore().await.unwrap();
     let far = streams(open, &outage.direct_url()).await;
