@@ -218,6 +218,16 @@ impl PostgresEngine {
         Ok(())
     }
 
+    /// The same once it is out of reach: it is deleted, whatever becomes of the rest.
+    async fn remove_or_leave(&self, stream: &StreamName, stream_id: i64) {
+        if let Err(error) = self.remove_hidden(stream_id).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error, %stream,
+                "cannot remove all of what was deleted, leaving the rest to the next trimming"
+            );
+        }
+    }
+
     /// The id of a group in the database.
     async fn find(&self, group: &GroupKey) -> Result<i64> {
         const FIND: &str = "SELECT group_id FROM tidings_stream_group g
@@ -250,6 +260,8 @@ impl Engine for PostgresEngine {
         let (max_len, max_age) = retention.bounds();
         let parameters = params![stream.as_str(), max_len, max_age, retention.trim_pending];
         rows(&self.shared.publishing, SET, parameters).await?;
+        // What is trimmed may have kept an ordering key from others.
+        self.announce(stream);
         Ok(())
     }
 
@@ -281,7 +293,7 @@ impl Engine for PostgresEngine {
         let Some(stream_id) = value(&self.shared.publishing, HIDE, parameters).await? else {
             return Ok(false);
         };
-        self.remove_hidden(stream_id).await?;
+        self.remove_or_leave(&key.stream, stream_id).await;
         Ok(true)
     }
 
@@ -303,7 +315,7 @@ impl Engine for PostgresEngine {
             return Ok(false);
         };
         self.announce(stream);
-        self.remove_hidden(stream_id).await?;
+        self.remove_or_leave(stream, stream_id).await;
         Ok(true)
     }
 
@@ -362,8 +374,8 @@ impl Engine for PostgresEngine {
             "DELETE FROM tidings_stream_member WHERE (group_id, consumer) IN (
             SELECT group_id, consumer FROM tidings_stream_member
             WHERE expires <= tidings_stream_now() ORDER BY 1, 2 FOR UPDATE SKIP LOCKED)";
-        const BOUNDED: &str = "SELECT ARRAY(SELECT stream_id FROM tidings_stream
-            WHERE max_len IS NOT NULL OR max_age IS NOT NULL)";
+        const BOUNDED: &str = "SELECT stream_id, name FROM tidings_stream
+            WHERE max_len IS NOT NULL OR max_age IS NOT NULL";
         const TRIM: &str = "SELECT removed, has_more FROM tidings_stream_trim($1, $2)";
         let connections = &*self.shared.consuming;
         let chunk = CHUNK.cast_signed();
@@ -380,16 +392,24 @@ impl Engine for PostgresEngine {
         };
         let forgotten: Result<()> = forgotten.await;
         let members = rows(connections, FORGET_MEMBERS, &[]).await;
-        let bounded: Vec<i64> = value(connections, BOUNDED, &[]).await?;
-        let trimmed = trim_all(bounded, |stream_id| {
-            let stream_id = *stream_id;
+        let bounded = rows(connections, BOUNDED, &[]).await?;
+        let trimmed = trim_all(bounded, |bounded| {
+            let stream = get::<i64>(bounded, 0).and_then(|id| Ok((id, get::<String>(bounded, 1)?)));
             async move {
+                let (stream_id, name) = stream?;
                 let row = row(connections, TRIM, params![stream_id, chunk]).await?;
                 let row = row.ok_or(DatabaseError::NoRow)?;
-                Ok(Removed {
+                let removed = Removed {
                     messages: number(&row, 0)?,
                     has_more: get(&row, 1)?,
-                })
+                };
+                // What was trimmed may have kept an ordering key from others. What is out of sight has no such name.
+                if removed.messages > 0
+                    && let Ok(stream) = name.parse()
+                {
+                    self.announce(&stream);
+                }
+                Ok(removed)
             }
         });
         let trimmed = trimmed.await;

@@ -14,7 +14,9 @@ use tidings_stream::{
 };
 use tokio::sync::mpsc;
 
-use crate::database::{NEVER, from_start, name, next, numbered, recorder, soon, until};
+use crate::database::{
+    NEVER, fresh_engine, from_start, name, next, numbered, recorder, soon, until,
+};
 use crate::wrapped::{Hook, Wrapped};
 
 /// How long claims last.
@@ -305,4 +307,15 @@ async fn trimming_wakes_what_it_frees_on_sqlite() {
     let database = tidings_sqlite::Database::open(folder.path().join("test.db"), &options);
     let engine = SqliteEngine::open(database.unwrap()).await.unwrap();
     trimming_wakes_what_it_frees(Arc::new(engine)).await;
+}
+
+#[tokio::test]
+async fn trimming_wakes_what_it_frees_on_postgres() {
+    let (engine, _schema) = fresh_engine().await;
+    trimming_wakes_what_it_frees(engine).await;
+}
+
+#[tokio::test]
+async fn trimming_wakes_what_it_frees_on_redis() {
+    trimming_wakes_what_it_frees(Arc::new(crate::redis::engine().await)).await;
 }

@@ -349,7 +349,7 @@ async fn regression_one_broken_stream_does_not_end_the_trimming() {
             WHEN old.key >> 40 IN (2, 4)
         BEGIN SELECT RAISE(ABORT, 'broken'); END;";
     execute(bound_and_break).await.unwrap();
-    streams.delete_stream("gone").await.unwrap_err();
+    assert!(streams.delete_stream("gone").await.unwrap());
     streams.trim().await.unwrap_err();
     let messages = async |stream| streams.stats(stream).await.unwrap().messages;
     assert_eq!((messages("a").await, messages("b").await), (2, 5));

@@ -189,6 +189,9 @@ fn length(lo: i64, hi: i64) -> usize {
     usize::try_from(hi.saturating_sub(lo).saturating_add(1)).unwrap_or(0)
 }
 
+/// In milliseconds; many times what consumers check in for.
+const AN_HOUR: i64 = 60 * 60 * 1000;
+
 /// Ends every claim, because no consumer is left to settle it, and lets nothing wait longer than its delay or
 /// window, whatever the clock says now.
 pub(super) fn bring_back_all(transaction: &Transaction<'_>) -> Result<()> {
@@ -211,7 +214,11 @@ pub(super) fn bring_back_all(transaction: &Transaction<'_>) -> Result<()> {
         "UPDATE stream_publish_key SET expires = ?1 WHERE expires > ?1",
         [last],
     )?;
-    transaction.execute("DELETE FROM stream_member", [])?;
+    // None of them is there any more. Those that end soon are left to it: a start must need no room on a full disk.
+    transaction.execute(
+        "DELETE FROM stream_member WHERE expires > ?1",
+        [now.saturating_add(AN_HOUR)],
+    )?;
     if recovered > 0 {
         tracing::info!(
             messages = recovered,
