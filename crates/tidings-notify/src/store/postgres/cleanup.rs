@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use tidings_postgres::Connections;
+use tidings_postgres::tokio_postgres::error::SqlState;
 use tidings_postgres::tokio_postgres::types::Type;
 
 use super::log::get;
@@ -14,11 +15,10 @@ const EVENTS_PER_STEP: i64 = 1000;
 
 const AGED: &str = "SELECT aged, last FROM tidings_notify_aged($1, $2, $3, $4)";
 
-/// Nothing is removed from a log that another transaction holds, until the next cleanup.
-const TRIM: &str = "SELECT coalesce((
-    SELECT tidings_notify_trim(free.id, $2, $3, $4, $5)
-    FROM (SELECT log.id FROM tidings_notify_log AS log WHERE log.id = $1
-        FOR NO KEY UPDATE SKIP LOCKED) AS free), 0)";
+/// It has its turn among appends. A transaction that holds the log for longer than that is the application's, and the
+/// next cleanup removes what is left.
+const TRIM: &str = "SELECT tidings_notify_trim($1, $2, $3, $4, $5)
+    FROM (SELECT set_config('lock_timeout', '250ms', true) OFFSET 0) AS patience";
 
 pub(super) async fn run(
     connections: &Connections,
@@ -50,7 +50,10 @@ pub(super) async fn run(
                     (&keep as _, Type::BOOL),
                     (&EVENTS_PER_STEP as _, Type::INT8),
                 ];
-                let row = connections.row(TRIM, &parameters).await?;
+                let row = match connections.row(TRIM, &parameters).await {
+                    Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => break,
+                    row => row?,
+                };
                 let step = get::<i64>(&row, 0)?;
                 removed += number(step);
                 if step < EVENTS_PER_STEP {
