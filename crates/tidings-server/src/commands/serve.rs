@@ -45,6 +45,7 @@ impl Serve {
 
     async fn serve(self) -> Result<(), CommandError> {
         let GivenSettings { settings, given } = self.given;
+        let file = settings.config.clone();
         let mut config = Config::try_from(settings)?;
         let traces = config.otlp_endpoint.as_ref().map(Traces::start);
         let traces = traces.transpose()?;
@@ -57,7 +58,7 @@ impl Serve {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hang_up = signal(SignalKind::hangup())?;
         report_files_that_are_too_large()?;
-        let mut reload = Reload::new(std::env::args_os().collect(), given);
+        let mut reload = Reload::new(std::env::args_os().collect(), file, given);
         fit_into_file_limit(&mut config);
         let signalled = async {
             tokio::select! {
@@ -68,6 +69,9 @@ impl Serve {
         let server = tokio::select! {
             started = Server::start(config.clone()) => started?,
             () = signalled => {
+                if let Some(traces) = traces {
+                    traces.stop().await;
+                }
                 log.note("stopped before the server had started");
                 return Ok(());
             }

@@ -1,4 +1,4 @@
-//! The body of a response, until whose end the request counts.
+//! The body of a response, until whose last part is taken to be sent the request counts.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -50,7 +50,7 @@ where
         span.record("otel.name", format!("{} {route}", request.method()));
         traces::begin_request(&span, request.headers());
     }
-    let only_reads = request.method().is_safe();
+    let only_reads = request.method().is_safe() || route == QUERY;
     let of_response = has_traces.then(|| span.clone());
     let observed = async {
         let mut response = run(app, requests, route, request, respond).await;
@@ -101,7 +101,7 @@ where
 /// Whether a request writes to the database if it succeeds.
 fn writes(method: &Method, route: &str) -> bool {
     match *method {
-        Method::GET => route == READY,
+        Method::GET | Method::HEAD => route == READY,
         Method::POST | Method::PATCH | Method::DELETE => {
             route != QUERY && ![BINS, BIN, INTO_BIN].contains(&route)
         }

@@ -2,10 +2,11 @@
 //! was started with.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use super::log::Log;
-use super::{Cli, fit_into_file_limit};
-use crate::config::{self, ConfigError};
+use super::{Cli, CommandError, fit_into_file_limit};
+use crate::config;
 use crate::settings::given::{Given, GivenSettings};
 use crate::{Config, Server, explain};
 
@@ -13,21 +14,28 @@ use crate::{Config, Server, explain};
 #[derive(Debug)]
 pub(super) struct Reload {
     arguments: Vec<OsString>,
+    /// That of `--config`.
+    file: Option<PathBuf>,
     running: Given,
 }
 
 impl Reload {
     /// Remembers the settings that the server starts with.
-    pub(super) fn new(arguments: Vec<OsString>, running: Given) -> Self {
-        Self { arguments, running }
+    pub(super) fn new(arguments: Vec<OsString>, file: Option<PathBuf>, running: Given) -> Self {
+        Self {
+            arguments,
+            file,
+            running,
+        }
     }
 
     /// Takes over what can change, and names what cannot. Settings that are not valid leave everything as it was.
     pub(super) async fn run(&mut self, server: &Server, log: &Log) {
-        let arguments = self.arguments.clone();
-        let result = match tokio::task::spawn_blocking(move || read(&arguments)).await {
+        let (arguments, file) = (self.arguments.clone(), self.file.clone());
+        let read = move || read(&arguments, file.as_deref());
+        let result = match tokio::task::spawn_blocking(read).await {
             Ok(Ok((config, given))) => self.take_over(config, &given, server, log),
-            Ok(Err(error)) => Err(error.into()),
+            Ok(Err(error)) => Err(error),
             Err(panic) => Err(panic.into()),
         };
         if let Err(error) = result {
@@ -45,7 +53,7 @@ impl Reload {
         given: &Given,
         server: &Server,
         log: &Log,
-    ) -> Result<(), super::CommandError> {
+    ) -> Result<(), CommandError> {
         log.change(&config.log)?;
         fit_into_file_limit(&mut config);
         server.change_limits(&config);
@@ -69,7 +77,31 @@ impl Reload {
     }
 }
 
-fn read(arguments: &[OsString]) -> Result<(Config, Given), ConfigError> {
+fn read(arguments: &[OsString], file: Option<&Path>) -> Result<(Config, Given), CommandError> {
+    if let Some(file) = file
+        && std::fs::metadata(file).is_ok_and(|found| !found.is_file())
+    {
+        return Err("the file of --config is not a regular file, so it was read once".into());
+    }
     let GivenSettings { settings, given } = config::parse_settings(arguments, Cli::settings)?;
     Ok((settings.try_into()?, given))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pipe without a writer would be waited for without end, and one that was read is empty.
+    #[test]
+    fn a_configuration_that_can_be_read_once_is_not_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let mut flag = OsString::from("--config=");
+        flag.push(&pipe);
+        let arguments = ["tidings".into(), "serve".into(), "--dev".into(), flag];
+        let refused = read(&arguments, Some(&pipe)).unwrap_err();
+        assert!(refused.to_string().contains("regular file"), "{refused}");
+    }
 }
