@@ -109,7 +109,8 @@ for (const transport of TRANSPORTS) {
     let asked = 0;
     const source = () => {
       asked += 1;
-      return token("anna", asked < 3 ? 4 : 600);
+      // Half of it is left when the server warns, for the next connection to be open.
+      return token("anna", asked < 3 ? 8 : 600);
     };
     const seen = record(t, { url: server.url, transport, token: source }, { since: "start" });
     let n = 0;

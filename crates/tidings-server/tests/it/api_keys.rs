@@ -163,7 +163,7 @@ async fn a_stream_ends_when_its_key_is_revoked_or_expires() {
     };
     let mut revoked = open(text(&created, "key")).await;
     let mut stays = open(KEY).await;
-    let at = jiff::Timestamp::now() + std::time::Duration::from_secs(2);
+    let at = jiff::Timestamp::now() + std::time::Duration::from_secs(8);
     let body = json!({ "name": "short", "scopes": ["read"], "expires_at": at });
     let (_, short) = call(&server, KEY, Method::POST, "/v1/keys", Some(body)).await;
     let mut short_stream = open(text(&short, "key")).await;

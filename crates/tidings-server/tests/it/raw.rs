@@ -175,16 +175,19 @@ fn queued(stream: &TcpStream) -> u64 {
     })
 }
 
-/// Waits until the server can write no more to this client: what is queued for it stays the same.
+/// Waits until the server can write no more to this client: what is queued for it stays the same, at several
+/// looks because the machine may have stood still between two of them.
 pub(crate) async fn is_full(stream: &TcpStream) {
     soon("a full connection", async {
-        let mut before = 0;
-        loop {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+        let (mut before, mut equal) = (0, 0);
+        while equal < 5 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
             let now = queued(stream);
-            if now > 0 && now == before {
-                return;
-            }
+            equal = if now > 0 && now == before {
+                equal + 1
+            } else {
+                0
+            };
             before = now;
         }
     })

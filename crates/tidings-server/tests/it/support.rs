@@ -3,23 +3,13 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+pub(crate) use tidings_test_support::{PATIENCE, soon};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
-
-/// Past this a test has failed: nothing it waits for takes a hundredth of it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Waits for something that must happen.
-pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .unwrap_or_else(|_| panic!("{what} did not happen within {PATIENCE:?}"))
-}
 
 /// A client for one test. It has no certificates, because to load the platform's takes longer than
 /// most of the tests.

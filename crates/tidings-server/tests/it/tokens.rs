@@ -147,7 +147,8 @@ async fn a_refused_token_gets_its_rule_and_a_name_has_one_meaning() {
 async fn a_stream_is_warned_and_ends_when_its_token_expires() {
     let home = home(&[]);
     let server = home.start().await;
-    let token = token("anna", 3);
+    // Half of it is for opening both streams, which are warned after that.
+    let token = token("anna", 8);
     let url = server.at(&format!("/v1/users/anna/events?token={token}"));
     let mut events = Events::open(&url, None).await.unwrap();
     events.until("tidings.caught_up").await;
