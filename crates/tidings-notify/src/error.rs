@@ -80,42 +80,16 @@ impl From<tidings_postgres::Error> for StoreError {
 #[cfg(feature = "redis")]
 impl From<tidings_redis::Error> for StoreError {
     fn from(error: tidings_redis::Error) -> Self {
-        use tidings_redis::Error;
         match error {
-            // Without room in memory, and without room on the disk for what is written there.
-            Error::Refused(refusal) if matches!(refusal.code(), Some("OOM" | "MISCONF")) => {
-                Self::Full {
-                    source: Error::Refused(refusal).into(),
-                }
-            }
-            unavailable if is_unavailable(&unavailable) => Self::Unavailable {
+            full if full.is_full() => Self::Full {
+                source: full.into(),
+            },
+            unavailable if unavailable.is_unavailable() => Self::Unavailable {
                 source: unavailable.into(),
             },
             other => Self::backend(other),
         }
     }
-}
-
-/// Whether the server is away, is a replica, has fewer replicas than it needs, or has not read its data yet.
-#[cfg(feature = "redis")]
-fn is_unavailable(error: &tidings_redis::Error) -> bool {
-    use tidings_redis::Error;
-    use tidings_redis::redis::{ErrorKind, ServerErrorKind};
-    let is_away = matches!(
-        error,
-        Error::Unsent(_) | Error::NotPrimary | Error::NoReply(_)
-    );
-    let is_starting = matches!(
-        error.kind(),
-        Some(ErrorKind::Server(
-            ServerErrorKind::BusyLoading
-                | ServerErrorKind::ClusterDown
-                | ServerErrorKind::MasterDown
-        ))
-    );
-    let lacks_replicas =
-        matches!(error, Error::Refused(refusal) if refusal.code() == Some("NOREPLICAS"));
-    is_away || is_starting || lacks_replicas || error.is_read_only()
 }
 
 #[cfg(feature = "sqlite")]
@@ -160,24 +134,3 @@ pub enum Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the notification stream is closed")]
 pub struct Closed;
-
-#[cfg(all(test, feature = "redis"))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_redis_server_that_cannot_write_is_full_or_unavailable() {
-        let error = |code: &str| -> StoreError {
-            let refusal = tidings_redis::redis::make_extension_error(code.to_owned(), None);
-            tidings_redis::Error::from(refusal).into()
-        };
-        for code in ["OOM", "MISCONF"] {
-            assert!(matches!(error(code), StoreError::Full { .. }), "{code}");
-        }
-        assert!(matches!(
-            error("NOREPLICAS"),
-            StoreError::Unavailable { .. }
-        ));
-        assert!(matches!(error("OTHER"), StoreError::Backend { .. }));
-    }
-}

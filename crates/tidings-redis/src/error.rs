@@ -44,6 +44,29 @@ impl Error {
         matches!(self, Self::NoReply(_))
     }
 
+    /// Whether the server has no room in memory, or none on the disk for what is to be written there.
+    pub fn is_full(&self) -> bool {
+        matches!(self.code(), Some("OOM" | "MISCONF"))
+    }
+
+    /// Whether a repeat may succeed: the server cannot be reached, did not reply, is a replica, has fewer
+    /// replicas than it needs, or has not read its data yet.
+    pub fn is_unavailable(&self) -> bool {
+        const PASSING: [ServerErrorKind; 3] = [
+            ServerErrorKind::BusyLoading,
+            ServerErrorKind::ClusterDown,
+            ServerErrorKind::MasterDown,
+        ];
+        let is_passing = match self.kind() {
+            Some(ErrorKind::Server(kind)) => PASSING.contains(&kind),
+            _ => false,
+        };
+        matches!(self, Self::Unsent(_) | Self::NotPrimary | Self::NoReply(_))
+            || is_passing
+            || self.is_read_only()
+            || self.code() == Some("NOREPLICAS")
+    }
+
     /// Whether the server takes no writes: it is a replica, or has become one.
     pub fn is_read_only(&self) -> bool {
         matches!(self, Self::NotPrimary)
@@ -57,6 +80,14 @@ impl Error {
             Self::NotPrimary | Self::NoReply(_) => true,
             Self::Unsent(cause) => reason::is_away(cause),
             Self::Invalid { .. } | Self::Refused(_) | Self::Unexpected(_) => false,
+        }
+    }
+
+    /// The first word of a refusal.
+    fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused(error) => error.code(),
+            _ => None,
         }
     }
 
@@ -76,6 +107,33 @@ impl From<RedisError> for Error {
         match error.kind() {
             ErrorKind::Server(_) | ErrorKind::Extension => Self::Refused(Arc::new(error)),
             _ => Self::NoReply(reason::of_silence(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_cannot_write_is_full_or_unavailable() {
+        let refusal = |code: &str| {
+            let refusal = redis::make_extension_error(code.to_owned(), None);
+            let refusal = Error::from(refusal);
+            (refusal.is_full(), refusal.is_unavailable())
+        };
+        assert_eq!(refusal("OOM"), (true, false));
+        assert_eq!(refusal("MISCONF"), (true, false));
+        assert_eq!(refusal("NOREPLICAS"), (false, true));
+        assert_eq!(refusal("OTHER"), (false, false));
+        for kind in [
+            ServerErrorKind::BusyLoading,
+            ServerErrorKind::ClusterDown,
+            ServerErrorKind::MasterDown,
+            ServerErrorKind::ReadOnly,
+        ] {
+            let refusal = RedisError::from((ErrorKind::Server(kind), "refused"));
+            assert!(Error::from(refusal).is_unavailable(), "{kind:?}");
         }
     }
 }

@@ -50,11 +50,8 @@ impl Redis {
     }
 }
 
-/// Whether the reason of the error is a server that cannot be reached, does not reply, or is a replica. The
-/// tracker of the presence logs the outage.
+/// Whether the reason of the error is a server that cannot be used at the moment. The tracker of the presence logs the
+/// outage.
 pub(crate) fn is_unavailable(error: &PresenceError) -> bool {
-    matches!(
-        find(error),
-        Some(Error::Unsent(_) | Error::NotPrimary | Error::NoReply(_))
-    )
+    find::<Error>(error).is_some_and(|error| error.is_unavailable() || error.is_full())
 }

@@ -17,12 +17,10 @@ pub(super) fn unexpected() -> Error {
 
 impl From<ServerError> for Error {
     fn from(error: ServerError) -> Self {
-        match &error {
-            ServerError::Refused(refusal) if refusal.code() == Some("OOM") => {
-                Self::Full(Arc::new(error))
-            }
-            ServerError::NoReply(_) => Self::outcome_unknown(error),
-            _ => Self::backend(error),
+        match error {
+            full if full.is_full() => Self::Full(Arc::new(full)),
+            unknown if unknown.may_have_been_done() => Self::outcome_unknown(unknown),
+            other => Self::backend(other),
         }
     }
 }
