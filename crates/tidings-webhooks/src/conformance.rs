@@ -81,6 +81,7 @@ macro_rules! for_each_store_behaviour {
             a_stale_step_of_a_replay_does_nothing
             a_replay_replaces_the_earlier_one
             a_replay_can_be_stopped
+            what_is_cleaned_meanwhile_is_not_replayed
             what_has_ended_is_cleaned
             events_of_disabled_endpoints_are_cleaned
             removed_endpoints_are_cleaned

@@ -297,3 +297,26 @@ pub async fn a_replay_can_be_stopped(Stores { a, b }: Stores) {
     assert!(a.replace_endpoint(on, at(31), None).await.unwrap());
     assert_eq!(b.replay_page(endpoint_id, 10).await.unwrap(), None);
 }
+
+/// An event that is cleaned between a page and its step is not in the step.
+pub async fn what_is_cleaned_meanwhile_is_not_replayed(Stores { a, b }: Stores) {
+    let endpoint_id = operator(&*a, 1).await;
+    for (second, name) in [(1, "old"), (50, "new")] {
+        let missed = Addressed {
+            event: event(name),
+            to: Vec::new(),
+        };
+        let missed = vec![missed].into();
+        a.add_deliveries(missed, at(second)).await.unwrap();
+    }
+    let began = a.start_replay(everything(endpoint_id), at(60)).await;
+    assert!(began.unwrap());
+    let both = page(&*a, endpoint_id, 10).await;
+    assert_eq!(both.events.len(), 2);
+    assert_eq!(b.clean(at(20), 100).await.unwrap(), 1);
+    a.replay(step(endpoint_id, &both, 61), at(60))
+        .await
+        .unwrap();
+    assert_eq!(made(&*b, endpoint_id).await.len(), 1);
+    assert_eq!(names(&work(&*b, endpoint_id, at(61)).await.due), ["new"]);
+}

@@ -18,6 +18,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("schema/6_hand_over.sql"),
     include_str!("schema/7_stop_replay.sql"),
     include_str!("schema/8_repeats.sql"),
+    include_str!("schema/9_clean.sql"),
 ];
 
 /// A column that is not what it should be.

@@ -145,9 +145,10 @@ pub(super) fn step(
     if moved == 0 {
         return Ok(());
     }
+    // Not of an event that was cleaned after the page with it had been read.
     let mut again = tx.prepare_cached(
         "INSERT INTO webhook_delivery (event, endpoint, state, due_at, created_at)
-         VALUES (?1, ?2, 0, ?3, ?4)
+         SELECT event, ?2, 0, ?3, ?4 FROM webhook_event WHERE event = ?1
          ON CONFLICT (event, endpoint) DO UPDATE SET
              state = 0, tries = 0, due_at = excluded.due_at, finished_at = NULL, reason = NULL
          WHERE state >= 2",

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tidings_test_support::{Gate, Reply, Schema, Script};
-use tidings_webhooks::{DeliveryState, NewEndpoint, Owner, STREAM};
+use tidings_webhooks::store::{Addressed, LaneQuery, NewReplay, StoredEndpoint};
+use tidings_webhooks::{
+    DeliveryState, EndpointId, NewEndpoint, Owner, STREAM, Store, WebhookEvent,
+};
 
 use crate::support::{
-    config, event, numbers, receiver_of, schedule, soon, start_on_postgres, user,
+    config, event, numbers, receiver_of, schedule, soon, start_on_postgres, store, user,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,4 +61,83 @@ async fn the_lanes_of_a_crashed_instance_are_served_when_its_lease_ends() {
     assert!(delivered.iter().all(|delivery| delivery.attempts == 1));
     assert_eq!(numbers(&receiver).len(), 4);
     other.stop().await;
+}
+
+/// A replay makes deliveries of old events while these are cleaned: of one that had none, and of one whose only
+/// delivery has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn regression_an_event_that_is_replayed_is_not_cleaned() {
+    const STEP: &str = "SELECT tidings_webhook_replay_step($1, $2, $3, $4, NULL, NULL, 0)";
+    const WAITS: &str = "SELECT 1 FROM pg_stat_activity
+        WHERE pg_blocking_pids(pid) @> ARRAY[$1::integer]";
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let schema = Schema::create().await;
+    let store = store(&schema).await;
+    let of = |number| EndpointId::from_i64(number);
+    for number in [1, 2] {
+        let endpoint = StoredEndpoint {
+            id: of(number),
+            owner: Owner::Operator,
+            settings: "{}".to_owned(),
+            event_types: "[]".to_owned(),
+            secrets: "[]".to_owned(),
+            first_wait: None,
+            disabled: None,
+            removed: false,
+            revision: 1,
+            created_at: at(0),
+        };
+        store.insert_endpoint(endpoint, None, None).await.unwrap();
+    }
+    let (bare, ended) = (event(1), event(2));
+    let events = [(bare, Vec::new()), (ended, vec![(of(2), at(0))])];
+    let events = events.map(|(event, to)| Addressed { event, to });
+    store.add_deliveries(events.into(), at(0)).await.unwrap();
+    store
+        .cancel_deliveries(of(2), "off", at(0), 10)
+        .await
+        .unwrap();
+    let replay = NewReplay {
+        endpoint: of(1),
+        since: at(0),
+        until: at(1),
+        per_second: 5,
+    };
+    assert!(store.start_replay(replay, at(1)).await.unwrap());
+    let page = store.replay_page(of(1), 10).await.unwrap().unwrap();
+    let numbers: Vec<i64> = page.events.iter().map(|event| event.number).collect();
+    assert_eq!(numbers.len(), 2);
+
+    let [client, observer] = [config(&schema), config(&schema)];
+    let (client, observer) = (
+        client.connect().await.unwrap(),
+        observer.connect().await.unwrap(),
+    );
+    let pid = client.query_one("SELECT pg_backend_pid()", &[]).await;
+    let pid: i32 = pid.unwrap().get(0);
+    client.batch_execute("BEGIN").await.unwrap();
+    let dues = [1_i64, 1];
+    client
+        .execute(STEP, &[&1_i64, &page.from, &numbers, &dues.as_slice()])
+        .await
+        .unwrap();
+    let commit = async {
+        while observer.query(WAITS, &[&pid]).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        client.batch_execute("COMMIT").await.unwrap();
+    };
+    let (cleaned, ()) = soon(async { tokio::join!(store.clean(at(100), 10), commit) }).await;
+    cleaned.unwrap();
+    let query = LaneQuery {
+        endpoint: of(1),
+        now: at(100),
+        held: Vec::new(),
+        limit: 10,
+        max_bytes: 1 << 20,
+    };
+    let due = store.lane_work(query).await.unwrap().due;
+    let found: Vec<_> = due.into_iter().map(|due| due.event.unwrap()).collect();
+    let ids: Vec<_> = found.iter().map(WebhookEvent::id).collect();
+    assert_eq!(ids, ["event-1", "event-2"]);
 }
