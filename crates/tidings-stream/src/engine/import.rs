@@ -55,7 +55,7 @@ pub const PART: Part = Part {
             name: "tidings_stream_group",
             columns: "group_id, stream_id, name, dead_lettered, lost_to_trim",
             select: "group_id, stream_id, name, dead_lettered, lost_to_trim",
-            from: "stream_group",
+            from: SHOWN_GROUPS,
             with: None,
         },
         // The place of a group, with nothing claimed: see `tidings_stream_place`.
@@ -63,7 +63,7 @@ pub const PART: Part = Part {
             name: "tidings_stream_lease",
             columns: "group_id, hi, lo, claim, consumer, since, settled, first_open",
             select: "group_id, cursor, cursor + 1, 0, '', 0, '', cursor",
-            from: "stream_group",
+            from: SHOWN_GROUPS,
             with: None,
         },
         Table {
@@ -71,21 +71,23 @@ pub const PART: Part = Part {
             columns: "group_id, number, due, since, attempts, last_error, ordering_key",
             select: "group_id, number, due, since, attempts, CAST(last_error AS BLOB),
                 CAST(ordering_key AS BLOB)",
-            from: "stream_retry",
+            from: "stream_retry WHERE group_id IN (SELECT group_id FROM stream_group
+                WHERE stream_id IN (SELECT stream_id FROM stream WHERE name >= char(32)))",
             with: None,
         },
         Table {
             name: "tidings_stream_retry_floor",
             columns: "group_id, waiting, lowest",
             select: "group_id, 0, 0",
-            from: "stream_group",
+            from: SHOWN_GROUPS,
             with: None,
         },
         Table {
             name: "tidings_stream_publish_key",
             columns: "stream_id, key, number, expires",
             select: "stream_id, key, number, expires",
-            from: "stream_publish_key",
+            from: "stream_publish_key
+                WHERE stream_id IN (SELECT stream_id FROM stream WHERE name >= char(32))",
             with: None,
         },
     ],
@@ -105,3 +107,6 @@ pub const PART: Part = Part {
 
 /// Those that were not deleted: the name of a deleted one begins with a control character.
 const SHOWN_STREAMS: &str = "stream WHERE name >= char(32)";
+
+const SHOWN_GROUPS: &str =
+    "stream_group WHERE stream_id IN (SELECT stream_id FROM stream WHERE name >= char(32))";

@@ -89,8 +89,7 @@ impl SqliteEngine {
 }
 
 impl SqliteEngine {
-    /// Removes what is left of a deleted stream, in short transactions, so that publishers get in
-    /// between.
+    /// Removes what is out of sight, in short transactions, so that publishers get in between.
     async fn remove_hidden(&self, stream_id: i64) -> Result<(), Error> {
         while !self
             .database
@@ -98,6 +97,16 @@ impl SqliteEngine {
             .await?
         {}
         Ok(())
+    }
+
+    /// The same once it is out of reach: it is deleted, whatever becomes of the rest.
+    async fn remove_or_leave(&self, stream: &StreamName, stream_id: i64) {
+        if let Err(error) = self.remove_hidden(stream_id).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error, %stream,
+                "cannot remove all of what was deleted, leaving the rest to the next trimming"
+            );
+        }
     }
 }
 
@@ -158,18 +167,27 @@ impl Engine for SqliteEngine {
     }
 
     async fn seek(&self, key: &GroupKey, to: StartFrom) -> Result<(), Error> {
-        let stream = key.stream.clone();
-        let key = key.clone();
-        self.database
-            .write(move |tx| group::seek(tx, &key, to))
+        let group = key.clone();
+        let hidden = self
+            .database
+            .write(move |tx| group::seek(tx, &group, to))
             .await?;
-        self.wakes.wake(&stream);
+        self.wakes.wake(&key.stream);
+        self.remove_or_leave(&key.stream, hidden).await;
         Ok(())
     }
 
     async fn delete_group(&self, key: &GroupKey) -> Result<bool, Error> {
-        let key = key.clone();
-        self.database.write(move |tx| group::delete(tx, &key)).await
+        let group = key.clone();
+        let hidden = self
+            .database
+            .write(move |tx| delete::hide_group_by_key(tx, &group))
+            .await?;
+        let Some(stream_id) = hidden else {
+            return Ok(false);
+        };
+        self.remove_or_leave(&key.stream, stream_id).await;
+        Ok(true)
     }
 
     async fn delete_message(&self, stream: &StreamName, id: MessageId) -> Result<bool, Error> {
@@ -190,13 +208,7 @@ impl Engine for SqliteEngine {
             return Ok(false);
         };
         self.wakes.wake(stream);
-        // It is deleted, and what is left of it is out of reach.
-        if let Err(error) = self.remove_hidden(stream_id).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error, %stream,
-                "cannot remove all messages of a deleted stream, leaving the rest to the next trimming"
-            );
-        }
+        self.remove_or_leave(stream, stream_id).await;
         Ok(true)
     }
 

@@ -166,3 +166,43 @@ async fn regression_the_id_of_a_deleted_message_is_not_given_again() {
         assert_eq!(ids, expected);
     }
 }
+
+/// A deleted stream whose rows could not be removed yet is left behind, with its groups and publish keys.
+#[tokio::test]
+async fn what_is_out_of_sight_is_not_moved() {
+    const LEFT: &str = "SELECT (SELECT count(*) FROM tidings_stream)
+        + (SELECT count(*) FROM tidings_stream_group)
+        + (SELECT count(*) FROM tidings_stream_lease)
+        + (SELECT count(*) FROM tidings_stream_retry_floor)
+        + (SELECT count(*) FROM tidings_stream_publish_key)
+        + (SELECT count(*) FROM tidings_stream_message)";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.db");
+    let stream = StreamName::new("test", "import", "deleted").unwrap();
+    let database = Database::open(&path, &Options::default()).unwrap();
+    let engine = SqliteEngine::open(database.clone()).await.unwrap();
+    engine.append(&stream, vec![keyed(1)], None).await.unwrap();
+    let group = GroupKey {
+        stream: stream.clone(),
+        group: GroupName::new("group").unwrap(),
+    };
+    engine
+        .open_group(&group, StartFrom::Earliest)
+        .await
+        .unwrap();
+    let forbid = "CREATE TRIGGER broken BEFORE DELETE ON stream_message
+        BEGIN SELECT RAISE(ABORT, 'broken'); END";
+    let forbid = |tx: &rusqlite::Transaction<'_>| {
+        tx.execute_batch(forbid)?;
+        Ok::<_, tidings_sqlite::Error>(())
+    };
+    database.write(forbid).await.unwrap();
+    assert!(engine.delete_stream(&stream).await.unwrap());
+    drop(engine);
+    database.close().await;
+
+    let (schema, _engine) = import(&path).await;
+    let client = Config::new(&schema.url()).unwrap().connect().await.unwrap();
+    let left = client.query_one(LEFT, &[]).await.unwrap();
+    assert_eq!(left.get::<_, i64>(0), 0);
+}

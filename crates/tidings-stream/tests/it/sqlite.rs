@@ -358,6 +358,58 @@ async fn regression_one_broken_stream_does_not_end_the_trimming() {
     assert_eq!(streams.trim().await.unwrap(), 3);
 }
 
+/// What a seek or a deletion drops may be more than one transaction should remove, and what cannot be removed yet keeps
+/// neither from being done.
+#[tokio::test]
+async fn what_a_group_has_pending_is_removed_in_parts() {
+    const PENDING: &str = "INSERT INTO stream_retry (group_id, number, due, delay, attempts)
+        SELECT group_id, value, 0, 0, 1 FROM stream_group, generated WHERE name = 'g'";
+    const LEFT: &str = "SELECT (SELECT count(*) FROM stream_retry), (SELECT count(*) FROM stream)";
+    let folder = tempfile::tempdir().unwrap();
+    let (database, streams) = open_streams(folder.path()).await;
+    let execute = |statements: String| {
+        database.write(move |tx| {
+            tx.execute_batch(&statements)?;
+            Ok::<_, Error>(())
+        })
+    };
+    let left = || {
+        database.read(|connection| {
+            let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+            Ok::<(i64, i64), Error>(connection.query_row(LEFT, [], read)?)
+        })
+    };
+    let forbid = "CREATE TRIGGER broken BEFORE DELETE ON stream_retry WHEN old.number = 2500
+        BEGIN SELECT RAISE(ABORT, 'broken'); END";
+    for (dropped, streams_left) in [("seek", 1), ("group", 1), ("stream", 0)] {
+        streams
+            .create_group("s", "g", StartFrom::Latest)
+            .await
+            .unwrap();
+        let generate = format!(
+            "WITH RECURSIVE generated (value) AS
+                (SELECT 1 UNION ALL SELECT value + 1 FROM generated WHERE value < 3000) {PENDING}"
+        );
+        execute(format!("{generate}; {forbid}")).await.unwrap();
+        match dropped {
+            "seek" => streams.seek("s", "g", StartFrom::Latest).await.unwrap(),
+            "group" => assert!(streams.delete_group("s", "g").await.unwrap()),
+            _ => assert!(streams.delete_stream("s").await.unwrap()),
+        }
+        let (retries, _) = left().await.unwrap();
+        assert!((1..3000).contains(&retries), "{dropped}: {retries}");
+        let has_pending = streams.pending("s", "g", None, 10).await;
+        assert!(
+            has_pending.map_or(true, |pending| pending.is_empty()),
+            "{dropped}"
+        );
+        streams.trim().await.unwrap_err();
+        execute("DROP TRIGGER broken".to_owned()).await.unwrap();
+        streams.trim().await.unwrap();
+        assert_eq!(left().await.unwrap(), (0, streams_left), "{dropped}");
+    }
+}
+
 /// A batch that the disk has no room for leaves none of its messages behind.
 #[tokio::test]
 async fn a_batch_that_does_not_fit_is_refused_as_a_whole() {

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::content;
+use super::{content, delete};
 use crate::engine::{self, GroupKey};
 use crate::{Error, Result, StartFrom};
 
@@ -68,15 +68,23 @@ pub(super) fn open(transaction: &Transaction<'_>, key: &GroupKey, start: StartFr
     Ok(())
 }
 
-/// Moves a group, and drops what it has pending.
-pub(super) fn seek(transaction: &Transaction<'_>, key: &GroupKey, to: StartFrom) -> Result<()> {
+/// Moves a group, without what it has pending, which goes out of sight. Returns the id of the stream that this is in.
+pub(super) fn seek(transaction: &Transaction<'_>, key: &GroupKey, to: StartFrom) -> Result<i64> {
     let group = find(transaction, key)?.ok_or(Error::UnknownGroup)?;
     let cursor = position(transaction, group.stream_id, group.head, group.tail, to)?;
-    drop_pending(transaction, group.group_id)?;
+    let hidden = delete::hide_group(transaction, group.group_id)?;
     transaction
-        .prepare_cached("UPDATE stream_group SET cursor = ?2 WHERE group_id = ?1")?
-        .execute([group.group_id, cursor])?;
-    Ok(())
+        .prepare_cached(
+            "INSERT INTO stream_group (stream_id, name, cursor, claims, dead_lettered, lost_to_trim)
+             SELECT ?2, name, ?3, claims, dead_lettered, lost_to_trim
+             FROM stream_group WHERE group_id = ?1",
+        )?
+        .execute([group.group_id, group.stream_id, cursor])?;
+    let moved = transaction.last_insert_rowid();
+    transaction
+        .prepare_cached("UPDATE stream_member SET group_id = ?2 WHERE group_id = ?1")?
+        .execute([group.group_id, moved])?;
+    Ok(hidden)
 }
 
 /// The number before the first one that a group would get from here.
@@ -93,37 +101,6 @@ fn position(
     };
     let position = start.position(tail.cast_unsigned(), head.cast_unsigned(), first_at);
     position.map(u64::cast_signed)
-}
-
-/// Deletes a group and what it has pending.
-pub(super) fn delete(transaction: &Transaction<'_>, key: &GroupKey) -> Result<bool> {
-    let Some(group) = find(transaction, key)? else {
-        return Ok(false);
-    };
-    delete_by_id(transaction, group.group_id)?;
-    Ok(true)
-}
-
-/// Deletes a group and what it has pending.
-pub(super) fn delete_by_id(transaction: &Transaction<'_>, group_id: i64) -> Result<()> {
-    drop_pending(transaction, group_id)?;
-    for statement in [
-        "DELETE FROM stream_member WHERE group_id = ?1",
-        "DELETE FROM stream_group WHERE group_id = ?1",
-    ] {
-        transaction.execute(statement, [group_id])?;
-    }
-    Ok(())
-}
-
-fn drop_pending(transaction: &Transaction<'_>, group_id: i64) -> Result<()> {
-    for statement in [
-        "DELETE FROM stream_lease WHERE group_id = ?1",
-        "DELETE FROM stream_retry WHERE group_id = ?1",
-    ] {
-        transaction.execute(statement, [group_id])?;
-    }
-    Ok(())
 }
 
 /// Adds to a group's count of messages that were trimmed too early for it.
