@@ -372,8 +372,13 @@ async fn regression_a_request_through_a_proxy_counts_while_its_body_is_on_its_wa
     for _ in 0..2 {
         let mut stream = TcpStream::connect(address(&server)).await.unwrap();
         let head = "POST /v1/notifications HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100";
-        let begin = format!("{head}\r\n{client}\r\n\r\n{{");
+        let begin = format!("{head}\r\n{client}\r\nExpect: 100-continue\r\n\r\n");
         stream.write_all(begin.as_bytes()).await.unwrap();
+        // From here on it is counted, and its body is waited for.
+        let mut response = [0; 12];
+        let read = stream.read_exact(&mut response);
+        soon("its body is waited for", read).await.unwrap();
+        assert_eq!(&response, b"HTTP/1.1 100");
         open.push(stream);
     }
     for status in ["HTTP/1.1 429", "HTTP/1.1 200"] {
