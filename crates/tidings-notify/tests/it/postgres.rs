@@ -295,6 +295,38 @@ async fn regression_changes_of_a_locked_inbox_hold_up_no_one_else() {
     assert_eq!(changed, 2);
 }
 
+/// A log that is always locked by some append would never be trimmed.
+#[tokio::test]
+async fn regression_a_cleanup_waits_for_an_append_to_end() {
+    const IS_WAITED_FOR: &str = "SELECT count(*) > 0 FROM pg_stat_activity
+        WHERE pg_blocking_pids(pid) @> ARRAY[$1::integer]";
+    let schema = Schema::create().await;
+    let store = schema.store().await;
+    let observer = schema.config().connect().await.unwrap();
+    let later = Timestamp::now() + SignedDuration::from_hours(1);
+    store.append(vec![draft(0)]).await.unwrap();
+    let cleaned = async {
+        // A machine that stands still meanwhile makes it give up.
+        loop {
+            let append = Application::begin(&schema.config(), &[draft(1)]).await;
+            let pid = append.client.query_one("SELECT pg_backend_pid()", &[]);
+            let pid: i32 = pid.await.unwrap().get(0);
+            let cleaning = store.clone();
+            let cleaning = tokio::spawn(async move { cleaning.cleanup(later).await });
+            let is_waited_for = async || {
+                let row = observer.query_one(IS_WAITED_FOR, &[&pid]).await;
+                row.unwrap().get::<_, bool>(0)
+            };
+            while !cleaning.is_finished() && !is_waited_for().await {}
+            append.end("COMMIT").await;
+            if cleaning.await.unwrap().unwrap() > 0 {
+                break;
+            }
+        }
+    };
+    soon("the events are removed", cleaned).await;
+}
+
 #[tokio::test]
 async fn regression_what_was_delivered_stays_so_in_a_new_epoch() {
     let schema = Schema::create().await;

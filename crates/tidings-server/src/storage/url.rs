@@ -105,10 +105,8 @@ fn write_place(f: &mut fmt::Formatter<'_>, url: &str) -> fmt::Result {
         let (path, parameters) = place.split_once('?').unwrap_or((place, ""));
         let number = parameters.split('&').find_map(|it| it.strip_prefix("db="));
         let number = number.and_then(|number| number.parse::<u64>().ok());
-        // What stands before the path may have a password, too.
-        let start = path.find('/').unwrap_or(path.len());
-        let start = path[..start].rfind('@').map_or(0, |at| at + 1);
-        let path = &path[start..];
+        // A host is not allowed, and what looks like one may have a password.
+        let path = if path.starts_with('/') { path } else { "" };
         write!(f, "{scheme}://{path}")?;
         return number.map_or(Ok(()), |number| write!(f, "?db={number}"));
     }
@@ -212,8 +210,14 @@ mod tests {
             let url: RedisUrl = format!("redis+unix:///a@b{parameters}").parse().unwrap();
             assert_eq!(url.to_string(), format!("redis+unix:///a@b{shown}"));
         }
-        let url: RedisUrl = "redis+unix://:s@secret@localhost/a@b".parse().unwrap();
-        assert_eq!(url.to_string(), "redis+unix://localhost/a@b");
+        for place in [
+            ":s@secret@localhost/a",
+            ":s/secret@localhost/a",
+            ":s?secret@a",
+        ] {
+            let url: RedisUrl = format!("redis+unix://{place}").parse().unwrap();
+            assert_eq!(url.to_string(), "redis+unix://", "{place}");
+        }
     }
 
     #[test]

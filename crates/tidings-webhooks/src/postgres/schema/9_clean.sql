@@ -41,6 +41,8 @@ RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     old bigint[];
     old_events bigint[];
+    bare bigint[];
+    free bigint[];
     gone bigint[];
     total bigint;
     part bigint;
@@ -50,26 +52,27 @@ BEGIN
         SELECT delivery, event FROM tidings_webhook_delivery
         WHERE finished_at < c_cutoff ORDER BY finished_at LIMIT c_limit
     ) AS chosen;
-    old_events := ARRAY(SELECT event FROM tidings_webhook_event
-        WHERE event = ANY (old_events) ORDER BY event FOR UPDATE SKIP LOCKED);
+    bare := ARRAY(SELECT event FROM tidings_webhook_event
+        WHERE NOT has_delivery AND accepted_at < c_cutoff ORDER BY accepted_at LIMIT c_limit);
+    free := ARRAY(SELECT event FROM tidings_webhook_event
+        WHERE event = ANY (old_events || bare) ORDER BY event FOR UPDATE SKIP LOCKED);
     old := ARRAY(SELECT delivery FROM tidings_webhook_delivery AS stored
         WHERE delivery = ANY (old) AND finished_at < c_cutoff
-            AND (event IN (SELECT unnest(old_events))
+            AND (event IN (SELECT unnest(free))
                 -- The step before this one could leave deliveries without their event.
                 OR NOT EXISTS (SELECT FROM tidings_webhook_event AS kept WHERE kept.event = stored.event))
         ORDER BY delivery FOR UPDATE SKIP LOCKED);
     total := cardinality(old);
     DELETE FROM tidings_webhook_attempt WHERE delivery = ANY (old);
     DELETE FROM tidings_webhook_delivery WHERE delivery = ANY (old);
-    DELETE FROM tidings_webhook_event AS stored WHERE event = ANY (old_events)
-        AND NOT EXISTS (SELECT 1 FROM tidings_webhook_delivery AS left_over
-            WHERE left_over.event = stored.event);
     -- What has got a delivery since it was chosen stays.
-    DELETE FROM tidings_webhook_event WHERE NOT has_delivery AND event = ANY (ARRAY(
-        SELECT event FROM tidings_webhook_event
-        WHERE NOT has_delivery AND accepted_at < c_cutoff ORDER BY accepted_at LIMIT c_limit));
+    DELETE FROM tidings_webhook_event
+        WHERE NOT has_delivery AND event = ANY (bare) AND event IN (SELECT unnest(free));
     GET DIAGNOSTICS part = ROW_COUNT;
     total := total + part;
+    DELETE FROM tidings_webhook_event AS stored WHERE has_delivery AND event = ANY (free)
+        AND NOT EXISTS (SELECT 1 FROM tidings_webhook_delivery AS left_over
+            WHERE left_over.event = stored.event);
     gone := ARRAY(SELECT endpoint FROM tidings_webhook_endpoint AS stored
         WHERE removed AND NOT EXISTS (SELECT 1 FROM tidings_webhook_delivery AS left_over
             WHERE left_over.endpoint = stored.endpoint)
