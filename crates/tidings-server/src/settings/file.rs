@@ -1,14 +1,19 @@
 //! The file of `--config`: its values become the defaults of the flags, so that a flag and a variable
 //! override them and every value is checked as if it were given on the command line.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, Args, Command};
+use clap::{Arg, ArgMatches, Args, Command};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Settings;
 use crate::small_file;
+
+/// The flag by which the names of the settings of a file are handed on. It cannot be given: before a file is applied, there is
+/// none.
+const NAMES: &str = "settings-of-the-file";
 
 /// The largest file.
 const MAX_BYTES: u64 = 1 << 20;
@@ -55,6 +60,7 @@ pub(crate) fn apply(mut command: Command, path: &Path) -> Result<Command, FileEr
         let start = error.span().map_or(0, |span| span.start);
         malformed(start, format!("expected TOML: {}", error.message()))
     })?;
+    let mut names = Vec::new();
     for (key, value) in table.get_ref() {
         let (name, position) = (key.get_ref().as_ref(), key.span().end);
         let flag = command
@@ -74,18 +80,23 @@ pub(crate) fn apply(mut command: Command, path: &Path) -> Result<Command, FileEr
         })?;
         check(&command, name, &values).map_err(|message| malformed(position, message))?;
         command = command.mut_arg(flag, |flag| flag.default_values(values));
+        names.push(name.to_owned());
     }
-    Ok(command)
+    // The file itself may be a pipe, which can be read once.
+    let names = Arg::new(NAMES).long(NAMES).hide(true).default_values(names);
+    Ok(command.arg(names))
 }
 
-/// The settings that a file gives, which was [applied](apply) before.
-pub(crate) fn names(path: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let Ok(table) = DeTable::parse(&text) else {
-        return Vec::new();
-    };
-    let keys = table.get_ref().keys();
-    keys.map(|key| key.get_ref().clone().into_owned()).collect()
+/// The settings that a file gave which was [applied](apply).
+pub(crate) fn names(matches: &ArgMatches) -> HashSet<String> {
+    let names = matches.try_get_many::<String>(NAMES);
+    names
+        .ok()
+        .flatten()
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect()
 }
 
 /// Whether a flag is one of the settings, and not of the command alone. A file names no other.

@@ -53,8 +53,7 @@ impl Args for Resolved {
 impl FromArgMatches for Resolved {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let settings = Settings::from_arg_matches(matches)?;
-        let in_file = settings.config.as_deref().map(file::names);
-        let in_file = in_file.unwrap_or_default();
+        let in_file = file::names(matches);
         let command = Settings::augment_args(Command::new("settings"));
         let all = command.get_arguments().filter_map(|flag| {
             let name = flag.get_long()?.to_owned();

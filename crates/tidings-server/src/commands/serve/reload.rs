@@ -81,7 +81,7 @@ fn read(arguments: &[OsString], file: Option<&Path>) -> Result<(Config, Given), 
     if let Some(file) = file
         && std::fs::metadata(file).is_ok_and(|found| !found.is_file())
     {
-        return Err("the file of --config is not a regular file, so it was read once".into());
+        return Err("--config: expected a regular file, which can be read again".into());
     }
     let GivenSettings { settings, given } = config::parse_settings(arguments, Cli::settings)?;
     Ok((settings.try_into()?, given))

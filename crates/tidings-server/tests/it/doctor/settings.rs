@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::{assert_finds, examine, on, on_file};
-use crate::support::{Home, binary, said_by};
+use crate::support::{Home, binary, said_by, soon};
 
 #[tokio::test]
 async fn settings_have_their_origin_and_hide_secrets() {
@@ -42,6 +42,26 @@ async fn settings_have_their_origin_and_hide_secrets() {
     assert_finds(&findings, "settings", "warning", "TIDINGS_RETENTON");
     assert_finds(&findings, "keys", "ok", "secret of tokens");
     assert_finds(&findings, "store", "error", "no server listens");
+}
+
+#[tokio::test]
+async fn regression_a_file_that_can_be_read_once_is_read_once() {
+    let home = Home::new();
+    let pipe = home.path().join("tidings.toml");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let config = format!("--config={}", pipe.display());
+    let writing = tokio::task::spawn_blocking(move || std::fs::write(pipe, "max-streams = 7\n"));
+    let mut command = binary();
+    command.args(["doctor", "--dev", &config]);
+    let (_, findings) = soon("an examination", examine(&mut command)).await;
+    writing.await.unwrap().unwrap();
+    let found = findings.iter().find(|it| it["name"] == "max-streams");
+    let found = found.unwrap();
+    assert_eq!(
+        (&found["value"], &found["origin"]),
+        (&json!("7"), &json!("file"))
+    );
 }
 
 #[tokio::test]
