@@ -170,7 +170,7 @@ impl PostgresServer {
         succeed(self.control()?.args(["-m", "immediate", "stop"]))
     }
 
-    /// Stops all its processes until they are [thawed](Self::thaw); its connections stay open.
+    /// Stops all its processes until they are thawed; its connections stay open.
     ///
     /// # Errors
     ///

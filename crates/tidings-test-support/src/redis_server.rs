@@ -87,7 +87,7 @@ impl RedisServer {
         self.listens().await
     }
 
-    /// Stops the process until it is [thawed](Self::thaw); its connections stay open.
+    /// Stops the process until it is thawed; its connections stay open.
     ///
     /// # Errors
     ///
