@@ -111,10 +111,20 @@ fn writes(method: &Method, route: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::Method;
     use serde_json::json;
     use tidings_test_support::Log;
 
+    use super::{QUERY, READY, writes};
     use crate::http::running::{KEY, Running};
+
+    #[test]
+    fn readiness_writes_and_a_query_does_not() {
+        for method in [Method::GET, Method::HEAD] {
+            assert!(writes(&method, READY));
+        }
+        assert!(!writes(&Method::POST, QUERY));
+    }
 
     #[tokio::test]
     async fn only_what_writes_ends_an_outage_of_the_database() {

@@ -55,3 +55,22 @@ impl Redis {
 pub(crate) fn is_unavailable(error: &PresenceError) -> bool {
     find::<Error>(error).is_some_and(|error| error.is_unavailable() || error.is_full())
 }
+
+#[cfg(test)]
+mod tests {
+    use tidings_redis::redis::{ErrorKind, RedisError, ServerErrorKind, make_extension_error};
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_loads_its_data_or_is_full_is_unavailable() {
+        let loading = ErrorKind::Server(ServerErrorKind::BusyLoading);
+        let loading = RedisError::from((loading, "refused"));
+        let full = make_extension_error("OOM".to_owned(), None);
+        let wrong = make_extension_error("WRONGTYPE".to_owned(), None);
+        for (refusal, expected) in [(loading, true), (full, true), (wrong, false)] {
+            let error = PresenceError::from(Error::from(refusal));
+            assert_eq!(is_unavailable(&error), expected, "{error:?}");
+        }
+    }
+}

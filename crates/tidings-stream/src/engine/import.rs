@@ -4,6 +4,20 @@ use tidings_import::{Part, Sequence, Table};
 
 use super::sqlite::schema::{COMPONENT, STEPS};
 
+/// What is of a stream that was not deleted: the name of a deleted one begins with a control character.
+macro_rules! shown {
+    ($stream_id:literal) => {
+        concat!(
+            $stream_id,
+            " IN (SELECT stream_id FROM stream WHERE name >= char(32))"
+        )
+    };
+}
+
+const SHOWN_STREAMS: &str = concat!("stream WHERE ", shown!("stream_id"));
+
+const SHOWN_GROUPS: &str = concat!("stream_group WHERE ", shown!("stream_id"));
+
 /// The tables of streams and groups. Messages keep their ids, and groups their places.
 ///
 /// A [`SqliteEngine`](super::sqlite::SqliteEngine) must have been opened on the file, alone: it ends what an earlier run had
@@ -31,7 +45,7 @@ pub const PART: Part = Part {
                 sum(length(payload) + coalesce(octet_length(headers), 0))
                     OVER (ORDER BY key ROWS UNBOUNDED PRECEDING),
                 CAST(headers AS BLOB), payload",
-            from: "stream_message WHERE key >> 40 IN (SELECT stream_id FROM stream WHERE name >= char(32))",
+            from: concat!("stream_message WHERE ", shown!("key >> 40")),
             with: None,
         },
         // A newest message that was deleted leaves a row, which says how far its stream has come: see
@@ -71,8 +85,11 @@ pub const PART: Part = Part {
             columns: "group_id, number, due, since, attempts, last_error, ordering_key",
             select: "group_id, number, due, since, attempts, CAST(last_error AS BLOB),
                 CAST(ordering_key AS BLOB)",
-            from: "stream_retry WHERE group_id IN (SELECT group_id FROM stream_group
-                WHERE stream_id IN (SELECT stream_id FROM stream WHERE name >= char(32)))",
+            from: concat!(
+                "stream_retry WHERE group_id IN (SELECT group_id FROM stream_group WHERE ",
+                shown!("stream_id"),
+                ")"
+            ),
             with: None,
         },
         Table {
@@ -86,8 +103,7 @@ pub const PART: Part = Part {
             name: "tidings_stream_publish_key",
             columns: "stream_id, key, number, expires",
             select: "stream_id, key, number, expires",
-            from: "stream_publish_key
-                WHERE stream_id IN (SELECT stream_id FROM stream WHERE name >= char(32))",
+            from: concat!("stream_publish_key WHERE ", shown!("stream_id")),
             with: None,
         },
     ],
@@ -104,9 +120,3 @@ pub const PART: Part = Part {
         },
     ],
 };
-
-/// Those that were not deleted: the name of a deleted one begins with a control character.
-const SHOWN_STREAMS: &str = "stream WHERE name >= char(32)";
-
-const SHOWN_GROUPS: &str =
-    "stream_group WHERE stream_id IN (SELECT stream_id FROM stream WHERE name >= char(32))";

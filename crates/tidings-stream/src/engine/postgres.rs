@@ -63,7 +63,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::group_commit::GroupCommit;
 use super::lost_claims::LostClaims;
-use super::trim_round::{CHUNK, Removed, trim_all};
+use super::trim_round::{CHUNK, Removed, leave_rest, trim_all};
 use super::{
     ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes, page, time,
 };
@@ -218,16 +218,6 @@ impl PostgresEngine {
         Ok(())
     }
 
-    /// The same once it is out of reach: it is deleted, whatever becomes of the rest.
-    async fn remove_or_leave(&self, stream: &StreamName, stream_id: i64) {
-        if let Err(error) = self.remove_hidden(stream_id).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error, %stream,
-                "cannot remove all of what was deleted, leaving the rest to the next trimming"
-            );
-        }
-    }
-
     /// The id of a group in the database.
     async fn find(&self, group: &GroupKey) -> Result<i64> {
         const FIND: &str = "SELECT group_id FROM tidings_stream_group g
@@ -293,7 +283,7 @@ impl Engine for PostgresEngine {
         let Some(stream_id) = value(&self.shared.publishing, HIDE, parameters).await? else {
             return Ok(false);
         };
-        self.remove_or_leave(&key.stream, stream_id).await;
+        leave_rest(&key.stream, self.remove_hidden(stream_id).await);
         Ok(true)
     }
 
@@ -315,7 +305,7 @@ impl Engine for PostgresEngine {
             return Ok(false);
         };
         self.announce(stream);
-        self.remove_or_leave(stream, stream_id).await;
+        leave_rest(stream, self.remove_hidden(stream_id).await);
         Ok(true)
     }
 

@@ -34,7 +34,7 @@ use async_trait::async_trait;
 use rusqlite::Transaction;
 use tidings_sqlite::{Database, Liveness};
 
-use super::trim_round::trim_all;
+use super::trim_round::{leave_rest, trim_all};
 use super::{
     ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes, time,
 };
@@ -97,16 +97,6 @@ impl SqliteEngine {
             .await?
         {}
         Ok(())
-    }
-
-    /// The same once it is out of reach: it is deleted, whatever becomes of the rest.
-    async fn remove_or_leave(&self, stream: &StreamName, stream_id: i64) {
-        if let Err(error) = self.remove_hidden(stream_id).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error, %stream,
-                "cannot remove all of what was deleted, leaving the rest to the next trimming"
-            );
-        }
     }
 }
 
@@ -173,7 +163,7 @@ impl Engine for SqliteEngine {
             .write(move |tx| group::seek(tx, &group, to))
             .await?;
         self.wakes.wake(&key.stream);
-        self.remove_or_leave(&key.stream, hidden).await;
+        leave_rest(&key.stream, self.remove_hidden(hidden).await);
         Ok(())
     }
 
@@ -186,7 +176,7 @@ impl Engine for SqliteEngine {
         let Some(stream_id) = hidden else {
             return Ok(false);
         };
-        self.remove_or_leave(&key.stream, stream_id).await;
+        leave_rest(&key.stream, self.remove_hidden(stream_id).await);
         Ok(true)
     }
 
@@ -208,7 +198,7 @@ impl Engine for SqliteEngine {
             return Ok(false);
         };
         self.wakes.wake(stream);
-        self.remove_or_leave(stream, stream_id).await;
+        leave_rest(stream, self.remove_hidden(stream_id).await);
         Ok(true)
     }
 

@@ -1,5 +1,7 @@
 //! Trimming all streams, one after the other.
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::StreamName;
 use crate::{Error, Result};
 
 /// Most messages that are removed at once, so that publishers get in between.
@@ -53,4 +55,16 @@ where
         }
     }
     failed.map_or(Ok(total), Err)
+}
+
+/// What is deleted is out of reach at once, whatever becomes of its rows: those that could not be removed are left to
+/// the next trimming.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) fn leave_rest(stream: &StreamName, removed: Result<()>) {
+    if let Err(error) = removed {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error, %stream,
+            "cannot remove all of what was deleted, leaving the rest to the next trimming"
+        );
+    }
 }

@@ -11,7 +11,7 @@ use tidings_stream::engine::{
 use tidings_stream::sqlite::{SqliteEngine, publish_in};
 use tidings_stream::{
     Context, Error, GroupName, Handler, HandlerError, Message, NewMessage, Retention,
-    ServiceConfig, StartFrom, Streams, SubscribeOptions,
+    ServiceConfig, StartFrom, StreamName, Streams, SubscribeOptions,
 };
 use tokio::sync::mpsc;
 
@@ -408,6 +408,54 @@ async fn what_a_group_has_pending_is_removed_in_parts() {
         streams.trim().await.unwrap();
         assert_eq!(left().await.unwrap(), (0, streams_left), "{dropped}");
     }
+}
+
+/// Its messages would be counted as delivered again, and are not.
+#[tokio::test]
+async fn a_start_brings_back_no_claim_of_a_deleted_group() {
+    const COUNTS: &str =
+        "SELECT (SELECT count(*) FROM stream_lease), (SELECT count(*) FROM stream_retry)";
+    let folder = tempfile::tempdir().unwrap();
+    let database = open_database(folder.path());
+    let engine = SqliteEngine::open(database.clone()).await.unwrap();
+    let consumer = ConsumerKey {
+        group: GroupKey {
+            stream: StreamName::new("test", "sqlite", "s").unwrap(),
+            group: GroupName::new("g").unwrap(),
+        },
+        consumer: "c".into(),
+    };
+    let stream = &consumer.group.stream;
+    engine.append(stream, numbered(2), None).await.unwrap();
+    engine
+        .open_group(&consumer.group, StartFrom::Earliest)
+        .await
+        .unwrap();
+    let claimed = engine.claim(&consumer, 10, ClaimOptions::from(NEVER)).await;
+    assert_eq!(claimed.unwrap().messages.len(), 2);
+    let execute = async |statements: &'static str| {
+        let execute = move |tx: &rusqlite::Transaction<'_>| {
+            tx.execute_batch(statements)?;
+            Ok::<_, Error>(())
+        };
+        database.write(execute).await.unwrap();
+    };
+    execute(
+        "CREATE TRIGGER broken BEFORE DELETE ON stream_lease BEGIN SELECT RAISE(ABORT, 'broken'); END",
+    )
+    .await;
+    assert!(engine.delete_group(&consumer.group).await.unwrap());
+    execute("DROP TRIGGER broken").await;
+    drop(engine);
+    database.close().await;
+
+    let database = open_database(folder.path());
+    let _engine = SqliteEngine::open(database.clone()).await.unwrap();
+    let counts = database.read(|connection| {
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        Ok::<(i64, i64), Error>(connection.query_row(COUNTS, [], read)?)
+    });
+    assert_eq!(counts.await.unwrap(), (1, 0));
 }
 
 /// A batch that the disk has no room for leaves none of its messages behind.

@@ -11,6 +11,10 @@ use crate::{MessageId, Result, StreamName};
 /// What the names of deleted streams begin with, and no name of a stream can: a control character.
 const HIDDEN: &str = "\u{1}";
 
+/// Which rows are of groups that were not deleted.
+pub(super) const OF_SHOWN_GROUPS: &str = "group_id IN (
+    SELECT group_id FROM stream_group JOIN stream AS s USING (stream_id) WHERE s.name >= ' ')";
+
 /// Deletes a message, and returns whether it was there. If it waits for an attempt or for its ordering key, the
 /// next claim of the group finds it gone.
 pub(super) fn delete_message(

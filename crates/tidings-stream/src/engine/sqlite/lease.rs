@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use rusqlite::{Connection, Params, Row, Transaction, params};
 
 use super::clock;
+use super::delete::OF_SHOWN_GROUPS;
 use super::schema::HELD_BACK;
 use crate::engine::settled_bits::SettledBits;
 use crate::engine::time;
@@ -192,20 +193,17 @@ fn length(lo: i64, hi: i64) -> usize {
 /// In milliseconds; many times what consumers check in for.
 const AN_HOUR: i64 = 60 * 60 * 1000;
 
-/// Of groups that were not deleted.
-const SHOWN: &str = "group_id IN (SELECT group_id FROM stream_group JOIN stream AS s USING (stream_id) WHERE s.name >= ' ')";
-
 /// Ends every claim, because no consumer is left to settle it, and lets nothing wait longer than its delay or
 /// window, whatever the clock says now.
 pub(super) fn bring_back_all(transaction: &Transaction<'_>) -> Result<()> {
     let now = clock::now();
-    for lease in Lease::select(transaction, SHOWN, [])? {
+    for lease in Lease::select(transaction, OF_SHOWN_GROUPS, [])? {
         lease.explode(transaction, now)?;
     }
     let recovered = transaction.execute(
         &format!(
             "UPDATE stream_retry SET claim = NULL, consumer = NULL, since = ?1, due = ?1, delay = 0
-             WHERE claim IS NOT NULL AND {SHOWN}"
+             WHERE claim IS NOT NULL AND {OF_SHOWN_GROUPS}"
         ),
         [now],
     )?;
