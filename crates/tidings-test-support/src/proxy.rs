@@ -32,7 +32,7 @@ enum Mode {
     Forward,
     /// What is open is closed, and so is everything new.
     Block,
-    /// What is open stays open and silent for ever; what is new is forwarded.
+    /// The first connections, so many, stay open and silent; later ones are forwarded.
     Frozen(usize),
 }
 
@@ -176,6 +176,11 @@ impl Proxy {
     /// Forwards nothing more on the connections that are open now.
     pub fn freeze(&self) {
         self.mode.send_replace(Mode::Frozen(self.accepted()));
+    }
+
+    /// Forwards nothing more, also on connections that are opened later.
+    pub fn silence(&self) {
+        self.mode.send_replace(Mode::Frozen(usize::MAX));
     }
 
     /// How many connections have been opened so far.
