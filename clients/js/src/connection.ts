@@ -88,6 +88,8 @@ export class Connection implements Feed {
   #successor: Attempt | undefined;
   #refusals = 0;
   #foreign = 0;
+  /** Ends the wait for the next connection, if it may be ended. */
+  #hurried: AbortController | undefined;
 
   constructor(api: Api, options: FeedOptions, listener: FeedListener) {
     this.#api = api;
@@ -105,6 +107,11 @@ export class Connection implements Feed {
     this.#successor?.controller.abort();
   }
 
+  /** Connects at once, unless the server has asked to wait: the network is back, or a person looks at the page. */
+  hurry(): void {
+    this.#hurried?.abort();
+  }
+
   async #run(): Promise<void> {
     while (!this.#closed.signal.aborted) {
       const attempt = this.#current;
@@ -119,7 +126,7 @@ export class Connection implements Feed {
       if (this.#closed.signal.aborted) return;
       if (next === undefined) return this.#listener.onStatus("failed", error);
       this.#listener.onStatus("waiting", error);
-      await waitForRetry(next.ms, next.canHurry, this.#closed.signal);
+      await this.#waitForRetry(next.ms, next.canHurry);
       if (this.#closed.signal.aborted) return;
       this.#current = this.#open();
     }
@@ -143,6 +150,8 @@ export class Connection implements Feed {
     // The server has accepted the token.
     if (openedAt !== undefined) this.#refusals = 0;
     const isRefused = (error.status === 401 && error.code !== "token_unavailable") || bye?.code === EXPIRED || bye?.code === REVOKED;
+    // The browser sends a cookie that the application may have renewed.
+    if (bye?.code === EXPIRED && !this.#api.tokens.canRenew) return { ms: this.#backoff.next(), canHurry: false };
     if (isRefused) {
       this.#refusals += 1;
       if (!this.#api.tokens.canRenew || this.#refusals >= MAX_REFUSALS) return undefined;
@@ -170,6 +179,26 @@ export class Connection implements Feed {
       // The next connection asks again, and reports it.
       return undefined;
     }
+  }
+
+  /** Waits, or until the network comes back or the page is shown. */
+  async #waitForRetry(ms: number, canHurry: boolean): Promise<void> {
+    const hurried = new AbortController();
+    const { signal } = hurried;
+    this.#closed.signal.addEventListener("abort", () => hurried.abort(), { signal });
+    if (canHurry) {
+      this.#hurried = hurried;
+      if (typeof document !== "undefined") {
+        const onEvent = () => {
+          if (document.visibilityState === "visible") this.hurry();
+        };
+        addEventListener("online", onEvent, { signal });
+        document.addEventListener("visibilitychange", onEvent, { signal });
+      }
+    }
+    if (!this.#closed.signal.aborted) await wait(ms, signal);
+    hurried.abort();
+    this.#hurried = undefined;
   }
 
   #open(): Attempt {
@@ -289,19 +318,4 @@ const REVOKED = 4004;
 function byeOf({ code, reason }: Closed): Bye | undefined {
   const isOurs = code >= 4000 && code < 4300;
   return isOurs ? { code, reason, reconnect_after_ms: 0 } : undefined;
-}
-
-/** Waits, or until the network comes back or the page is shown. */
-async function waitForRetry(ms: number, canHurry: boolean, closed: AbortSignal): Promise<void> {
-  const hurry = new AbortController();
-  const onEvent = () => {
-    if (typeof document === "undefined" || document.visibilityState === "visible") hurry.abort();
-  };
-  closed.addEventListener("abort", () => hurry.abort(), { signal: hurry.signal });
-  if (canHurry && typeof document !== "undefined") {
-    addEventListener("online", onEvent, { signal: hurry.signal });
-    document.addEventListener("visibilitychange", onEvent, { signal: hurry.signal });
-  }
-  if (!closed.aborted) await wait(ms, hurry.signal);
-  hurry.abort();
 }

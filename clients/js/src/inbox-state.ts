@@ -201,6 +201,12 @@ export function afterAction<P>(contents: Contents<P>, action: Action, at: string
   }
 }
 
+/** Whether the order of two actions matters. */
+export function isOrdered(one: Action, other: Action): boolean {
+  if (one.kind === "seen" || other.kind === "seen") return false;
+  return !("id" in one) || !("id" in other) || one.id === other.id;
+}
+
 /** Whether a change says which notifications were changed. */
 export function saysWhat({ change, ids, up_to: upTo }: Change): boolean {
   return ids !== undefined || upTo !== undefined || change === "replaced";

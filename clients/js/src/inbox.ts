@@ -10,6 +10,7 @@ import {
   carriesOut,
   concerns,
   type Contents,
+  isOrdered,
   ofPage,
   saysWhat,
   trimmed,
@@ -71,6 +72,8 @@ const REPORT_MS = 3000;
 /** An action of this screen that the stream has not reported yet. */
 interface Pending {
   readonly action: Action;
+  /** Ends when the server has replied. */
+  readonly response: Promise<Counts>;
   /** The server has carried it out. */
   isDone: boolean;
   /**
@@ -343,7 +346,10 @@ export class Inbox<Payload = unknown> {
   /** Shows an action at once, carries it out, and undoes it if that fails. */
   async #act(action: Action, request: () => Promise<Counts>): Promise<void> {
     if ("id" in action) expectEventId("id", action.id);
-    const pending: Pending = { action, isDone: false, isUncertain: false };
+    // A request that is sent again must not undo what was done after it.
+    const before = this.#pending.filter((earlier) => isOrdered(earlier.action, action)).map(({ response }) => response);
+    const response = before.length === 0 ? request() : Promise.allSettled(before).then(request);
+    const pending: Pending = { action, response, isDone: false, isUncertain: false };
     this.#pending = [...this.#pending, pending];
     this.#publish();
     const settle = () => {
@@ -351,7 +357,7 @@ export class Inbox<Payload = unknown> {
       this.#publish();
     };
     try {
-      await request();
+      await response;
     } catch (error) {
       settle();
       throw error;

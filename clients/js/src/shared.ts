@@ -2,7 +2,7 @@ import type { Api } from "./api.js";
 import { Connection, type Feed, type FeedListener, type FeedOptions, type Status } from "./connection.js";
 import { type ErrorDetails, TidingsError } from "./error.js";
 import { compareIds, isUpTo, type EventId } from "./ids.js";
-import type { Frame, Gap, Hello } from "./wire.js";
+import { type CaughtUp, type Frame, type Gap, type Hello, helloOf } from "./wire.js";
 
 /** How long the leading tab may take to reply. After it, it is taken for frozen, and another tab leads. */
 const REPLY_MS = 4000;
@@ -18,15 +18,37 @@ type SentError = ErrorDetails & { message: string };
 
 /** What tabs say to each other. `term` names the time during which one tab leads. */
 type Message =
-  /** To the leading tab: I am here. The reply is `state`. */
-  | { kind: "join"; from: string }
+  /** To the leading tab: I am here. The reply is `state`. `isUrgent`: a person looks at me, or the network is back. */
+  | { kind: "join"; from: string; isUrgent: boolean }
   /** To all tabs: I lead from now on. */
   | { kind: "lead"; term: string }
   /** To the tab `to`: what you get from now on comes after `cursor`. */
-  | { kind: "state"; to: string; term: string; status: Status; error?: SentError; cursor?: EventId; hello?: string }
+  | ({ kind: "state"; to: string; term: string; cursor: EventId | undefined } & Progress)
   /** To all tabs: what the connection has sent. */
   | { kind: "frame"; term: string; frame: Frame }
-  | { kind: "status"; term: string; status: Status; error?: SentError };
+  | { kind: "status"; term: string; status: Status; error: SentError | undefined };
+
+/** How far a connection is. */
+interface Progress {
+  status: Status;
+  error: SentError | undefined;
+  /** The text of its hello, while it is live. */
+  hello: string | undefined;
+  isCaughtUp: boolean;
+}
+
+const CONNECTING: Progress = { status: "connecting", error: undefined, hello: undefined, isCaughtUp: false };
+
+/** How far a connection is after another status. */
+function afterStatus(progress: Progress, status: Status, error: SentError | undefined): Progress {
+  return status === "live" ? { ...progress, status, error } : { ...CONNECTING, status, error };
+}
+
+/** How far a connection is after another frame. */
+function afterFrame(progress: Progress, { event, text }: Frame): Progress {
+  if (event === "hello") return { ...progress, hello: text, isCaughtUp: false };
+  return event === "caught_up" ? { ...progress, isCaughtUp: true } : progress;
+}
 
 /** Whether this platform lets tabs share a connection: a page, in a secure context. It may still refuse locks. */
 export function canShare(): boolean {
@@ -56,14 +78,14 @@ export class SharedFeed implements Feed {
   readonly #closed = new AbortController();
   /** Whom this tab follows, once it has the state of that tab. */
   #term: string | undefined;
+  /** Who has said last that it leads. One that was replaced while it was frozen may still reply. */
+  #latestTerm: string | undefined;
   #leading: Leading | undefined;
   /** Fetches what this tab has missed. */
   #catchUp: CatchUp | undefined;
   #replyTimer: ReturnType<typeof setTimeout> | undefined;
-  /** What the leading tab said last of its connection. */
-  #followed: [status: Status, error: TidingsError | undefined] = ["connecting", undefined];
-  /** This tab has led, and its connection failed for good. */
-  #hasFailed = false;
+  /** How far the connection of the leading tab is. */
+  #followed = CONNECTING;
   /** This tab gets no locks, so it has a connection of its own. */
   #isAlone = false;
 
@@ -78,9 +100,10 @@ export class SharedFeed implements Feed {
     void this.#compete();
     this.#join();
     const { signal } = this.#closed;
-    const ping = setInterval(() => this.#checkLeader(), PING_MS);
+    const ping = setInterval(() => this.#checkLeader(false), PING_MS);
     signal.addEventListener("abort", () => clearInterval(ping));
-    document.addEventListener("visibilitychange", () => this.#checkLeader(), { signal });
+    document.addEventListener("visibilitychange", () => this.#checkLeader(true), { signal });
+    addEventListener("online", () => this.#checkLeader(true), { signal });
   }
 
   close(): void {
@@ -116,7 +139,7 @@ export class SharedFeed implements Feed {
 
   /** Leads until the connection fails for good, the lock is taken away, or the feed is closed. */
   async #lead(): Promise<void> {
-    if (this.#closed.signal.aborted || this.#leading !== undefined || this.#hasFailed) return;
+    if (this.#closed.signal.aborted || this.#leading !== undefined) return;
     clearTimeout(this.#replyTimer);
     this.#endCatchUp();
     const term = crypto.randomUUID();
@@ -128,12 +151,9 @@ export class SharedFeed implements Feed {
           this.#take(frame);
         },
         onStatus: (status, error) => {
-          this.#say({ kind: "status", term, status, ...sent(error) });
-          // Other tabs may have a better token: each tries once.
-          if (status === "failed") {
-            this.#hasFailed = true;
-            leading.end();
-          }
+          this.#say({ kind: "status", term, status, error: sent(error) });
+          // Another tab, which may have a better token, gets the lock.
+          if (status === "failed") this.close();
           this.#listener.onStatus(status, error);
         },
       });
@@ -148,73 +168,100 @@ export class SharedFeed implements Feed {
   }
 
   /** Asks the leading tab where it is. */
-  #join(): void {
+  #join(isUrgent = false): void {
     if (this.#leading !== undefined || this.#isAlone || this.#closed.signal.aborted) return;
-    this.#say({ kind: "join", from: this.#tab });
+    this.#say({ kind: "join", from: this.#tab, isUrgent });
     clearTimeout(this.#replyTimer);
     this.#replyTimer = setTimeout(() => {
-      if (document.visibilityState === "visible" && !this.#hasFailed) void this.#compete(true);
+      if (document.visibilityState === "visible") void this.#compete(true);
     }, REPLY_MS);
   }
 
-  #checkLeader(): void {
-    if (document.visibilityState === "visible") this.#join();
+  #checkLeader(isUrgent: boolean): void {
+    if (document.visibilityState === "visible") this.#join(isUrgent);
   }
 
   #hear(message: Message): void {
     if (this.#isAlone) return;
     switch (message.kind) {
       case "join":
-        this.#leading?.welcome(message.from, (state) => this.#say(state));
+        this.#leading?.welcome(message, (state) => this.#say(state));
         return;
       case "lead":
-        if (this.#leading === undefined) this.#join();
+        this.#latestTerm = message.term;
+        this.#join();
         return;
       case "state":
         if (message.to === this.#tab && this.#leading === undefined) this.#follow(message);
         return;
     }
     if (message.term !== this.#term || this.#leading !== undefined) return;
-    if (message.kind === "status") {
-      this.#followed = [message.status, received(message.error)];
-      if (this.#catchUp === undefined) this.#listener.onStatus(...this.#followed);
-    } else if (this.#catchUp !== undefined) this.#catchUp.keep(message.frame);
+    if (message.kind === "status") this.#hearStatus(message.status, message.error);
     else this.#hearFrame(message.frame);
   }
 
+  #hearStatus(status: Status, error: SentError | undefined): void {
+    this.#followed = afterStatus(this.#followed, status, error);
+    // Without a cursor this tab is live once it has one.
+    if (this.#catchUp === undefined && (status !== "live" || this.cursor !== undefined)) this.#reportStatus();
+  }
+
   #hearFrame(frame: Frame): void {
-    if (frame.event === "hello" && this.cursor !== undefined) {
+    this.#followed = afterFrame(this.#followed, frame);
+    if (this.#catchUp !== undefined) return this.#catchUp.keep(frame);
+    if (this.cursor === undefined) {
+      // What came before was not new when this tab began.
+      if (frame.event === "caught_up") this.#begin((JSON.parse(frame.text) as CaughtUp).cursor);
+      return;
+    }
+    if (frame.event === "hello") {
       const { cursor } = JSON.parse(frame.text) as Hello;
       // The leading tab had no cursor, and began later than this one.
-      if (!isUpTo(cursor, this.cursor)) return this.#fetchMissed(this.cursor, cursor, frame.text);
-    }
-    this.#take(frame);
+      if (!isUpTo(cursor, this.cursor)) this.#fetchMissed(this.cursor, cursor);
+      else this.#take(helloAt(this.cursor, frame.text));
+    } else this.#take(frame);
   }
 
   /** Everything after this state comes by the channel. What is before it, and was missed, is fetched. */
-  #follow({ term, status, error, cursor, hello }: Message & { kind: "state" }): void {
+  #follow({ term, cursor, status, error, hello, isCaughtUp }: Message & { kind: "state" }): void {
+    if (this.#latestTerm !== undefined && term !== this.#latestTerm) return;
     clearTimeout(this.#replyTimer);
     const isNew = this.#term !== term;
-    this.cursor ??= cursor;
-    const own = this.cursor;
-    const hasMissed = own !== undefined && cursor !== undefined && !isUpTo(cursor, own);
     this.#term = term;
-    this.#followed = [status, received(error)];
+    this.#followed = { status, error, hello, isCaughtUp };
     if (!isNew && this.#catchUp !== undefined) return;
     this.#endCatchUp();
-    if (hasMissed) this.#fetchMissed(own, cursor, hello);
-    else if (isNew) {
-      this.#listener.onStatus(...this.#followed);
-      if (hello !== undefined) this.#take({ event: "hello", text: hello });
-    }
+    const own = this.cursor;
+    if (own === undefined) {
+      if (isCaughtUp && cursor !== undefined) this.#begin(cursor);
+      else if (status !== "live") this.#reportStatus();
+    } else if (cursor !== undefined && !isUpTo(cursor, own)) this.#fetchMissed(own, cursor);
+    else if (isNew) this.#begin(own);
   }
 
-  #fetchMissed(from: EventId, to: EventId, hello: string | undefined): void {
+  /** Follows from this cursor on: the leading tab is there or behind. */
+  #begin(cursor: EventId): void {
+    this.cursor = cursor;
+    this.#reportStatus();
+    const { hello, isCaughtUp } = this.#followed;
+    if (hello !== undefined) this.#take(helloAt(cursor, hello));
+    if (isCaughtUp) this.#take({ event: "caught_up", text: JSON.stringify({ cursor } satisfies CaughtUp) });
+  }
+
+  /** To this tab the failure of another one is a wait: the next one that leads may have a better token. */
+  #reportStatus(): void {
+    const { status, error } = this.#followed;
+    this.#listener.onStatus(status === "failed" ? "waiting" : status, received(error));
+  }
+
+  #fetchMissed(from: EventId, to: EventId): void {
     const catchUp = new CatchUp(this.#api, { ...this.#options, cursor: from }, {
       onFrame: (frame) => {
         if (frame.event === "notification" || frame.event === "gap") this.#take(frame);
-        const isComplete = this.cursor !== undefined && isUpTo(to, this.cursor);
-        if (frame.event !== "hello" && isComplete) this.#finishCatchUp(catchUp, hello);
+        const cursor = this.cursor ?? from;
+        // The leading tab may have a cursor of a log that is gone, and will hear so when it connects again.
+        const isOfGoneLog = frame.event === "caught_up" && compareIds(to, cursor) === undefined;
+        if (isOfGoneLog || (frame.event !== "hello" && isUpTo(to, cursor))) this.#finishCatchUp(catchUp, cursor);
       },
       onStatus: (status, error) => {
         // What comes after what was missed would leave a hole.
@@ -225,13 +272,13 @@ export class SharedFeed implements Feed {
     this.#catchUp = catchUp;
   }
 
-  #finishCatchUp(catchUp: CatchUp, hello: string | undefined): void {
+  #finishCatchUp(catchUp: CatchUp, cursor: EventId): void {
     if (this.#catchUp !== catchUp) return;
     this.#endCatchUp();
-    this.#listener.onStatus(...this.#followed);
-    if (hello !== undefined) this.#take({ event: "hello", text: hello });
-    if (catchUp.isComplete) for (const frame of catchUp.kept) this.#take(frame);
-    else {
+    if (catchUp.isComplete) {
+      this.#begin(cursor);
+      for (const frame of catchUp.kept) this.#take(frame);
+    } else {
       this.#term = undefined;
       this.#join();
     }
@@ -274,33 +321,26 @@ class Leading {
   readonly #term: string;
   readonly #connection: Connection;
   readonly #release: () => void;
-  #status: Status = "connecting";
-  #error: TidingsError | undefined;
-  #hello: string | undefined;
+  #progress = CONNECTING;
 
   constructor(term: string, api: Api, options: FeedOptions, release: () => void, listener: FeedListener) {
     this.#term = term;
     this.#release = release;
     this.#connection = new Connection(api, options, {
       onFrame: (frame) => {
-        if (frame.event === "hello") this.#hello = frame.text;
+        this.#progress = afterFrame(this.#progress, frame);
         listener.onFrame(frame);
       },
       onStatus: (status, error) => {
-        this.#status = status;
-        this.#error = error;
+        this.#progress = afterStatus(this.#progress, status, sent(error));
         listener.onStatus(status, error);
       },
     });
   }
 
-  welcome(to: string, say: (state: Message) => void): void {
-    const isLive = this.#status === "live";
-    const { cursor } = this.#connection;
-    const message: Message = { kind: "state", to, term: this.#term, status: this.#status, ...sent(this.#error) };
-    if (cursor !== undefined) message.cursor = cursor;
-    if (isLive && this.#hello !== undefined) message.hello = this.#hello;
-    say(message);
+  welcome({ from, isUrgent }: Message & { kind: "join" }, say: (state: Message) => void): void {
+    if (isUrgent) this.#connection.hurry();
+    say({ kind: "state", to: from, term: this.#term, cursor: this.#connection.cursor, ...this.#progress });
   }
 
   end(): void {
@@ -329,10 +369,15 @@ class CatchUp {
   }
 }
 
-function sent(error: TidingsError | undefined): { error?: SentError } {
-  if (error === undefined) return {};
+/** The hello of the leading tab for one that is at this cursor. */
+function helloAt(cursor: EventId, text: string): Frame {
+  return { event: "hello", text: JSON.stringify({ ...helloOf(text), cursor }) };
+}
+
+function sent(error: TidingsError | undefined): SentError | undefined {
+  if (error === undefined) return undefined;
   const { message, code, status, field, requestId, retryAfterMs } = error;
-  return { error: { message, code, status, field, requestId, retryAfterMs } };
+  return { message, code, status, field, requestId, retryAfterMs };
 }
 
 function received(error: SentError | undefined): TidingsError | undefined {

@@ -4,7 +4,7 @@ import { reportUncaught, type TidingsError } from "./error.js";
 import { expect, expectHandlers, expectOptions } from "./expect.js";
 import type { EventId } from "./ids.js";
 import { canShare, SharedFeed } from "./shared.js";
-import { type Change, type Frame, type Gap, type Hello, type Notification, notificationOf } from "./wire.js";
+import { type Change, type Frame, type Gap, type Hello, helloOf, type Notification, notificationOf } from "./wire.js";
 
 /** Where a stream begins, and what it calls. */
 export interface StreamOptions<Payload = unknown> {
@@ -143,7 +143,7 @@ export class Stream<Payload = unknown> {
         if (onChange) this.#call(() => onChange(JSON.parse(text) as Change));
         return;
       case "hello":
-        if (onHello) this.#call(() => onHello(JSON.parse(text) as Hello));
+        if (onHello) this.#call(() => onHello(helloOf(text)));
         return;
       case "caught_up":
         if (onCaughtUp) this.#call(onCaughtUp);

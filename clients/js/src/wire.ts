@@ -51,9 +51,16 @@ export interface Query {
 }
 
 /** First on every connection. */
-export interface Hello extends Counts {
+export interface Hello {
   readonly user_id: string;
+  /** The stream gives what comes after this event. */
+  readonly cursor: EventId;
   readonly ping_interval_ms: number;
+}
+
+/** The backlog is over. */
+export interface CaughtUp {
+  readonly cursor: EventId;
 }
 
 /** Events are missing after the cursor `from`. The stream continues after `to`. */
@@ -81,6 +88,12 @@ export interface Bye {
 export interface Frame {
   readonly event: string;
   readonly text: string;
+}
+
+/** Reads a hello. The counts in it are those of the whole log, and not of `cursor`, so they are left out. */
+export function helloOf(text: string): Hello {
+  const { user_id, cursor, ping_interval_ms } = JSON.parse(text) as Hello;
+  return { user_id, cursor, ping_interval_ms };
 }
 
 /** Reads a notification, and keeps the text of its payload. */

@@ -161,6 +161,29 @@ test("an action that is refused is undone, and one that fails for a moment is re
   await settled(inbox, server.url);
 });
 
+test("of two actions on one notification the later one counts, also when the first has to be sent again", async (t) => {
+  const server = await new Home(t).start();
+  const { id } = await server.notify("anna", "one");
+  const inbox = open(t, { url: server.url });
+  await until("the list", () => !inbox.state.isLoading);
+  const real = globalThis.fetch;
+  t.after(() => {
+    globalThis.fetch = real;
+  });
+  for (const first of ["markRead", "markAllRead"]) {
+    let isRefused = false;
+    globalThis.fetch = async (url, init) => {
+      if (init?.method !== "POST" || isRefused) return real(url, init);
+      isRefused = true;
+      return new Response("busy", { status: 503 });
+    };
+    await Promise.all([inbox[first](id), inbox.markUnread(id)]);
+    assert.ok(isRefused);
+    assert.equal((await truth(server.url)).unread, 1, first);
+    await settled(inbox, server.url);
+  }
+});
+
 test("actions of several screens at the same time end the same on all", async (t) => {
   const server = await new Home(t).start();
   const ids = [];

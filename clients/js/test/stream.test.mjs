@@ -236,6 +236,15 @@ test("a stream follows the code of a bye", async (t) => {
   assert.equal(final.times.length, 1);
 });
 
+test("a stream with a cookie connects again when the cookie has expired, and fails when it was not renewed", async (t) => {
+  const error = JSON.stringify({ error: { code: "unauthorized", message: "sign in" } });
+  const { url, times } = await replies(t, ending(4003, 0), ending(4003, 0), refusing(401, {}, error));
+  const seen = record(t, { url });
+  await until("the failure", () => seen.stream.status === "failed");
+  assert.equal(times.length, 3);
+  assert.deepEqual([seen.hellos, seen.errors.at(-1).status], [2, 401]);
+});
+
 test("what is not from Tidings is tried again, and an error of Tidings is final", async (t) => {
   const html = refusing(200, { "content-type": "text/html" }, "<p>Please log in");
   const odd = await replies(t, html, refusing(502, {}, "bad gateway"), refusing(404, {}, "no backend"), (response) => response.destroy(), opening);

@@ -445,6 +445,10 @@ function lineEnd(text, from) {
 	return carriage < 0 ? end : from + carriage;
 }
 // wire.ts
+function helloOf(text) {
+	const { user_id, cursor, ping_interval_ms } = JSON.parse(text);
+	return { user_id, cursor, ping_interval_ms };
+}
 function notificationOf(text) {
 	return { ...JSON.parse(text), payload_text: memberText(text, "payload") ?? "null" };
 }
@@ -608,6 +612,7 @@ class Connection {
 	#successor;
 	#refusals = 0;
 	#foreign = 0;
+	#hurried;
 	constructor(api, options, listener) {
 		this.#api = api;
 		this.#options = options;
@@ -621,6 +626,9 @@ class Connection {
 		this.#closed.abort();
 		this.#current.controller.abort();
 		this.#successor?.controller.abort();
+	}
+	hurry() {
+		this.#hurried?.abort();
 	}
 	async #run() {
 		while (!this.#closed.signal.aborted) {
@@ -639,7 +647,7 @@ class Connection {
 			if (next === undefined)
 				return this.#listener.onStatus("failed", error);
 			this.#listener.onStatus("waiting", error);
-			await waitForRetry(next.ms, next.canHurry, this.#closed.signal);
+			await this.#waitForRetry(next.ms, next.canHurry);
 			if (this.#closed.signal.aborted)
 				return;
 			this.#current = this.#open();
@@ -662,6 +670,8 @@ class Connection {
 		if (openedAt !== undefined)
 			this.#refusals = 0;
 		const isRefused = (error.status === 401 && error.code !== "token_unavailable") || bye?.code === EXPIRED || bye?.code === REVOKED;
+		if (bye?.code === EXPIRED && !this.#api.tokens.canRenew)
+			return { ms: this.#backoff.next(), canHurry: false };
 		if (isRefused) {
 			this.#refusals += 1;
 			if (!this.#api.tokens.canRenew || this.#refusals >= MAX_REFUSALS)
@@ -690,6 +700,26 @@ class Connection {
 		catch {
 			return undefined;
 		}
+	}
+	async #waitForRetry(ms, canHurry) {
+		const hurried = new AbortController();
+		const { signal } = hurried;
+		this.#closed.signal.addEventListener("abort", () => hurried.abort(), { signal });
+		if (canHurry) {
+			this.#hurried = hurried;
+			if (typeof document !== "undefined") {
+				const onEvent = () => {
+					if (document.visibilityState === "visible")
+						this.hurry();
+				};
+				addEventListener("online", onEvent, { signal });
+				document.addEventListener("visibilitychange", onEvent, { signal });
+			}
+		}
+		if (!this.#closed.signal.aborted)
+			await wait(ms, signal);
+		hurried.abort();
+		this.#hurried = undefined;
 	}
 	#open() {
 		const controller = new AbortController();
@@ -807,21 +837,6 @@ const REVOKED = 4004;
 function byeOf({ code, reason }) {
 	const isOurs = code >= 4000 && code < 4300;
 	return isOurs ? { code, reason, reconnect_after_ms: 0 } : undefined;
-}
-async function waitForRetry(ms, canHurry, closed) {
-	const hurry = new AbortController();
-	const onEvent = () => {
-		if (typeof document === "undefined" || document.visibilityState === "visible")
-			hurry.abort();
-	};
-	closed.addEventListener("abort", () => hurry.abort(), { signal: hurry.signal });
-	if (canHurry && typeof document !== "undefined") {
-		addEventListener("online", onEvent, { signal: hurry.signal });
-		document.addEventListener("visibilitychange", onEvent, { signal: hurry.signal });
-	}
-	if (!closed.aborted)
-		await wait(ms, hurry.signal);
-	hurry.abort();
 }
 // inbox-state.ts
 function ofPage({ data, unread, unseen, cursor, next }) {
@@ -970,6 +985,11 @@ function afterAction(contents, action, at) {
 		}
 	}
 }
+function isOrdered(one, other) {
+	if (one.kind === "seen" || other.kind === "seen")
+		return false;
+	return !("id" in one) || !("id" in other) || one.id === other.id;
+}
 function saysWhat({ change, ids, up_to: upTo }) {
 	return ids !== undefined || upTo !== undefined || change === "replaced";
 }
@@ -999,6 +1019,15 @@ function carriesOut(change, action) {
 const REPLY_MS = 4000;
 const PING_MS = 20_000;
 const MAX_KEPT = 1000;
+const CONNECTING = { status: "connecting", error: undefined, hello: undefined, isCaughtUp: false };
+function afterStatus(progress, status, error) {
+	return status === "live" ? { ...progress, status, error } : { ...CONNECTING, status, error };
+}
+function afterFrame(progress, { event, text }) {
+	if (event === "hello")
+		return { ...progress, hello: text, isCaughtUp: false };
+	return event === "caught_up" ? { ...progress, isCaughtUp: true } : progress;
+}
 function canShare() {
 	if (typeof document === "undefined" || typeof BroadcastChannel !== "function" || navigator.locks === undefined)
 		return false;
@@ -1020,11 +1049,11 @@ class SharedFeed {
 	#tab = crypto.randomUUID();
 	#closed = new AbortController();
 	#term;
+	#latestTerm;
 	#leading;
 	#catchUp;
 	#replyTimer;
-	#followed = ["connecting", undefined];
-	#hasFailed = false;
+	#followed = CONNECTING;
 	#isAlone = false;
 	constructor(api, options, listener) {
 		this.#api = api;
@@ -1037,9 +1066,10 @@ class SharedFeed {
 		void this.#compete();
 		this.#join();
 		const { signal } = this.#closed;
-		const ping = setInterval(() => this.#checkLeader(), PING_MS);
+		const ping = setInterval(() => this.#checkLeader(false), PING_MS);
 		signal.addEventListener("abort", () => clearInterval(ping));
-		document.addEventListener("visibilitychange", () => this.#checkLeader(), { signal });
+		document.addEventListener("visibilitychange", () => this.#checkLeader(true), { signal });
+		addEventListener("online", () => this.#checkLeader(true), { signal });
 	}
 	close() {
 		this.#closed.abort();
@@ -1071,7 +1101,7 @@ class SharedFeed {
 		}
 	}
 	async #lead() {
-		if (this.#closed.signal.aborted || this.#leading !== undefined || this.#hasFailed)
+		if (this.#closed.signal.aborted || this.#leading !== undefined)
 			return;
 		clearTimeout(this.#replyTimer);
 		this.#endCatchUp();
@@ -1084,11 +1114,9 @@ class SharedFeed {
 					this.#take(frame);
 				},
 				onStatus: (status, error) => {
-					this.#say({ kind: "status", term, status, ...sent(error) });
-					if (status === "failed") {
-						this.#hasFailed = true;
-						leading.end();
-					}
+					this.#say({ kind: "status", term, status, error: sent(error) });
+					if (status === "failed")
+						this.close();
 					this.#listener.onStatus(status, error);
 				},
 			});
@@ -1101,30 +1129,30 @@ class SharedFeed {
 		if (!this.#closed.signal.aborted && !this.#isAlone)
 			this.#channel.postMessage(message);
 	}
-	#join() {
+	#join(isUrgent = false) {
 		if (this.#leading !== undefined || this.#isAlone || this.#closed.signal.aborted)
 			return;
-		this.#say({ kind: "join", from: this.#tab });
+		this.#say({ kind: "join", from: this.#tab, isUrgent });
 		clearTimeout(this.#replyTimer);
 		this.#replyTimer = setTimeout(() => {
-			if (document.visibilityState === "visible" && !this.#hasFailed)
+			if (document.visibilityState === "visible")
 				void this.#compete(true);
 		}, REPLY_MS);
 	}
-	#checkLeader() {
+	#checkLeader(isUrgent) {
 		if (document.visibilityState === "visible")
-			this.#join();
+			this.#join(isUrgent);
 	}
 	#hear(message) {
 		if (this.#isAlone)
 			return;
 		switch (message.kind) {
 			case "join":
-				this.#leading?.welcome(message.from, (state) => this.#say(state));
+				this.#leading?.welcome(message, (state) => this.#say(state));
 				return;
 			case "lead":
-				if (this.#leading === undefined)
-					this.#join();
+				this.#latestTerm = message.term;
+				this.#join();
 				return;
 			case "state":
 				if (message.to === this.#tab && this.#leading === undefined)
@@ -1133,51 +1161,79 @@ class SharedFeed {
 		}
 		if (message.term !== this.#term || this.#leading !== undefined)
 			return;
-		if (message.kind === "status") {
-			this.#followed = [message.status, received(message.error)];
-			if (this.#catchUp === undefined)
-				this.#listener.onStatus(...this.#followed);
-		}
-		else if (this.#catchUp !== undefined)
-			this.#catchUp.keep(message.frame);
+		if (message.kind === "status")
+			this.#hearStatus(message.status, message.error);
 		else
 			this.#hearFrame(message.frame);
 	}
+	#hearStatus(status, error) {
+		this.#followed = afterStatus(this.#followed, status, error);
+		if (this.#catchUp === undefined && (status !== "live" || this.cursor !== undefined))
+			this.#reportStatus();
+	}
 	#hearFrame(frame) {
-		if (frame.event === "hello" && this.cursor !== undefined) {
+		this.#followed = afterFrame(this.#followed, frame);
+		if (this.#catchUp !== undefined)
+			return this.#catchUp.keep(frame);
+		if (this.cursor === undefined) {
+			if (frame.event === "caught_up")
+				this.#begin(JSON.parse(frame.text).cursor);
+			return;
+		}
+		if (frame.event === "hello") {
 			const { cursor } = JSON.parse(frame.text);
 			if (!isUpTo(cursor, this.cursor))
-				return this.#fetchMissed(this.cursor, cursor, frame.text);
+				this.#fetchMissed(this.cursor, cursor);
+			else
+				this.#take(helloAt(this.cursor, frame.text));
 		}
-		this.#take(frame);
+		else
+			this.#take(frame);
 	}
-	#follow({ term, status, error, cursor, hello }) {
+	#follow({ term, cursor, status, error, hello, isCaughtUp }) {
+		if (this.#latestTerm !== undefined && term !== this.#latestTerm)
+			return;
 		clearTimeout(this.#replyTimer);
 		const isNew = this.#term !== term;
-		this.cursor ??= cursor;
-		const own = this.cursor;
-		const hasMissed = own !== undefined && cursor !== undefined && !isUpTo(cursor, own);
 		this.#term = term;
-		this.#followed = [status, received(error)];
+		this.#followed = { status, error, hello, isCaughtUp };
 		if (!isNew && this.#catchUp !== undefined)
 			return;
 		this.#endCatchUp();
-		if (hasMissed)
-			this.#fetchMissed(own, cursor, hello);
-		else if (isNew) {
-			this.#listener.onStatus(...this.#followed);
-			if (hello !== undefined)
-				this.#take({ event: "hello", text: hello });
+		const own = this.cursor;
+		if (own === undefined) {
+			if (isCaughtUp && cursor !== undefined)
+				this.#begin(cursor);
+			else if (status !== "live")
+				this.#reportStatus();
 		}
+		else if (cursor !== undefined && !isUpTo(cursor, own))
+			this.#fetchMissed(own, cursor);
+		else if (isNew)
+			this.#begin(own);
 	}
-	#fetchMissed(from, to, hello) {
+	#begin(cursor) {
+		this.cursor = cursor;
+		this.#reportStatus();
+		const { hello, isCaughtUp } = this.#followed;
+		if (hello !== undefined)
+			this.#take(helloAt(cursor, hello));
+		if (isCaughtUp)
+			this.#take({ event: "caught_up", text: JSON.stringify({ cursor }) });
+	}
+	#reportStatus() {
+		const { status, error } = this.#followed;
+		this.#listener.onStatus(status === "failed" ? "waiting" : status, received(error));
+	}
+	#fetchMissed(from, to) {
 		const catchUp = new CatchUp(this.#api, { ...this.#options, cursor: from }, {
 			onFrame: (frame) => {
 				if (frame.event === "notification" || frame.event === "gap")
 					this.#take(frame);
-				const isComplete = this.cursor !== undefined && isUpTo(to, this.cursor);
-				if (frame.event !== "hello" && isComplete)
-					this.#finishCatchUp(catchUp, hello);
+				const cursor = this.cursor ?? from;
+				const isOfGoneLog = frame.event === "caught_up" && compareIds(to, cursor) === undefined;
+				if (isOfGoneLog || (frame.event !== "hello" && isUpTo(to, cursor)))
+					this.#finishCatchUp(catchUp, cursor);
 			},
 			onStatus: (status, error) => {
 				if (status === "failed")
@@ -1188,16 +1244,15 @@ class SharedFeed {
 		});
 		this.#catchUp = catchUp;
 	}
-	#finishCatchUp(catchUp, hello) {
+	#finishCatchUp(catchUp, cursor) {
 		if (this.#catchUp !== catchUp)
 			return;
 		this.#endCatchUp();
-		this.#listener.onStatus(...this.#followed);
-		if (hello !== undefined)
-			this.#take({ event: "hello", text: hello });
-		if (catchUp.isComplete)
+		if (catchUp.isComplete) {
+			this.#begin(cursor);
 			for (const frame of catchUp.kept)
 				this.#take(frame);
+		}
 		else {
 			this.#term = undefined;
 			this.#join();
@@ -1237,34 +1292,25 @@ class Leading {
 	#term;
 	#connection;
 	#release;
-	#status = "connecting";
-	#error;
-	#hello;
+	#progress = CONNECTING;
 	constructor(term, api, options, release, listener) {
 		this.#term = term;
 		this.#release = release;
 		this.#connection = new Connection(api, options, {
 			onFrame: (frame) => {
-				if (frame.event === "hello")
-					this.#hello = frame.text;
+				this.#progress = afterFrame(this.#progress, frame);
 				listener.onFrame(frame);
 			},
 			onStatus: (status, error) => {
-				this.#status = status;
-				this.#error = error;
+				this.#progress = afterStatus(this.#progress, status, sent(error));
 				listener.onStatus(status, error);
 			},
 		});
 	}
-	welcome(to, say) {
-		const isLive = this.#status === "live";
-		const { cursor } = this.#connection;
-		const message = { kind: "state", to, term: this.#term, status: this.#status, ...sent(this.#error) };
-		if (cursor !== undefined)
-			message.cursor = cursor;
-		if (isLive && this.#hello !== undefined)
-			message.hello = this.#hello;
-		say(message);
+	welcome({ from, isUrgent }, say) {
+		if (isUrgent)
+			this.#connection.hurry();
+		say({ kind: "state", to: from, term: this.#term, cursor: this.#connection.cursor, ...this.#progress });
 	}
 	end() {
 		this.#connection.close();
@@ -1288,11 +1334,14 @@ class CatchUp {
 		this.#connection.close();
 	}
 }
+function helloAt(cursor, text) {
+	return { event: "hello", text: JSON.stringify({ ...helloOf(text), cursor }) };
+}
 function sent(error) {
 	if (error === undefined)
-		return {};
+		return undefined;
 	const { message, code, status, field, requestId, retryAfterMs } = error;
-	return { error: { message, code, status, field, requestId, retryAfterMs } };
+	return { message, code, status, field, requestId, retryAfterMs };
 }
 function received(error) {
 	return error && new TidingsError(error.message, error);
@@ -1391,7 +1440,7 @@ class Stream {
 				return;
 			case "hello":
 				if (onHello)
-					this.#call(() => onHello(JSON.parse(text)));
+					this.#call(() => onHello(helloOf(text)));
 				return;
 			case "caught_up":
 				if (onCaughtUp)
@@ -1652,7 +1701,9 @@ class Inbox {
 	async #act(action, request) {
 		if ("id" in action)
 			expectEventId("id", action.id);
-		const pending = { action, isDone: false, isUncertain: false };
+		const before = this.#pending.filter((earlier) => isOrdered(earlier.action, action)).map(({ response }) => response);
+		const response = before.length === 0 ? request() : Promise.allSettled(before).then(request);
+		const pending = { action, response, isDone: false, isUncertain: false };
 		this.#pending = [...this.#pending, pending];
 		this.#publish();
 		const settle = () => {
@@ -1660,7 +1711,7 @@ class Inbox {
 			this.#publish();
 		};
 		try {
-			await request();
+			await response;
 		}
 		catch (error) {
 			settle();

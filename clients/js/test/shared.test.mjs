@@ -1,0 +1,227 @@
+// Tabs that share one connection, at the moments at which it is not simply live.
+
+import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
+import { test } from "node:test";
+import { browse, pages } from "./browser.mjs";
+import { Home, relay, until } from "./support.mjs";
+
+/**
+ * Pages that open a stream of anna, and record what it gives. `?cursor=` is where it begins, `?token=` is what the
+ * application returns, and with `?gated` its requests wait until `window.release` is called.
+ */
+const streams = (url, before = "") => ({
+  "/": `<!doctype html><script type="module">
+    import { Tidings } from "/tidings.js";
+    const parameters = new URLSearchParams(location.search);
+    const cursor = parameters.get("cursor") ?? undefined;
+    const given = parameters.get("token");
+    const token = given === null ? undefined : () => given;
+    Object.assign(window, { seen: [], statuses: [], hellos: [], gaps: [], caughtUps: 0 });
+    ${before}
+    if (parameters.has("gated")) {
+      const real = window.fetch;
+      const gate = new Promise((resolve) => (window.release = resolve));
+      window.fetch = (...request) => {
+        window.isAsked = true;
+        return gate.then(() => real(...request));
+      };
+    }
+    window.stream = new Tidings({ url: "${url}", user: "anna", maxWaitMs: 100, token }).stream({
+      cursor,
+      onNotification: ({ payload }) => window.seen.push(payload),
+      onStatus: (status) => window.statuses.push(status),
+      onHello: (hello) => window.hellos.push(hello),
+      onGap: (gap) => window.gaps.push(gap),
+      onCaughtUp: () => (window.caughtUps += 1),
+    });
+  </script>`,
+});
+
+const isLive = `() => window.stream?.status === "live"`;
+const saw = `(wanted) => JSON.stringify(window.seen) === wanted`;
+
+/** A server, and the cursors of so many notifications. */
+async function serverWith(t, count, options) {
+  const server = await new Home(t).start(options);
+  const ids = [];
+  for (let n = 0; n < count; n += 1) ids.push((await server.notify("anna", n)).id);
+  return { server, ids };
+}
+
+/** Open streams, as the server counts them. */
+async function open(server) {
+  const text = await (await fetch(`${server.url}/metrics`)).text();
+  return Number(text.match(/^tidings_subscription_active(?:\{[^}]*\})? (\d+)/m)?.[1]);
+}
+
+test("a tab whose token is refused fails for good, and the others go on with theirs", async (t) => {
+  const secret = "a-secret-of-at-least-32-bytes-for-tests";
+  const key = "a-key-for-this-test-0123456789";
+  const server = await new Home(t).start({ args: ["--jwt-secret", secret, "--api-key", key] });
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub: "anna", exp: Math.floor(Date.now() / 1000) + 600 })}`;
+  const good = `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
+  const notify = (payload) => server.post("/v1/notifications", { user_id: "anna", payload }, { authorization: `Bearer ${key}` });
+  const app = await pages(t, streams(server.url));
+  const browser = await browse(t);
+  const refused = await browser.tab();
+  await browser.goto(`${app}/?gated&token=${good}x`);
+  await browser.until("the first tab leads", `() => window.isAsked`);
+  const second = await browser.openTab(`${app}/?token=${good}`);
+  await browser.until("the stream of the second", `() => window.stream`);
+  await browser.show(refused);
+  await browser.run(`() => window.release()`);
+  await browser.until("the failure", `() => window.stream.status === "failed"`);
+  await browser.show(second);
+  await browser.until("the second tab is live", isLive);
+  assert.ok(!(await browser.run(`() => window.statuses`)).includes("failed"));
+
+  // Also when the tab is gone that leads now, no other one says that it is live and gets nothing.
+  const third = await browser.openTab(`${app}/?token=${good}`);
+  await browser.until("the third tab is live", isLive);
+  await browser.show(second);
+  await browser.closeTab();
+  await browser.show(third);
+  await notify(1);
+  await browser.until("the new one", saw, "[1]");
+  await browser.show(refused);
+  assert.deepEqual(await browser.run(`() => [window.statuses.at(-1), window.seen]`), ["failed", []]);
+});
+
+test("a tab without a cursor gets nothing of the backlog of another one", async (t) => {
+  const { server, ids } = await serverWith(t, 3);
+  const app = await pages(t, streams(server.url));
+  const browser = await browse(t);
+  const first = await browser.tab();
+  await browser.goto(`${app}/?gated&cursor=${ids[0]}`);
+  await browser.until("the first tab leads", `() => window.isAsked`);
+  const second = await browser.openTab(app);
+  await browser.until("it follows", `() => window.stream`);
+  await browser.show(first);
+  await browser.run(`() => window.release()`);
+  await browser.until("the backlog", saw, "[1,2]");
+  await browser.show(second);
+  await browser.until("it is live", isLive);
+  await server.notify("anna", 3);
+  await browser.until("the new one", saw, "[3]");
+  const [hellos, caughtUps] = await browser.run(`() => [window.hellos, window.caughtUps]`);
+  assert.deepEqual([hellos.map(({ cursor }) => cursor), caughtUps], [[ids[2]], 1]);
+  assert.equal(await open(server), 1);
+});
+
+test("a tab that joins later begins where the log is then, and hears that it has caught up", async (t) => {
+  const { server } = await serverWith(t, 1);
+  const app = await pages(t, streams(server.url));
+  const browser = await browse(t);
+  const first = await browser.tab();
+  await browser.goto(app);
+  await browser.until("the stream", isLive);
+  const ids = [];
+  for (const n of [1, 2, 3]) ids.push((await server.notify("anna", n)).id);
+  await browser.until("the new ones", saw, "[1,2,3]");
+  const began = async (tab) => {
+    await browser.until("it has caught up", `() => window.caughtUps === 1`);
+    const [seen, hellos] = await browser.run(`() => [window.seen, window.hellos]`);
+    return { tab, seen, hellos };
+  };
+  const now = await began(await browser.openTab(app));
+  const later = await began(await browser.openTab(`${app}/?cursor=${ids[0]}`));
+  for (const [{ seen, hellos }, wanted] of [[now, []], [later, [2, 3]]]) {
+    assert.deepEqual(seen, wanted);
+    assert.deepEqual(hellos, [{ user_id: "anna", cursor: ids[2], ping_interval_ms: 20000 }]);
+  }
+  await server.notify("anna", 4);
+  for (const [tab, wanted] of [[first, "[1,2,3,4]"], [now.tab, "[4]"], [later.tab, "[2,3,4]"]]) {
+    await browser.show(tab);
+    await browser.until("each once", saw, wanted);
+  }
+});
+
+/** Between two connections the page waits for so long that only a reason to hurry ends it. */
+const LONG_WAITS = `Math.random = () => 1e6;`;
+
+test("a tab in view ends the wait of the tab that leads when the network is back", async (t) => {
+  const { server } = await serverWith(t, 1);
+  const { url, pause } = await relay(t, server.address);
+  const app = await pages(t, streams(url, LONG_WAITS));
+  const browser = await browse(t);
+  await browser.goto(app);
+  await browser.until("the stream", isLive);
+  await browser.openTab(app);
+  await browser.until("the second tab is live", isLive);
+  pause(true);
+  await browser.until("the loss", `() => window.stream.status === "waiting"`);
+  pause(false);
+  await browser.run(`() => dispatchEvent(new Event("online"))`);
+  await browser.until("it is live again", isLive);
+  await server.notify("anna", 1);
+  await browser.until("the new one", saw, "[1]");
+  assert.equal(await open(server), 1);
+});
+
+test("a tab that has heard of a new log follows one that has not", async (t) => {
+  const { server, ids } = await serverWith(t, 3, { address: "127.0.0.9:0" });
+  const app = await pages(t, streams(server.url, LONG_WAITS));
+  const browser = await browse(t);
+  const first = await browser.tab();
+  await browser.goto(app);
+  await browser.until("the stream", isLive);
+  await server.kill();
+  await browser.until("the loss", `() => window.stream.status === "waiting"`);
+  const again = await new Home(t).start({ address: server.address });
+  await again.notify("anna", "new log");
+  const second = await browser.openTab(`${app}/?cursor=${ids[0]}`);
+  await browser.until("what it has missed", saw, `["new log"]`);
+  await until("no connection stays", async () => (await open(again)) === 0);
+  assert.deepEqual(await browser.run(`() => [window.stream.status, window.gaps.length]`), ["waiting", 1]);
+  await browser.show(first);
+  await browser.run(`() => dispatchEvent(new Event("online"))`);
+  await browser.until("it is live again", isLive);
+  await again.notify("anna", "live");
+  await browser.show(second);
+  await browser.until("the second tab is live", isLive);
+  await browser.until("each once", saw, `["new log","live"]`);
+  assert.equal(await browser.run(`() => window.gaps.length`), 1);
+  assert.equal(await open(again), 1);
+});
+
+test("a tab ignores one that was replaced while it was frozen, and replies when it runs again", async (t) => {
+  const { server, ids } = await serverWith(t, 1);
+  const name = JSON.stringify(`tidings ${server.url}/v1/users/anna/`);
+  const late = `<!doctype html><script>
+    window.replies = 0;
+    const channel = new BroadcastChannel(${name});
+    channel.onmessage = ({ data }) => {
+      if (data.kind !== "join") return;
+      const progress = { status: "live", error: undefined, hello: undefined, isCaughtUp: true };
+      // After the reply of the tab that leads, and before what was missed is fetched.
+      for (const delay of [0, 3, 6, 9]) {
+        setTimeout(() => {
+          channel.postMessage({ kind: "state", to: data.from, term: "of the one before", cursor: ${JSON.stringify(ids[0])}, ...progress });
+          window.replies += 1;
+        }, delay);
+      }
+    };
+  </script>`;
+  const app = await pages(t, { ...streams(server.url), "/late": late });
+  const browser = await browse(t);
+  const first = await browser.tab();
+  await browser.goto(app);
+  await browser.until("the stream", isLive);
+  const tabs = [];
+  for (let n = 0; n < 2; n += 1) {
+    tabs.push(await browser.openTab(app));
+    await browser.until("the stream", isLive);
+  }
+  const other = await browser.openTab(`${app}/late`);
+  await browser.show(first);
+  await browser.closeTab();
+  await browser.show(other);
+  await browser.until("the late reply", `() => window.replies > 0`);
+  await server.notify("anna", 1);
+  for (const tab of tabs) {
+    await browser.show(tab);
+    await browser.until("the new one", saw, "[1]");
+  }
+});
