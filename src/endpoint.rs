@@ -19,8 +19,8 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Default `content-type` of a message that does not name one.
 pub const DEFAULT_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// Longest timeout. A longer one is a mistake, and huge ones overflow the clock.
-const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+/// The longest timeout of an attempt. A longer one is a mistake, and huge ones overflow the clock.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Headers that belong to the transport, or to a setting of their own.
 ///

@@ -84,7 +84,9 @@ pub use attempt::{
 };
 pub use client::{Client, ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS};
 pub use dispatcher::{Dispatcher, DispatcherBuilder, LaneConfig, LaneStatus, Speed};
-pub use endpoint::{DEFAULT_CONTENT_TYPE, DEFAULT_TIMEOUT, Endpoint, EndpointBuilder, EndpointId};
+pub use endpoint::{
+    DEFAULT_CONTENT_TYPE, DEFAULT_TIMEOUT, Endpoint, EndpointBuilder, EndpointId, MAX_TIMEOUT,
+};
 pub use error::ConfigError;
 pub use message::{InvalidContentType, InvalidMessageId, MAX_MESSAGE_ID_BYTES, Message};
 pub(crate) use outcome::Closed;

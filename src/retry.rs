@@ -38,7 +38,7 @@ pub use budget::RetryBudget;
 pub use exponential::Exponential;
 #[cfg(feature = "backoff")]
 pub use from_backoff_crate::FromBackoffCrate;
-pub use schedule::Schedule;
+pub use schedule::{MAX_DELAY, Schedule};
 
 /// Most time that is added to a wait that the endpoint asked for.
 const MAX_HINT_JITTER: Duration = Duration::from_secs(30);

@@ -95,8 +95,8 @@ impl Schedule {
 /// Most waits of one schedule. More is a mistake.
 const MAX_DELAYS: usize = 100;
 
-/// Longest wait. A longer one is a mistake, and huge ones overflow the clock.
-const MAX_DELAY: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The longest wait of a [`Schedule`]. A longer one is a mistake, and huge ones overflow the clock.
+pub const MAX_DELAY: Duration = Duration::from_secs(30 * 24 * 3600);
 
 const DEFAULT_JITTER: f64 = 0.2;
 

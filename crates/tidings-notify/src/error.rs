@@ -14,7 +14,7 @@ pub enum StoreError {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// The store cannot be used for the moment: another process holds its lock, or a failure of
+    /// The store cannot be used for the moment: another process holds the lock of its file, or a failure of
     /// another call rolled this one back, or its server cannot be reached. The call may be repeated;
     /// if only the reply of a server was lost, then the first call may have taken effect.
     #[error("the notification store is not available")]
@@ -23,6 +23,9 @@ pub enum StoreError {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// Another transaction has held the log of one of the users for too long. Nothing was done. The call may be repeated.
+    #[error("another transaction holds the log of one of the users")]
+    Locked,
     /// The store has no number left for another event of this user, or for another user.
     #[error("the notification store has no numbers left")]
     NumbersExhausted,

@@ -24,6 +24,12 @@ const MAX_BYTES: usize = 1 << 20;
 /// How long a bin is kept after it was last used or looked at.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The time, in microseconds like all times that are stored.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
 /// The bins of this process.
 #[derive(Debug, Default)]
 pub(crate) struct Bins(Mutex<HashMap<String, Bin>>);
@@ -82,7 +88,7 @@ impl Bin {
         settings.received += 1;
         self.requests.push_front(Received {
             number: settings.received,
-            at: Timestamp::now(),
+            at: now(),
             headers,
             // What was read from a connection may have room for more.
             body: Bytes::copy_from_slice(body),
@@ -106,7 +112,7 @@ impl Bins {
         getrandom::fill(&mut random)?;
         let settings = Settings {
             id: format!("bin_{:032x}", u128::from_be_bytes(random)),
-            created_at: Timestamp::now(),
+            created_at: now(),
             status: StatusCode::OK,
             secret: None,
             received: 0,

@@ -328,6 +328,16 @@ mod tests {
     }
 
     #[test]
+    fn a_setting_that_the_file_has_twice_is_refused_by_its_name() {
+        let (_folder, flag) = file("listen = \"127.0.0.1:1\"\nlisten = \"127.0.0.1:2\"");
+        let refused = refused(&[&flag]);
+        assert!(
+            refused.ends_with("line 2: listen: given more than once"),
+            "{refused}"
+        );
+    }
+
+    #[test]
     fn a_wrong_value_in_the_file_is_refused_with_its_line() {
         for (value, reason) in [
             ("ping-interval = \"1h\"", "expected 1s to 25s"),

@@ -92,6 +92,7 @@ impl From<tidings_notify::StoreError> for StorageError {
             StoreError::Full { source } => Self::Full {
                 source: source.into(),
             },
+            StoreError::Locked => Self::Locked,
             StoreError::Unavailable { source } => {
                 of_engine(&*source).unwrap_or_else(|| Self::unavailable(source))
             }

@@ -81,11 +81,12 @@ pub use health::{EndpointHealth, MAX_COUNTED, ReplayProgress};
 pub use ids::{DeliveryId, EndpointId, InvalidId};
 pub use options::Options;
 pub use pattern::{EventPattern, InvalidPattern, MAX_PATTERNS};
-pub use replay::Replay;
-pub use settings::{EndpointSettings, SignatureScheme};
+pub use replay::{MAX_REPLAY_RATE, Replay};
+pub use settings::{EndpointSettings, MAX_WAITS, SignatureScheme};
 pub use store::Store;
 pub use webhooks::{
-    FanOutLag, NewEndpoint, Operated, Operation, PreparedEndpoint, StopReport, Switch, Webhooks,
+    FanOutLag, MAX_OVERLAP, NewEndpoint, Operated, Operation, PreparedEndpoint, StopReport, Switch,
+    Webhooks,
 };
 
 /// The example of the README compiles.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tidings_notify::MAX_NAME_BYTES;
 
 use crate::Error;
+use crate::settings::first_double;
 
 /// Which types of events an endpoint gets.
 ///
@@ -88,11 +89,11 @@ pub(crate) fn check(patterns: &[EventPattern]) -> Result<(), Error> {
         let expected = format!("at most {MAX_PATTERNS} types, got {}", patterns.len());
         return Err(Error::invalid("event_types", expected));
     }
-    match (1..patterns.len()).find(|i| patterns[..*i].contains(&patterns[*i])) {
+    match first_double(patterns) {
         None => Ok(()),
         Some(double) => {
             let expected = format!("each type once, got `{}` twice", patterns[double]);
-            Err(Error::invalid("event_types", expected))
+            Err(Error::invalid(format!("event_types[{double}]"), expected))
         }
     }
 }

@@ -15,8 +15,8 @@ pub struct Replay {
 /// How fast a replay is by default.
 const DEFAULT_PER_SECOND: u32 = 10;
 
-/// The fastest replay.
-const MAX_PER_SECOND: u32 = 10_000;
+/// The fastest replay, in events per second.
+pub const MAX_REPLAY_RATE: u32 = 10_000;
 
 impl Replay {
     /// What was accepted from a time on until now, ten per second.
@@ -41,7 +41,7 @@ impl Replay {
     }
 
     pub(crate) fn checked(self, endpoint: EndpointId, now: Timestamp) -> Result<NewReplay, Error> {
-        if !(1..=MAX_PER_SECOND).contains(&self.per_second) {
+        if !(1..=MAX_REPLAY_RATE).contains(&self.per_second) {
             return Err(Error::invalid("per_second", "1 to 10,000"));
         }
         let until = self.until.unwrap_or(Timestamp::MAX);

@@ -3,7 +3,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tidings::retry::Schedule;
+use tidings::retry::{MAX_DELAY, Schedule};
 
 use crate::{Error, EventPattern, Format, Owner, pattern};
 
@@ -14,8 +14,8 @@ const MAX_HEADER_BYTES: usize = 8 << 10;
 /// Longest description, in bytes.
 const MAX_DESCRIPTION_BYTES: usize = 1000;
 
-/// Most waits of a schedule, the one before the first attempt included.
-const MAX_WAITS: usize = 100;
+/// Most waits of the schedule of an endpoint, the one before the first attempt included.
+pub const MAX_WAITS: usize = 100;
 
 /// Longest URL, in bytes.
 const MAX_URL_BYTES: usize = 2048;
@@ -94,9 +94,9 @@ impl EndpointSettings {
     /// Checks what an endpoint must not get any more, although one that is stored may have it.
     pub(crate) fn check_new(&self) -> Result<(), Error> {
         let is_bare = |it: &EventPattern| it.as_str() == pattern::RESERVED_PREFIX;
-        if self.event_types.iter().any(is_bare) {
+        if let Some(index) = self.event_types.iter().position(is_bare) {
             let expected = "`tidings.*` for all events about endpoints, got `tidings.`";
-            return Err(Error::invalid("event_types", expected));
+            return Err(Error::invalid(format!("event_types[{index}]"), expected));
         }
         let mut names = HashSet::new();
         for name in self.headers.keys() {
@@ -115,14 +115,15 @@ impl EndpointSettings {
 
     /// Checks that the owner may get events of these types: those about endpoints go to the operator alone.
     pub(crate) fn check_owner(&self, owner: &Owner) -> Result<(), Error> {
-        let is_reserved = |it: &&EventPattern| it.as_str().starts_with(pattern::RESERVED_PREFIX);
-        match (owner, self.event_types.iter().find(is_reserved)) {
-            (Owner::User(_), Some(reserved)) => {
+        let is_reserved = |it: &EventPattern| it.as_str().starts_with(pattern::RESERVED_PREFIX);
+        match (owner, self.event_types.iter().position(is_reserved)) {
+            (Owner::User(_), Some(index)) => {
                 let expected = format!(
                     "types of the application: events about endpoints go to endpoints of the operator only, got \
-                     `{reserved}`"
+                     `{}`",
+                    self.event_types[index]
                 );
-                Err(Error::invalid("event_types", expected))
+                Err(Error::invalid(format!("event_types[{index}]"), expected))
             }
             _ => Ok(()),
         }
@@ -142,12 +143,13 @@ impl EndpointSettings {
             return Err(Error::invalid("headers", "at most 32 headers of 8 KiB"));
         }
         let signatures = &self.signatures;
-        let has_double = signatures.len() == 2 && signatures[0] == signatures[1];
-        if signatures.is_empty() || signatures.len() > 2 || has_double {
-            return Err(Error::invalid(
-                "signatures",
-                "`standard`, `timestamped`, or both",
-            ));
+        if signatures.is_empty() {
+            let expected = "`standard`, `timestamped`, or both";
+            return Err(Error::invalid("signatures", expected));
+        }
+        if let Some(double) = first_double(signatures) {
+            let expected = "each scheme once";
+            return Err(Error::invalid(format!("signatures[{double}]"), expected));
         }
         if let Some(schedule) = &self.schedule {
             check_schedule(schedule)?;
@@ -158,12 +160,20 @@ impl EndpointSettings {
 
 /// Refuses a schedule without an attempt, or with a wait that no clock can hold.
 pub(crate) fn check_schedule(waits: &[Duration]) -> Result<(), Error> {
-    let Some((first, rest)) = waits.split_first() else {
+    let Some((_, rest)) = waits.split_first() else {
         return Err(Error::invalid("schedule", "at least one attempt"));
     };
-    let _first = Schedule::new([*first])?;
+    if let Some(index) = waits.iter().position(|wait| *wait > MAX_DELAY) {
+        let expected = format!("at most {} seconds (30 days)", MAX_DELAY.as_secs());
+        return Err(Error::invalid(format!("schedule[{index}]"), expected));
+    }
     let _rest = Schedule::new(rest.iter().copied())?;
     Ok(())
+}
+
+/// Where the first value stands that is in the list before.
+pub(crate) fn first_double<T: PartialEq>(values: &[T]) -> Option<usize> {
+    (1..values.len()).find(|index| values[..*index].contains(&values[*index]))
 }
 
 mod milliseconds {
@@ -227,7 +237,9 @@ mod tests {
         assert_eq!(field(|it| it.signatures.clear()), "signatures");
         assert_eq!(field(|it| it.schedule = Some(vec![])), "schedule");
         let endless = vec![Duration::from_secs(u64::MAX)];
-        assert_eq!(field(|it| it.schedule = Some(endless)), "schedule");
+        assert_eq!(field(|it| it.schedule = Some(endless)), "schedule[0]");
+        let twice = vec![SignatureScheme::Standard; 2];
+        assert_eq!(field(|it| it.signatures = twice), "signatures[1]");
         let long = "x".repeat(3000);
         assert_eq!(field(|it| it.description.clone_from(&long)), "description");
         assert_eq!(field(|it| it.url.clone_from(&long)), "url");
@@ -241,7 +253,7 @@ mod tests {
         assert!(settings.check_new().is_ok());
         settings.event_types = vec![EventPattern::new("tidings.").unwrap()];
         let error = settings.check_new().unwrap_err();
-        assert_eq!(error.field(), Some("event_types"));
+        assert_eq!(error.field(), Some("event_types[0]"));
         settings.event_types.clear();
         settings.headers = ["X-Team", "x-team"]
             .map(|name| (name.into(), "a".into()))

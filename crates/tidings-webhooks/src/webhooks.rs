@@ -24,7 +24,7 @@ mod manage;
 pub(crate) mod operation;
 mod reseal;
 
-pub use manage::{NewEndpoint, PreparedEndpoint, Switch};
+pub use manage::{MAX_OVERLAP, NewEndpoint, PreparedEndpoint, Switch};
 pub use operation::{Operated, Operation};
 
 /// Webhooks over a store: accepting events, sending them, and everything about endpoints.

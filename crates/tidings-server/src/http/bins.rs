@@ -7,6 +7,7 @@ use tidings::signing::Secret;
 
 use super::body::Body;
 use super::error::ApiError;
+use super::expected::{Field, Whole};
 use super::extract::{InPath, NoFields, NoIdempotencyKey};
 use super::fields::{Change, Fields};
 use super::request::{FromFields, request};
@@ -16,13 +17,15 @@ use crate::wire::Data;
 use crate::wire::bin::{Bin, BinWithRequests};
 use crate::wire::webhook::SECRET_RULE;
 
+type ResponseStatus = Whole<200, 599>;
+
 request! {
     /// What to change of a bin.
     #[schemars(deny_unknown_fields)]
     struct ChangedBin {
         /// The status of its responses, from 200 to 599; `null` is 200.
-        #[schemars(with = "Option<u16>", range(min = 200, max = 599))]
-        "status" status: Change<u32>,
+        #[schemars(with = "Option<ResponseStatus>")]
+        "status" status: Change<ResponseStatus>,
         /// What requests are verified with: `whsec_` and 24 to 64 bytes in base64. `null` forgets it.
         #[schemars(with = "Option<String>")]
         "secret" secret: Change<String>,
@@ -86,12 +89,12 @@ pub(super) async fn update(
     Ok(Json(changed.ok_or_else(unknown)?.into()))
 }
 
-fn response_status(status: u32) -> Result<StatusCode, ApiError> {
-    let status = u16::try_from(status)
-        .ok()
-        .filter(|status| (200..600).contains(status));
+fn response_status(status: ResponseStatus) -> Result<StatusCode, ApiError> {
+    let status = u16::try_from(status.get()).ok();
     let status = status.and_then(|status| StatusCode::from_u16(status).ok());
-    status.ok_or_else(|| ApiError::invalid("status", "expected a status from 200 to 599"))
+    status.ok_or_else(|| {
+        ApiError::invalid("status", format!("expected {}", ResponseStatus::expected()))
+    })
 }
 
 pub(super) async fn remove(

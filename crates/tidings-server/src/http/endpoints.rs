@@ -183,7 +183,9 @@ pub(super) async fn rotate_secret(
     let Rotation { secret, overlap } = Rotation::read(Fields::parse_optional(&body)?)?;
     let secret = secret.as_deref().map(parse_secret).transpose()?;
     let secret = secret.unwrap_or_else(Secret::generate);
-    let overlap = overlap.map_or(DEFAULT_OVERLAP, Duration::from_millis);
+    let overlap = overlap.map_or(DEFAULT_OVERLAP, |overlap| {
+        Duration::from_millis(overlap.get())
+    });
     let rotated = serde_json::to_string(&RotatedSecret {
         secret: secret.expose().to_string(),
     })?;
@@ -245,7 +247,7 @@ pub(super) async fn replay(
         replay = replay.until(until);
     }
     if let Some(per_second) = per_second {
-        replay = replay.per_second(per_second);
+        replay = replay.per_second(per_second.get());
     }
     let replay = storage::Change::Operate(app.webhooks.prepare_replay(id, replay).await?);
     match request.make(replay, |_| Ok(String::new())).await? {

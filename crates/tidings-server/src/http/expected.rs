@@ -2,10 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
-use std::num::NonZeroU32;
 
 use jiff::Timestamp;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -38,7 +37,7 @@ impl JsonSchema for Time {
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let time = parse_time(&text).ok_or_else(|| D::Error::custom(Self::EXPECTED))?;
+        let time = parse_time(&text).ok_or_else(|| D::Error::custom(Self::expected()))?;
         Ok(Self(time))
     }
 }
@@ -63,7 +62,7 @@ impl<'de> Deserialize<'de> for Texts {
 /// A type that a field of a request may have.
 pub(crate) trait Field: DeserializeOwned {
     /// What the error says after "expected".
-    const EXPECTED: &'static str;
+    fn expected() -> Cow<'static, str>;
 
     /// Whether the type has further rules, and the value has the right JSON type for them. Then the error
     /// of the type says which rule is broken.
@@ -110,7 +109,7 @@ fn message<T: Field>(json: &str, error: &serde_json::Error) -> String {
     match Payload::parse(json) {
         Err(half @ InvalidPayload::LoneSurrogate) => half.to_string(),
         _ if T::has_rules_for(json) => reason(error),
-        _ => format!("expected {}", T::EXPECTED),
+        _ => format!("expected {}", T::expected()),
     }
 }
 
@@ -127,7 +126,9 @@ fn reason(error: &serde_json::Error) -> String {
 macro_rules! field {
     ($type:ty, $expected:expr $(, $has_rules_for:expr)?) => {
         impl Field for $type {
-            const EXPECTED: &'static str = $expected;
+            fn expected() -> Cow<'static, str> {
+                $expected.into()
+            }
 
             $(fn has_rules_for(json: &str) -> bool {
                 $has_rules_for(json)
@@ -146,7 +147,7 @@ field!(
 );
 field!(
     Time,
-    "a time in RFC 3339 such as 2026-11-21T10:00:00Z, at the latest 9999-12-30T22:00:00Z"
+    "a time in RFC 3339 such as 2026-11-21T10:00:00Z, from 0001-01-01T00:00:00Z to 9999-12-30T22:00:00Z"
 );
 field!(UserId, "a string", is_string);
 field!(EventType, "a string", is_string);
@@ -157,55 +158,113 @@ fn is_string(json: &str) -> bool {
     json.starts_with('"')
 }
 
-/// The field says what its largest value is: that of the type would mislead.
 macro_rules! whole {
-    ($type:ty, $least:literal) => {
-        impl Field for $type {
-            const EXPECTED: &'static str = concat!("a whole number, ", $least, " or more");
+    ($(#[$meta:meta])* $name:ident: $type:ty, $unit:literal) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) struct $name<const LEAST: $type, const MOST: $type>($type);
 
-            fn wrong_part(json: &str) -> Option<Mistake> {
-                let is_too_large = json.bytes().all(|byte| byte.is_ascii_digit()) && json != "0";
-                is_too_large.then(|| Mistake::new("expected a smaller number"))
+        impl<const LEAST: $type, const MOST: $type> $name<LEAST, MOST> {
+            pub(crate) fn get(self) -> $type {
+                self.0
+            }
+        }
+
+        impl<'de, const LEAST: $type, const MOST: $type> Deserialize<'de> for $name<LEAST, MOST> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let number = <$type>::deserialize(deserializer)?;
+                if (LEAST..=MOST).contains(&number) {
+                    Ok(Self(number))
+                } else {
+                    Err(D::Error::custom(Self::expected()))
+                }
+            }
+        }
+
+        impl<const LEAST: $type, const MOST: $type> Field for $name<LEAST, MOST> {
+            fn expected() -> Cow<'static, str> {
+                format!(concat!("a whole number", $unit, " from {} to {}"), LEAST, MOST).into()
+            }
+        }
+
+        impl<const LEAST: $type, const MOST: $type> Element for $name<LEAST, MOST> {
+            fn several() -> Cow<'static, str> {
+                format!(concat!("whole numbers", $unit, " from {} to {}"), LEAST, MOST).into()
+            }
+        }
+
+        impl<const LEAST: $type, const MOST: $type> JsonSchema for $name<LEAST, MOST> {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_generator: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "integer", "minimum": LEAST, "maximum": MOST })
             }
         }
     };
 }
 
-whole!(u32, "0");
-whole!(u64, "0");
-whole!(NonZeroU32, "1");
+whole! {
+    /// A whole number within a range.
+    Whole: u32, ""
+}
+whole! {
+    /// A time in milliseconds, within a range.
+    Milliseconds: u64, " of milliseconds"
+}
+whole! {
+    /// A time in seconds, within a range.
+    Seconds: u64, " of seconds"
+}
 
-macro_rules! array {
-    ($element:ty, $expected:expr) => {
-        impl Field for Vec<$element> {
-            const EXPECTED: &'static str = $expected;
+/// A type that the elements of an array may have.
+trait Element: Field {
+    /// What the error says after "expected an array of".
+    fn several() -> Cow<'static, str>;
+}
 
-            fn wrong_part(json: &str) -> Option<Mistake> {
-                let elements: Vec<&RawValue> = serde_json::from_str(json).ok()?;
-                let mut elements = elements.into_iter().enumerate();
-                elements.find_map(|(index, element)| {
-                    let mistake = parse::<$element>(element.get()).err()?;
-                    Some(mistake.within(&format!("[{index}]")))
-                })
+impl<T: Element> Field for Vec<T> {
+    fn expected() -> Cow<'static, str> {
+        format!("an array of {}", T::several()).into()
+    }
+
+    fn wrong_part(json: &str) -> Option<Mistake> {
+        let elements: Vec<&RawValue> = serde_json::from_str(json).ok()?;
+        let mut elements = elements.into_iter().enumerate();
+        elements.find_map(|(index, element)| {
+            let mistake = parse::<T>(element.get()).err()?;
+            Some(mistake.within(&format!("[{index}]")))
+        })
+    }
+}
+
+macro_rules! element {
+    ($type:ty, $several:expr) => {
+        impl Element for $type {
+            fn several() -> Cow<'static, str> {
+                $several.into()
             }
         }
     };
 }
 
-array!(u64, "an array of whole numbers, 0 or more");
-array!(
+element!(
     Scope,
-    r#"an array of "publish", "read", "endpoints", "metrics" and "admin""#
+    r#""publish", "read", "endpoints", "metrics" and "admin""#
 );
-array!(UserId, "an array of strings");
-array!(EventPattern, "an array of strings");
-array!(
-    SignatureScheme,
-    r#"an array of "standard", "timestamped", or both"#
-);
+element!(UserId, "strings");
+element!(EventPattern, "strings");
+element!(SignatureScheme, r#""standard", "timestamped", or both"#);
 
 impl Field for Texts {
-    const EXPECTED: &'static str = "an object whose values are strings";
+    fn expected() -> Cow<'static, str> {
+        "an object whose values are strings".into()
+    }
 
     fn wrong_part(json: &str) -> Option<Mistake> {
         let Entries(entries) = serde_json::from_str::<Entries<&RawValue>>(json).ok()?;

@@ -11,7 +11,7 @@ use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde::de::IgnoredAny;
 use tidings_notify::wire::{Bye, Control, Expiring, Hello, Request, WebSocketFrame};
 use tidings_notify::{InboxAction, Item, Since, UserId};
 use tokio::time::Instant;
@@ -23,9 +23,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
 use super::cursor;
+use super::entries::Entries;
 use super::error::ApiError;
 use super::event_loop::{Leave, Outcome, Waiting};
-use super::extract::{InPath, Parameters};
+use super::extract::{GIVEN_TWICE, InPath, Parameters};
 use super::feed::{Confirmation, Encoding, Feed, Step, poll_steps};
 use super::inbox;
 use super::last_encoded::LastEncoded;
@@ -601,24 +602,30 @@ fn report(upgraded_by: &RequestId, user: &UserId, error: &SocketError) {
     tracing::debug!(error, %user, "a WebSocket ended");
 }
 
-/// What is wrong with a frame that is no request: its id, or everything.
+/// What is wrong with a frame that is no request: its id, a field beside it, or everything.
 fn unreadable(frame: &str) -> ApiError {
-    let fields: Map<String, Value> = serde_json::from_str(frame).unwrap_or_default();
-    let known = ["ack", "read", "seen", "archive"].map(|name| (name, fields.contains_key(name)));
-    let message = match known.into_iter().find(|(_, is_there)| *is_there) {
-        Some((name, _)) if fields.len() == 1 => {
-            let expected = "expected the id of a notification";
-            return ApiError::new(Code::InvalidFrame, expected).about(name);
-        }
-        _ => r#"expected {"ack":"<id>"}, {"read":"<id>"}, {"seen":"<id>"} or {"archive":"<id>"}"#,
+    const EXPECTED: &str =
+        r#"expected {"ack":"<id>"}, {"read":"<id>"}, {"seen":"<id>"} or {"archive":"<id>"}"#;
+    let fields = serde_json::from_str::<Entries<IgnoredAny>>(frame);
+    let fields = fields.map_or_else(|_| Vec::new(), |Entries(fields)| fields);
+    let is_request = |name: &str| ["ack", "read", "seen", "archive"].contains(&name);
+    let (requests, others): (Vec<_>, Vec<_>) = fields
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .partition(|name| is_request(name));
+    let (message, field) = match (&*requests, &*others) {
+        ([request], []) => ("expected the id of a notification", *request),
+        ([first, rest @ ..], []) if rest.contains(first) => (GIVEN_TWICE, *first),
+        ([_, ..], [other, ..]) => ("unknown field", *other),
+        _ => return ApiError::new(Code::InvalidFrame, EXPECTED),
     };
-    ApiError::new(Code::InvalidFrame, message)
+    ApiError::new(Code::InvalidFrame, message).about(field)
 }
 
 #[cfg(test)]
 mod tests {
     use futures_util::{SinkExt, StreamExt};
-    use serde_json::json;
+    use serde_json::{Value, json};
     use tidings_test_support::Log;
     use tokio_tungstenite::connect_async;
     use tokio_tungstenite::tungstenite::client::IntoClientRequest;

@@ -57,8 +57,14 @@ pub(crate) fn apply(mut command: Command, path: &Path) -> Result<Command, FileEr
     let text = std::str::from_utf8(&bytes)
         .map_err(|error| malformed(error.valid_up_to(), "expected text in UTF-8".to_owned()))?;
     let table = DeTable::parse(text).map_err(|error| {
-        let start = error.span().map_or(0, |span| span.start);
-        malformed(start, format!("expected TOML: {}", error.message()))
+        let span = error.span().unwrap_or_default();
+        let message = match text.get(span.clone()) {
+            Some(name) if error.message() == "duplicate key" => {
+                format!("{name}: given more than once")
+            }
+            _ => format!("expected TOML: {}", error.message()),
+        };
+        malformed(span.start, message)
     })?;
     let mut names = Vec::new();
     for (key, value) in table.get_ref() {

@@ -38,6 +38,10 @@ async fn a_sender_needs_the_address_alone_and_who_looks_needs_a_key() {
     assert_eq!((status, &shown["received"]), (200, &json!(1)));
     let taken = &shown["data"][0];
     assert_eq!(taken["body"], "\u{1}not JSON");
+    for time in [&shown["created_at"], &taken["received_at"]] {
+        let time: jiff::Timestamp = time.as_str().unwrap().parse().unwrap();
+        assert_eq!(time.subsec_nanosecond() % 1000, 0, "{time}");
+    }
     assert_eq!(taken["verified"], Value::Null);
     let headers = taken["headers"].as_array().unwrap();
     assert!(headers.contains(&json!({ "name": "x-team", "value": "shop" })));

@@ -124,7 +124,7 @@ async fn a_wrong_setting_is_refused_by_name() {
         ("url", json!("ftp://example.com")),
         ("url", json!("")),
         ("event_types[0]", json!([" order"])),
-        ("event_types", json!(["order", "order"])),
+        ("event_types[1]", json!(["order", "order"])),
         ("format", json!("xml")),
         ("headers.webhook-id", json!({ "webhook-id": "mine" })),
         ("signatures", json!([])),

@@ -302,6 +302,29 @@ async fn regression_a_log_that_an_application_holds_delays_its_own_user_alone() 
     server.notify("anna", json!(1)).await;
 }
 
+#[tokio::test]
+async fn a_change_of_an_inbox_whose_log_is_held_is_refused_as_locked_and_is_no_outage() {
+    let mut cluster = Cluster::start(1, &[]).await;
+    let server = cluster.servers.pop().unwrap();
+    server.notify("anna", json!(1)).await;
+    let config = tidings_postgres::Config::new(&cluster.schema.url()).unwrap();
+    let application = config.connect().await.unwrap();
+    let hold = "BEGIN; SELECT tidings_notify('anna', 'test', '1')";
+    application.batch_execute(hold).await.unwrap();
+    let read_all = async || {
+        let path = "/v1/users/anna/notifications/read-all";
+        server.post(path, &json!({})).await
+    };
+    let response = read_all().await;
+    assert_eq!(response.status(), 503);
+    let refusal: Value = response.json().await.unwrap();
+    assert_eq!(refusal["error"]["code"], "locked");
+    application.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(read_all().await.status(), 200);
+    let (_, log) = server.stop("-TERM").await;
+    assert!(!log.contains("the database"), "{log}");
+}
+
 /// Each commit waits for a standby that is far away, and holds its logs meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn regression_logs_that_every_instance_writes_all_the_time_are_never_refused() {

@@ -147,6 +147,18 @@ async fn a_client_can_mark_as_read_and_wrong_frames_get_an_error() {
             "",
             request,
         ),
+        (
+            r#"{"read":"x","foo":1}"#.to_owned(),
+            "invalid_frame",
+            "foo",
+            "unknown field",
+        ),
+        (
+            r#"{"read":"x","read":"x"}"#.to_owned(),
+            "invalid_frame",
+            "read",
+            "given more than once",
+        ),
         (r#"{"read":5}"#.to_owned(), "invalid_frame", "read", an_id),
         (
             r#"{"read":"zz"}"#.to_owned(),

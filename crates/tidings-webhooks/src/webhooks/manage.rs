@@ -17,8 +17,9 @@ use crate::{
 /// How often a change is tried again if another one was made at the same time.
 const MAX_CONTENTION: u32 = 16;
 
-/// Longest time for which an old secret signs too. A longer one is a mistake.
-const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The longest time for which an old secret signs too, after its [rotation](Webhooks::rotate_secret). A longer one is a
+/// mistake.
+pub const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What is stored of the secrets of an endpoint that is removed.
 pub(super) const NO_SECRETS: &str = "[]";

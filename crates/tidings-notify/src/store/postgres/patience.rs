@@ -35,8 +35,7 @@ impl Patience {
     pub(super) fn again_in(&self, pause: Duration) -> Result<Instant, StoreError> {
         let now = Instant::now();
         if now >= self.give_up_at {
-            let source = "another transaction holds the log of one of the users".into();
-            return Err(StoreError::Unavailable { source });
+            return Err(StoreError::Locked);
         }
         Ok(now + pause)
     }

@@ -4,11 +4,21 @@ use std::convert::identity;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use tidings_webhooks::{EndpointSettings, EventPattern, Format, MAX_PATTERNS, SignatureScheme};
+use tidings::retry::MAX_DELAY;
+use tidings_webhooks::{
+    EndpointSettings, EventPattern, Format, MAX_OVERLAP, MAX_PATTERNS, MAX_REPLAY_RATE, MAX_WAITS,
+    SignatureScheme,
+};
 
-use crate::http::expected::{Texts, Time};
+use crate::http::expected::{Milliseconds, Seconds, Texts, Time, Whole};
 use crate::http::fields::Change;
 use crate::http::request::request;
+
+type Overlap = Milliseconds<0, { MAX_OVERLAP.as_secs() * 1000 }>;
+type PerSecond = Whole<1, MAX_REPLAY_RATE>;
+type RateLimit = Whole<1, { u32::MAX }>;
+type Timeout = Milliseconds<1, { tidings::MAX_TIMEOUT.as_secs() * 1000 }>;
+type Wait = Seconds<0, { MAX_DELAY.as_secs() }>;
 
 request! {
     /// An endpoint to create.
@@ -46,7 +56,7 @@ request! {
         /// `whsec_` and 24 to 64 bytes in base64. Made by the server if it is missing.
         "secret" secret: Option<String>,
         /// How long the old secret signs too, in milliseconds: at most 30 days, a day if it is missing.
-        "overlap_ms" overlap: Option<u64>,
+        "overlap_ms" overlap: Option<Overlap>,
     }
 }
 
@@ -60,8 +70,7 @@ request! {
         /// The time after the last event; all of them if it is missing.
         "until" until: Option<Time>,
         /// Most requests per second; 10 if it is missing.
-        #[schemars(range(min = 1, max = 10_000))]
-        "per_second" per_second: Option<u32>,
+        "per_second" per_second: Option<PerSecond>,
     }
 }
 
@@ -85,15 +94,15 @@ request! {
         #[schemars(with = "Option<Vec<SignatureScheme>>", length(min = 1, max = 2), extend("uniqueItems" = true))]
         "signatures" signatures: Change<Vec<SignatureScheme>>,
         /// Requests a second; `null` means no limit.
-        #[schemars(with = "Option<NonZeroU32>")]
-        "rate_limit" rate_limit: Change<NonZeroU32>,
+        #[schemars(with = "Option<RateLimit>")]
+        "rate_limit" rate_limit: Change<RateLimit>,
         /// Longest time for one request in milliseconds, at most an hour; `null` means that of the server.
-        #[schemars(with = "Option<u64>", range(min = 1, max = 3_600_000))]
-        "timeout_ms" timeout_ms: Change<u64>,
+        #[schemars(with = "Option<Timeout>")]
+        "timeout_ms" timeout_ms: Change<Timeout>,
         /// The wait before each attempt in seconds: at most 100 waits of at most 30 days; `null` means the schedule
         /// of the server.
-        #[schemars(with = "Option<Vec<u64>>", length(min = 1, max = 100))]
-        "schedule" schedule: Change<Vec<u64>>,
+        #[schemars(with = "Option<Vec<Wait>>", length(min = 1, max = MAX_WAITS))]
+        "schedule" schedule: Change<Vec<Wait>>,
     }
 }
 
@@ -123,8 +132,10 @@ impl Changes {
     /// Changes the settings.
     pub(super) fn apply(&self, settings: &mut EndpointSettings) {
         let default = EndpointSettings::new(String::new());
-        let milliseconds = |timeout| Some(Duration::from_millis(timeout));
-        let seconds = |waits: Vec<u64>| Some(waits.into_iter().map(Duration::from_secs).collect());
+        let limit = |limit: RateLimit| NonZeroU32::new(limit.get());
+        let timeout = |timeout: Timeout| Some(Duration::from_millis(timeout.get()));
+        let wait = |wait: Wait| Duration::from_secs(wait.get());
+        let waits = |waits: Vec<Wait>| Some(waits.into_iter().map(wait).collect());
         self.description
             .apply(&mut settings.description, default.description, identity);
         self.event_types
@@ -137,9 +148,8 @@ impl Changes {
             });
         self.signatures
             .apply(&mut settings.signatures, default.signatures, identity);
-        self.rate_limit.apply(&mut settings.rate_limit, None, Some);
-        self.timeout_ms
-            .apply(&mut settings.timeout, None, milliseconds);
-        self.schedule.apply(&mut settings.schedule, None, seconds);
+        self.rate_limit.apply(&mut settings.rate_limit, None, limit);
+        self.timeout_ms.apply(&mut settings.timeout, None, timeout);
+        self.schedule.apply(&mut settings.schedule, None, waits);
     }
 }

@@ -124,7 +124,7 @@ fn content(path: &Path, metadata: &Metadata, secrets: &mut Secrets) -> Finding {
     match looked {
         Ok(Content::Usable(details)) => Finding::ok(
             STORE,
-            format!("{shown}: {} KiB, {details}", metadata.len() >> 10),
+            format!("{shown}: {}, {details}", size(path, metadata)),
         ),
         Ok(Content::Imported(to)) => Finding::warning(
             STORE,
@@ -265,6 +265,17 @@ fn clock(path: &Path, metadata: &Metadata) -> Finding {
             ),
         ),
         None => Finding::ok(CLOCK, "a file goes by the clock of this machine"),
+    }
+}
+
+/// The size of the file, and of its write-ahead log if there is one: what was stored last is only there.
+fn size(path: &Path, metadata: &Metadata) -> String {
+    let size = format!("{} KiB", metadata.len() >> 10);
+    match std::fs::metadata(beside(path, "-wal")) {
+        Ok(log) if log.len() > 0 => {
+            format!("{size} and {} KiB of its write-ahead log", log.len() >> 10)
+        }
+        _ => size,
     }
 }
 

@@ -24,6 +24,14 @@ fn files(folder: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
 }
 
 #[tokio::test]
+async fn the_size_of_a_file_in_use_has_its_write_ahead_log() {
+    let home = Home::new();
+    let _server = home.start().await;
+    let (_, findings) = examine(&mut on_file(&home.database())).await;
+    assert_finds(&findings, "store", "ok", "KiB of its write-ahead log");
+}
+
+#[tokio::test]
 async fn a_file_is_looked_at_and_stays_as_it_is() {
     let home = Home::new();
     home.start().await.stop("-TERM").await;
