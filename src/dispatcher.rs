@@ -131,8 +131,9 @@ impl Dispatcher {
     /// one: its next attempt uses the new settings, and what waits for it stays. An endpoint that is
     /// gone gets messages again. Returns `true` if it was added.
     ///
-    /// A changed URL is a new destination: its circuit is closed, unless it was opened by hand, and
-    /// the limit on attempts under way starts again.
+    /// A changed URL is a new destination: its circuit is closed, unless it was opened by hand, the
+    /// limit on attempts under way starts again, and so does what is known of its [speed](crate::Speed).
+    /// Attempts that are under way at the old URL count no more.
     pub fn insert(&self, id: impl Into<EndpointId>, endpoint: Endpoint) -> bool {
         let settings = self.inner.lane.clone();
         (self.inner.pool).insert(&id.into(), endpoint, settings, &self.inner.space, false)

@@ -70,6 +70,7 @@ pub mod signing;
 mod address_guard;
 mod attempt;
 mod error;
+mod panics;
 mod pool;
 mod resolver;
 pub mod router;

@@ -6,6 +6,7 @@ use std::fmt;
 use http::StatusCode;
 use tokio::time::Instant;
 
+use crate::panics::catch;
 use crate::{Attempt, AttemptError, Message, Verdict, telemetry};
 
 /// A message that a [`Client`](crate::Client) or a [`Dispatcher`](crate::Dispatcher) did not accept,
@@ -42,7 +43,7 @@ impl NotifyError {
     /// Hands a message back, and counts that.
     pub(crate) fn refused(message: Message, reason: impl Into<Refusal>) -> Self {
         let reason = reason.into();
-        telemetry::dropped(reason.as_str());
+        catch(|| telemetry::dropped(reason.as_str()));
         Self { message, reason }
     }
 
@@ -228,7 +229,7 @@ impl DeliveryError {
     /// A message that was not accepted by a call that waits for the outcome, which counts it.
     pub(crate) fn refused(message: Message, reason: impl Into<Refusal>) -> Self {
         let reason = reason.into();
-        telemetry::dropped(reason.as_str());
+        catch(|| telemetry::dropped(reason.as_str()));
         Self::new(message, Vec::new(), reason.into())
     }
 

@@ -19,13 +19,11 @@
 //! | `timer` | wakes lanes whose time has come |
 //! | `report` | calls what waits for an outcome: callers, callbacks, traces, metrics |
 //! | `reply` | brings an outcome to the caller that waits for it |
-//! | `panics` | catches panics of the caller's code |
 
 mod config;
 mod delivery;
 mod lane;
 mod moment;
-mod panics;
 mod permits;
 mod reply;
 mod report;
@@ -51,6 +49,7 @@ pub(crate) use reply::{Awaited, Outcome};
 pub(crate) use report::Callbacks;
 pub(crate) use scheduler::{Isolation, LaneId, Limits};
 
+use crate::panics::catch;
 use crate::{
     Closed, DeliveryError, DeliveryErrorCause, Endpoint, EndpointId, LaneStatus, Message, Refusal,
     Sender, telemetry,
@@ -405,7 +404,7 @@ impl Pool {
             self.timer.notify_one();
         }
         if let Some((before, now)) = effects.queued {
-            panics::catch(|| telemetry::queued(before, now));
+            catch(|| telemetry::queued(before, now));
         }
         if effects.has_circuit_change {
             self.report_circuits();

@@ -17,6 +17,7 @@ use tracing::{Instrument, Span, field};
 pub use builder::SenderBuilder;
 pub(crate) use progress::Progress;
 
+use crate::panics::catch;
 use crate::transport::built_in::{BuiltIn, OnNewConnection};
 use crate::transport::{RequestBody, ResponseBody, Transport};
 use crate::{
@@ -91,7 +92,8 @@ impl Sender {
         // Pinned where it is made: as a part of another future it would be moved.
         let sending = pin!(self.send(endpoint, message, &progress));
         let result = sending.instrument(span.clone()).await;
-        record_result(&span, &result);
+        // What is already known does not depend on the code that records it.
+        catch(|| record_result(&span, &result));
         let attempt = Attempt {
             number,
             started_at,
@@ -100,7 +102,7 @@ impl Sender {
             verdict: endpoint.classifier().classify(&result),
             result,
         };
-        telemetry::attempted(&attempt);
+        catch(|| telemetry::attempted(&attempt));
         attempt
     }
 

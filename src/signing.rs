@@ -107,32 +107,41 @@ impl Signer {
             Self::Custom(signer) => signer.header_names(),
         }
     }
+}
 
-    /// Adds the headers of one attempt, in place of those that are there.
-    pub(crate) fn sign(
-        &self,
-        id: &str,
-        timestamp: Timestamp,
-        url: &Url,
-        body: &[u8],
-        headers: &mut HeaderMap,
-    ) -> Result<(), SignError> {
-        match self {
-            Self::Standard(signer) => signer.sign(id, timestamp, body, headers),
-            Self::Timestamped(signer) => signer.sign(timestamp, body, headers),
-            Self::Custom(signer) => {
-                let pairs = signer.sign(&SigningInput {
-                    id,
-                    timestamp,
-                    url,
-                    headers,
-                    body,
-                })?;
-                headers.extend(pairs);
-            }
+/// Adds the headers by which some signers sign one attempt, in place of those that are there. Signers of the caller do not
+/// see those of the others.
+pub(crate) fn sign(
+    signers: &[Signer],
+    id: &str,
+    timestamp: Timestamp,
+    url: &Url,
+    body: &[u8],
+    headers: &mut HeaderMap,
+) -> Result<(), SignError> {
+    let mut custom = Vec::new();
+    for signer in signers {
+        if let Signer::Custom(signer) = signer {
+            custom.extend(signer.sign(&SigningInput {
+                id,
+                timestamp,
+                url,
+                headers,
+                body,
+            })?);
         }
-        Ok(())
     }
+    for signer in signers {
+        match signer {
+            Signer::Standard(signer) => signer.sign(id, timestamp, body, headers),
+            Signer::Timestamped(signer) => signer.sign(timestamp, body, headers),
+            Signer::Custom(_) => {}
+        }
+    }
+    for (name, value) in custom {
+        headers.insert(name, value);
+    }
+    Ok(())
 }
 
 impl From<StandardSigner> for Signer {

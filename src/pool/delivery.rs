@@ -9,6 +9,7 @@ use tracing::Span;
 use super::moment::Moment;
 use super::permits::QueuePermit;
 use super::reply::Reply;
+use crate::panics::catch;
 use crate::{Attempt, DeliveryErrorCause, Message, telemetry};
 use history::History;
 
@@ -62,7 +63,7 @@ impl Delivery {
         permit: QueuePermit,
         reply: Option<Reply>,
     ) -> Box<Self> {
-        let span = telemetry::are_spans_wanted().then(|| {
+        let make_span = || {
             tracing::debug_span!(
                 "delivery",
                 // The only endpoint of a client has no name.
@@ -70,8 +71,9 @@ impl Delivery {
                 { telemetry::MESSAGE_ID } = message.id(),
                 { telemetry::MESSAGE_TYPE } = message.event_type(),
             )
-        });
-        let span = span.filter(|span| !span.is_disabled());
+        };
+        let span = telemetry::are_spans_wanted().then(|| catch(make_span));
+        let span = span.flatten().filter(|span| !span.is_disabled());
         let is_observed = reply.is_some() || span.is_some();
         let now = Moment::now();
         Box::new(Self {

@@ -39,12 +39,17 @@ pub(crate) struct Lane {
     limit: Limit,
     /// Until when the endpoint asked for no requests, with `Retry-After`.
     paused_until: Option<Instant>,
+    /// Attempts under way at the present URL.
     in_flight: u32,
+    /// Attempts under way at earlier URLs.
+    in_flight_elsewhere: u32,
     stops_when_gone: bool,
     /// Whether the endpoint said that it no longer exists. Nothing waits in the lane then.
     is_gone: bool,
     /// Counts the changes of the endpoint: what the old one replied says nothing about the new one.
     version: u64,
+    /// The version with which the present URL came.
+    version_of_url: u64,
     queue: Queue,
     probes: Probes,
     rng: fastrand::Rng,
@@ -108,9 +113,11 @@ impl Lane {
             limit: Limit::new(min, max),
             paused_until: None,
             in_flight: 0,
+            in_flight_elsewhere: 0,
             stops_when_gone: settings.stops_when_gone,
             is_gone: false,
             version: 0,
+            version_of_url: 0,
             queue: Queue::new(),
             probes: Probes::new(),
             rng: fastrand::Rng::new(),
@@ -126,6 +133,8 @@ impl Lane {
         self.is_gone = false;
         self.paused_until = None;
         if old.url() != self.endpoint.url() {
+            self.version_of_url = self.version;
+            self.in_flight_elsewhere += std::mem::take(&mut self.in_flight);
             self.limit.reset();
             if let Some(breaker) = self.breaker.as_mut().filter(|it| !it.is_open_by_hand()) {
                 breaker.close();
@@ -172,8 +181,23 @@ impl Lane {
         self.retry.as_ref()
     }
 
+    /// Attempts under way, whatever their URL.
     pub(super) fn in_flight(&self) -> u32 {
-        self.in_flight
+        self.in_flight + self.in_flight_elsewhere
+    }
+
+    /// Whether an attempt at a version of the endpoint is one at the present URL.
+    pub(super) fn is_at_url(&self, version: u64) -> bool {
+        version >= self.version_of_url
+    }
+
+    fn ended(&mut self, version: u64) {
+        let in_flight = if self.is_at_url(version) {
+            &mut self.in_flight
+        } else {
+            &mut self.in_flight_elsewhere
+        };
+        *in_flight = in_flight.saturating_sub(1);
     }
 
     pub(super) fn limit(&self) -> u32 {
@@ -293,7 +317,7 @@ impl Lane {
         retry_after: Option<Duration>,
         now: Instant,
     ) -> Settled {
-        self.in_flight = self.in_flight.saturating_sub(1);
+        self.ended(version);
         let health = health(attempt);
         if self.circuit_state().is_some_and(is_probed) && health != Health::Unknown {
             let worked = health == Health::Healthy;
@@ -330,9 +354,9 @@ impl Lane {
         Settled::Waits
     }
 
-    /// Takes note of an attempt that was interrupted.
-    pub(super) fn forget(&mut self, permit: Option<Permit>, now: Instant) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    /// Takes note of an attempt at a version of the endpoint that was interrupted.
+    pub(super) fn forget(&mut self, version: u64, permit: Option<Permit>, now: Instant) {
+        self.ended(version);
         self.record(permit, Health::Unknown, now);
     }
 

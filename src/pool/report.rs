@@ -3,10 +3,10 @@ use tracing::Span;
 
 use super::Pool;
 use super::delivery::{Delivery, Failure, cause_of};
-use super::panics::{self, catch};
 use super::reply::{Outcome, Reply};
 use super::scheduler::CircuitChange;
 use crate::circuit_breaker::CircuitState;
+use crate::panics::{self, catch};
 use crate::{
     Attempt, Delivered, DeliveryError, DeliveryErrorCause, EndpointId, Message, telemetry,
 };

@@ -140,6 +140,9 @@ impl Scheduler {
         let slot = self.lanes.get_mut(&id)?;
         let old_host = std::mem::replace(&mut slot.host, host_of(&endpoint));
         let old_endpoint = slot.lane.change_endpoint(endpoint);
+        if old_endpoint.url() != slot.lane.endpoint.url() {
+            slot.restart(self.workers.isolation().is_some());
+        }
         let old_retry = settings.and_then(|settings| slot.lane.reconfigure(settings));
         self.unblock_host(&old_host);
         self.make_ready(id);
@@ -262,6 +265,8 @@ impl Scheduler {
             if !self.hosts.has_permit(&slot.host, speed) {
                 let host = Arc::clone(&slot.host);
                 self.block(id, &host, speed);
+                // It was let in when it was quicker, and leaves the permit to the next.
+                self.unblock_host(&host);
                 continue;
             }
             let next = slot.lane.take(now, draining);
@@ -313,13 +318,12 @@ impl Scheduler {
         }
         if self.workers.mark_late(&mut permit.worker, isolation) {
             self.hosts.mark_late(&permit.host, &mut permit.at_host);
-            if let Some(slot) = self.lanes.get_mut(&permit.lane) {
+            if let Some(slot) = self.slot_of(permit) {
                 slot.late += 1;
             }
             self.requeue(permit.lane);
         }
-        let slot = self.lanes.get_mut(&permit.lane)?;
-        slot.lane.mark_stalled(elapsed)
+        self.slot_of(permit)?.lane.mark_stalled(elapsed)
     }
 
     /// Takes note of an attempt, and decides what happens to its delivery. `retry_after` is the
@@ -337,7 +341,9 @@ impl Scheduler {
             self.end(&permit);
             return settle_without_lane(delivery, attempt);
         };
-        if let Some(isolation) = isolation {
+        if let Some(isolation) = isolation
+            && slot.lane.is_at_url(permit.version)
+        {
             slot.learn(attempt.elapsed, isolation.slow_after);
         }
         let circuit = permit.circuit.take();
@@ -358,7 +364,7 @@ impl Scheduler {
     pub(crate) fn forget(&mut self, mut permit: AttemptPermit, now: Instant) {
         let circuit = permit.circuit.take();
         if let Some(slot) = self.lanes.get_mut(&permit.lane) {
-            slot.lane.forget(circuit, now);
+            slot.lane.forget(permit.version, circuit, now);
         }
         self.end(&permit);
     }
@@ -387,13 +393,19 @@ impl Scheduler {
     fn end(&mut self, permit: &AttemptPermit) {
         self.workers.release(&permit.worker);
         self.hosts.release(&permit.host, &permit.at_host);
-        if let Some(slot) = self.lanes.get_mut(&permit.lane) {
+        if let Some(slot) = self.slot_of(permit) {
             slot.late -= usize::from(permit.worker.is_late());
         }
         self.note_circuit(permit.lane, false);
         self.requeue(permit.lane);
         self.make_ready(permit.lane);
         self.unblock_host(&permit.host);
+    }
+
+    /// The lane of an attempt, unless the lane has another URL by now.
+    fn slot_of(&mut self, permit: &AttemptPermit) -> Option<&mut Slot> {
+        let slot = self.lanes.get_mut(&permit.lane)?;
+        slot.lane.is_at_url(permit.version).then_some(slot)
     }
 
     /// Puts an idle lane that may go into the ready queue. Returns its speed if it did.
@@ -427,8 +439,11 @@ impl Scheduler {
         let speed = slot.speed();
         match slot.place {
             Place::Ready(position) if position.speed() != speed => {
+                let host = Arc::clone(&slot.host);
                 self.make_idle(id);
                 self.make_ready(id);
+                // It may have been let in as a quick one, and may have to wait as a slow one.
+                self.unblock_host(&host);
             }
             Place::Blocked(position) if position.speed() != speed => {
                 let host = Arc::clone(&slot.host);

@@ -10,9 +10,10 @@ use tracing::Instrument;
 
 use super::delivery::Delivery;
 use super::lane::Settled;
-use super::panics::{self, catch, catch_async};
+
 use super::scheduler::{AttemptPermit, Work};
 use super::{Phase, Pool};
+use crate::panics::{self, catch, catch_async};
 use crate::retry::RetryPolicy;
 use crate::{Attempt, AttemptError, Endpoint, EndpointId, ErrorKind, Phases, Verdict, telemetry};
 

@@ -1,7 +1,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,7 +10,9 @@ use tidings_notify::{Event, EventType, RouteError, Router, RoutingInfo};
 use tokio::time::{Instant, timeout_at};
 
 use crate::pool::Outcome;
-use crate::{DEFAULT_TIMEOUT, DeliveryError, Dispatcher, Endpoint, EndpointId, Message};
+use crate::{
+    DEFAULT_TIMEOUT, DeliveryError, DeliveryErrorCause, Dispatcher, Endpoint, EndpointId, Message,
+};
 
 /// What takes the place of a longer wait: the clocks of all systems can hold it.
 const MAX_LONGEST_WAIT: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
@@ -51,7 +53,32 @@ const MAX_LONGEST_WAIT: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 pub struct WebhookRouter {
     dispatcher: Dispatcher,
     longest_wait: Duration,
-    filters: Arc<RwLock<HashMap<EndpointId, EventFilter>>>,
+    routed: Arc<RwLock<Routed>>,
+}
+
+/// What is routed to, which the dispatcher is made to have.
+#[derive(Debug, Default)]
+struct Routed {
+    endpoints: HashMap<EndpointId, RoutedEndpoint>,
+    /// Of the last insertion.
+    version: u64,
+}
+
+#[derive(Debug)]
+struct RoutedEndpoint {
+    version: u64,
+    endpoint: Endpoint,
+    filter: EventFilter,
+    /// The filter by which it is routed to: that of the endpoint that the dispatcher has.
+    in_effect: Option<EventFilter>,
+}
+
+/// What it took to make the dispatcher have an endpoint, or not have it.
+#[derive(Debug, Default)]
+struct Applied {
+    /// Whether the dispatcher did not have it at first.
+    is_new: bool,
+    removed: Option<Vec<Message>>,
 }
 
 /// Which events an endpoint gets.
@@ -84,7 +111,7 @@ impl WebhookRouter {
         Self {
             dispatcher,
             longest_wait: DEFAULT_TIMEOUT,
-            filters: Arc::default(),
+            routed: Arc::default(),
         }
     }
 
@@ -108,16 +135,62 @@ impl WebhookRouter {
         filter: EventFilter,
     ) -> bool {
         let id = id.into();
-        // The dispatcher calls its callbacks, which may use the router: not under the lock.
-        let is_new = self.dispatcher.insert(&id, endpoint);
-        self.filters().insert(id, filter);
+        let mut routed = self.routed();
+        routed.version += 1;
+        let version = routed.version;
+        let before = routed.endpoints.remove(&id);
+        let inserted = RoutedEndpoint {
+            version,
+            endpoint,
+            filter,
+            in_effect: before.and_then(|before| before.in_effect),
+        };
+        routed.endpoints.insert(id.clone(), inserted);
+        drop(routed);
+        let Applied { is_new, removed } = self.apply(&id);
+        // Another call has removed the endpoint before this one was done.
+        for message in removed.into_iter().flatten() {
+            let removed = DeliveryErrorCause::Removed;
+            let error = DeliveryError::new(message, Vec::new(), removed);
+            self.dispatcher.report(&id, Err(error));
+        }
         is_new
     }
 
     /// Removes an endpoint, from the dispatcher too: see [`Dispatcher::remove`].
     pub fn remove(&self, id: impl AsRef<str>) -> Option<Vec<Message>> {
-        self.filters().remove(id.as_ref())?;
-        self.dispatcher.remove(id)
+        let (id, _) = self.routed().endpoints.remove_entry(id.as_ref())?;
+        self.apply(&id).removed
+    }
+
+    /// Makes the dispatcher have what is routed to under this id. The dispatcher calls its callbacks, which may use the
+    /// router: not under the lock. So others may have changed what is routed to meanwhile, and the last one to look makes
+    /// the dispatcher have that.
+    fn apply(&self, id: &EndpointId) -> Applied {
+        let mut applied = Applied::default();
+        let mut is_first = true;
+        loop {
+            let wanted = self
+                .read()
+                .endpoints
+                .get(id)
+                .map(|it| (it.version, it.endpoint.clone()));
+            let version = wanted.as_ref().map(|(version, _)| *version);
+            if let Some((_, endpoint)) = wanted {
+                applied.is_new |= self.dispatcher.insert(id, endpoint) && is_first;
+            } else if let Some(messages) = self.dispatcher.remove(id) {
+                applied.removed.get_or_insert_default().extend(messages);
+            }
+            is_first = false;
+            let mut routed = self.routed();
+            let now = routed.endpoints.get_mut(id);
+            if now.as_ref().map(|it| it.version) == version {
+                if let Some(routed) = now {
+                    routed.in_effect = Some(routed.filter.clone());
+                }
+                return applied;
+            }
+        }
     }
 
     /// The dispatcher.
@@ -125,15 +198,21 @@ impl WebhookRouter {
         &self.dispatcher
     }
 
-    fn filters(&self) -> RwLockWriteGuard<'_, HashMap<EndpointId, EventFilter>> {
-        self.filters.write().unwrap_or_else(PoisonError::into_inner)
+    fn routed(&self) -> RwLockWriteGuard<'_, Routed> {
+        self.routed.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Routed> {
+        self.routed.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn matching(&self, event_type: &EventType) -> Vec<EndpointId> {
-        let filters = self.filters.read().unwrap_or_else(PoisonError::into_inner);
-        let matching = filters
-            .iter()
-            .filter(|(_, filter)| filter.matches(event_type));
+        let routed = self.read();
+        let matches = |routed: &RoutedEndpoint| {
+            let filter = routed.in_effect.as_ref();
+            filter.is_some_and(|filter| filter.matches(event_type))
+        };
+        let matching = routed.endpoints.iter().filter(|(_, it)| matches(it));
         matching.map(|(id, _)| id.clone()).collect()
     }
 }

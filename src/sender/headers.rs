@@ -1,7 +1,7 @@
 use http::{HeaderMap, HeaderValue, header};
 use jiff::Timestamp;
 
-use crate::signing::WEBHOOK_ID;
+use crate::signing::{WEBHOOK_ID, sign};
 use crate::{AttemptError, Endpoint, ErrorKind, Message};
 
 const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
@@ -29,22 +29,26 @@ pub(super) fn headers(
     );
     let content_type = message.content_type().unwrap_or(endpoint.content_type());
     headers.insert(header::CONTENT_TYPE, content_type.clone());
-    // Unless the endpoint has its own.
+    let id = HeaderValue::from_str(message.id())
+        .map_err(|source| AttemptError::new(ErrorKind::InvalidRequest, source))?;
+    headers.insert(WEBHOOK_ID, id);
+    let (signers, url) = (endpoint.signers(), endpoint.url());
+    sign(
+        signers,
+        message.id(),
+        now,
+        url,
+        message.body(),
+        &mut headers,
+    )
+    .map_err(|source| AttemptError::new(ErrorKind::Local, source))?;
+    // Unless the endpoint or a signer has its own.
     headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
     headers.entry(header::ACCEPT).or_insert(ANYTHING);
     if message.body().is_empty() {
         // The transport sends no length with an empty body, and a POST without one puzzles some
         // receivers.
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    }
-    let id = HeaderValue::from_str(message.id())
-        .map_err(|source| AttemptError::new(ErrorKind::InvalidRequest, source))?;
-    headers.insert(WEBHOOK_ID, id);
-    for signer in endpoint.signers() {
-        let url = endpoint.url();
-        signer
-            .sign(message.id(), now, url, message.body(), &mut headers)
-            .map_err(|source| AttemptError::new(ErrorKind::Local, source))?;
     }
     Ok(headers)
 }

@@ -6,6 +6,7 @@
 //! attempt; the body holds it.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ tokio::task_local! {
     static CURRENT: Arc<Progress>;
 }
 
-/// How far an attempt has come. Every mark is made once; the first one counts.
+/// How far an attempt has come. Every mark but that of the proxy is made once; the first one counts.
 #[derive(Debug)]
 pub(crate) struct Progress {
     start: Instant,
@@ -25,6 +26,8 @@ pub(crate) struct Progress {
     secured: bool,
     lookup_began: OnceLock<Instant>,
     dns: OnceLock<Duration>,
+    /// Whether a connection to the proxy is being made.
+    awaits_proxy: AtomicBool,
     reached: OnceLock<Reached>,
     /// When the connection was ready, the handshake included.
     connected: OnceLock<Instant>,
@@ -48,6 +51,7 @@ impl Progress {
             start: Instant::now(),
             lookup_began: OnceLock::new(),
             dns: OnceLock::new(),
+            awaits_proxy: AtomicBool::new(false),
             reached: OnceLock::new(),
             connected: OnceLock::new(),
             sent: OnceLock::new(),
@@ -92,6 +96,16 @@ impl Progress {
             None => self.lookup_began.get().copied(),
             Some(_) => None,
         }
+    }
+
+    /// A connection to the proxy is being made, or is there.
+    pub(crate) fn await_proxy(&self, awaits: bool) {
+        self.awaits_proxy.store(awaits, Ordering::Relaxed);
+    }
+
+    /// Whether a connection to the proxy is being made, or could not be made.
+    pub(crate) fn is_proxy_awaited(&self) -> bool {
+        self.awaits_proxy.load(Ordering::Relaxed)
     }
 
     /// There is a TCP connection, after so long.

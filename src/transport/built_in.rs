@@ -35,9 +35,9 @@ use connector::Connector;
 use kept::{Bounds, Origin};
 
 pub(super) use borrowed::BorrowedBody;
-pub(super) use failure::find;
 #[cfg(feature = "reqwest")]
-pub(super) use failure::{is_local, of_exchange};
+pub(super) use failure::of_exchange;
+pub(super) use failure::{find, is_local};
 pub(crate) use proxy::Proxy;
 pub(crate) use tls::TlsSettings;
 
@@ -219,6 +219,7 @@ impl BuiltIn {
     /// What kind of failure it is that nothing was sent in time.
     pub(crate) fn kind_of_unsent(&self, progress: &Progress) -> ErrorKind {
         match progress.lookup_pending_since() {
+            _ if progress.is_proxy_awaited() => ErrorKind::Local,
             Some(since) => self.resolver.kind_of_silence(since),
             None => ErrorKind::ConnectTimeout,
         }

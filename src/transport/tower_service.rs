@@ -10,6 +10,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
+use super::built_in::{find, is_local};
 use super::{RequestBody, ResponseBody, Transport};
 use crate::sender::Progress;
 use crate::{AttemptError, ErrorKind};
@@ -21,8 +22,9 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 /// The service must keep the contract of [`Transport`]; above all it must not follow redirects,
 /// which nothing here could notice. Each request goes to a clone of the service, as soon as that is
 /// ready. An error counts as [`Connect`](ErrorKind::Connect) before the request began to leave and
-/// as [`Reset`](ErrorKind::Reset) after it, unless it contains an [`AttemptError`], or an
-/// [`io::Error`] whose kind says more.
+/// as [`Reset`](ErrorKind::Reset) after it, unless it contains an [`AttemptError`], or, before the
+/// request began to leave, an [`io::Error`] that says more: that this machine is short of something
+/// ([`Local`](ErrorKind::Local)), that the connection was refused, or that it took too long.
 #[derive(Clone)]
 pub struct TowerTransport<S>(S);
 
@@ -60,15 +62,15 @@ where
 }
 
 fn attempt_error(error: BoxError, progress: &Progress) -> AttemptError {
-    let error = match error.downcast::<AttemptError>() {
-        Ok(error) => return *error,
-        Err(error) => error,
-    };
-    let io_kind = super::built_in::find::<io::Error>(&*error).map(io::Error::kind);
-    let kind = match io_kind {
+    // A layer may have wrapped it.
+    if let Some(error) = find::<AttemptError>(&*error) {
+        return error.clone();
+    }
+    let kind = match find::<io::Error>(&*error) {
         _ if progress.is_sent() => ErrorKind::Reset,
-        Some(io::ErrorKind::ConnectionRefused) => ErrorKind::Refused,
-        Some(io::ErrorKind::TimedOut) => ErrorKind::ConnectTimeout,
+        Some(error) if is_local(error) => ErrorKind::Local,
+        Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => ErrorKind::Refused,
+        Some(error) if error.kind() == io::ErrorKind::TimedOut => ErrorKind::ConnectTimeout,
         _ => ErrorKind::Connect,
     };
     AttemptError::new(kind, error)

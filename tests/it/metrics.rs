@@ -351,19 +351,20 @@ async fn a_recorder_that_panics_loses_no_outcome_and_no_worker() {
     let client = Client::builder(receiver.url("/"))
         .workers(1)
         .circuit_breaker(breaker)
-        .on_error(move |error| report.try_send(error.message().clone()).unwrap())
+        .on_delivered(move |delivered| report.try_send(delivered.message).unwrap())
         .build()
         .unwrap();
+    let _local = set_default_local_recorder(&Panics);
+    let early = client.notify("early").unwrap_err();
+    assert_eq!(early.into_message().body(), "early");
     client.start();
-    {
-        let _local = set_default_local_recorder(&Panics);
-        client.notify("first").unwrap();
-        client.deliver("second").await.unwrap_err();
-        assert_eq!(reported.recv().await.unwrap().body(), "first");
-    }
-    client.deliver("third").await.unwrap();
+    client.notify("first").unwrap();
+    client.deliver("second").await.unwrap();
+    assert_eq!(reported.recv().await.unwrap().body(), "first");
     client.stop().await;
-    assert_eq!(receiver.requests().len(), 3);
+    let late = client.deliver("late").await.unwrap_err();
+    assert_eq!(late.into_message().body(), "late");
+    assert_eq!(receiver.requests().len(), 2);
 }
 
 #[test]

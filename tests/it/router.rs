@@ -1,7 +1,8 @@
 use std::error::Error as _;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use tidings::circuit_breaker::CircuitBreakerConfig;
@@ -12,7 +13,10 @@ use tidings::router::{
 use tidings::signing::{
     Secret, Signer, StandardSigner, TimestampedSigner, TimestampedVerifier, Verifier, VerifyError,
 };
-use tidings::{DeliveryErrorCause, Dispatcher, Endpoint, EndpointId, LaneConfig};
+use tidings::transport::{RequestBody, ResponseBody, Transport};
+use tidings::{
+    AttemptError, DeliveryErrorCause, Dispatcher, Endpoint, EndpointId, LaneConfig, Sender,
+};
 use tidings_notify::{
     Draft, Event, EventType, Item, MemoryStore, Notifier, Payload, RouteError, Router, RoutingInfo,
     Since, UserId,
@@ -559,4 +563,61 @@ async fn an_instance_router_that_was_stopped_hands_nothing_over() {
     let to = instance(format!("{}/200", server.uri()));
     router.route(&to, &event("x").await).await.unwrap_err();
     assert_eq!(requests(&server).await.len(), 0);
+}
+
+/// Replies 200, and notes the host of each request.
+#[derive(Debug, Clone, Default)]
+struct Hosts(Arc<Mutex<Vec<String>>>);
+
+#[async_trait]
+impl Transport for Hosts {
+    async fn send(
+        &self,
+        request: http::Request<RequestBody>,
+    ) -> Result<http::Response<ResponseBody>, AttemptError> {
+        let host = request.uri().host().unwrap_or_default().to_owned();
+        self.0.lock().unwrap().push(host);
+        Ok(http::Response::new(ResponseBody::new(
+            http_body_util::Empty::new(),
+        )))
+    }
+}
+
+#[tokio::test]
+async fn calls_for_one_id_at_the_same_time_leave_the_endpoint_and_the_filter_of_the_same_call() {
+    let hosts = Hosts::default();
+    let sender = Sender::builder().transport(hosts.clone()).build().unwrap();
+    let dispatcher = Dispatcher::builder().sender(sender).build().unwrap();
+    dispatcher.start();
+    let router = WebhookRouter::new(dispatcher);
+    let (mut events, types) = (Vec::new(), ["one", "two"]);
+    for event_type in types {
+        events.push(event(event_type).await);
+    }
+    for round in 0..500 {
+        std::thread::scope(|scope| {
+            for event in &events {
+                let (router, event_type) = (&router, event.event_type.clone());
+                scope.spawn(move || {
+                    let endpoint = Endpoint::new(format!("http://{event_type}/")).unwrap();
+                    router.insert("a", endpoint, EventFilter::only([event_type]));
+                });
+            }
+            if round % 2 == 0 {
+                scope.spawn(|| router.remove("a"));
+            }
+        });
+        let is_there = !router.dispatcher().endpoints().is_empty();
+        let mut routed = 0;
+        for event in &events {
+            route(&router, event).await.unwrap();
+            for host in std::mem::take(&mut *hosts.0.lock().unwrap()) {
+                assert_eq!(host, event.event_type.as_str());
+                routed += 1;
+            }
+        }
+        assert_eq!(routed, usize::from(is_there));
+        router.remove("a");
+        assert!(router.dispatcher().endpoints().is_empty());
+    }
 }

@@ -82,6 +82,27 @@ async fn several_signers_sign_one_request() {
 }
 
 #[tokio::test]
+async fn a_signer_of_the_caller_sees_no_signature_and_replaces_a_header() {
+    let receiver = receiver(Reply::ok()).await;
+    let names = [http::header::USER_AGENT, "x-seen".parse().unwrap()];
+    let custom = Signer::custom(names, |input| {
+        let seen: Vec<_> = input.headers.keys().map(|name| name.as_str()).collect();
+        Ok(["signed/1".parse()?, seen.join(",").parse()?])
+    });
+    let endpoint = Endpoint::builder(receiver.url("/"))
+        .header("x-team", "shop")
+        .secret(Secret::generate())
+        .signer(custom);
+    assert_eq!(attempt(endpoint).await.verdict(), Verdict::Delivered);
+    assert_eq!(values(&receiver, "user-agent"), ["signed/1"]);
+    assert_eq!(values(&receiver, "accept"), ["*/*"]);
+    let seen = values(&receiver, "x-seen");
+    let mut seen: Vec<_> = seen[0].split(',').collect();
+    seen.sort_unstable();
+    assert_eq!(seen, ["content-type", "webhook-id", "x-team"]);
+}
+
+#[tokio::test]
 async fn a_signer_that_fails_or_panics_sends_nothing_and_is_local_trouble() {
     let receiver = receiver(Reply::ok()).await;
     let name = || ["x-signature".parse().unwrap()];

@@ -58,6 +58,13 @@ impl Slot {
         }
     }
 
+    /// Forgets how long attempts take: they go elsewhere now.
+    pub(super) fn restart(&mut self, is_isolated: bool) {
+        self.late = 0;
+        self.slow_in_a_row = 0;
+        self.is_proven = !is_isolated;
+    }
+
     pub(super) fn speed(&self) -> Speed {
         let slow = self.late + self.slow_in_a_row;
         match self.is_proven {

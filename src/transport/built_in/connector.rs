@@ -42,6 +42,8 @@ type Connecting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 pub(super) enum ConnectError {
     #[error("no connection in time")]
     TimedOut {
+        /// Whether there was no connection to the proxy yet.
+        at_proxy: bool,
         /// Since when the host name was being resolved, if it still was.
         lookup_pending_since: Option<Instant>,
         source: Elapsed,
@@ -108,10 +110,10 @@ impl Service<Uri> for Connector {
             let connection = match connecting.await {
                 Ok(connected) => connected.map_err(classify)?,
                 Err(source) => {
-                    let lookup_pending_since =
-                        (progress.as_ref()).and_then(|progress| progress.lookup_pending_since());
+                    let progress = progress.as_ref();
                     return Err(ConnectError::TimedOut {
-                        lookup_pending_since,
+                        at_proxy: progress.is_some_and(|it| it.is_proxy_awaited()),
+                        lookup_pending_since: progress.and_then(|it| it.lookup_pending_since()),
                         source,
                     });
                 }
@@ -267,10 +269,18 @@ impl Service<Uri> for ToProxy {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
+        let progress = Progress::current();
         let connecting = self.0.call(uri);
-        Box::pin(async {
+        Box::pin(async move {
+            if let Some(progress) = &progress {
+                progress.await_proxy(true);
+            }
             let connected = connecting.await;
-            connected.map_err(|error| TcpError::Proxy(error.into()))
+            let connected = connected.map_err(|error| TcpError::Proxy(error.into()))?;
+            if let Some(progress) = &progress {
+                progress.await_proxy(false);
+            }
+            Ok(connected)
         })
     }
 }

@@ -19,15 +19,14 @@ pub(super) fn of_connection(
     if find::<BlockedAddress>(error).is_some() {
         return ErrorKind::BlockedAddress;
     }
+    if is_at_proxy(error) {
+        return ErrorKind::Local;
+    }
     if let Some(lookup) = find::<LookupError>(error) {
         return match lookup.silent_since() {
             Some(since) => of_silence(since),
             None => ErrorKind::Dns,
         };
-    }
-    if matches!(find::<TcpError>(error), Some(TcpError::Proxy(_))) {
-        // Inside a tunnel.
-        return ErrorKind::Local;
     }
     match error {
         ConnectError::TimedOut {
@@ -36,13 +35,23 @@ pub(super) fn of_connection(
         } => of_silence(*since),
         ConnectError::TimedOut { .. } => ErrorKind::ConnectTimeout,
         ConnectError::Tls(_) => ErrorKind::Tls,
-        ConnectError::TlsUnavailable(_) | ConnectError::Tcp(TcpError::Proxy(_)) => ErrorKind::Local,
-        ConnectError::Tcp(TcpError::Failed(_)) => match find::<io::Error>(error) {
+        ConnectError::TlsUnavailable(_) => ErrorKind::Local,
+        ConnectError::Tcp(_) => match find::<io::Error>(error) {
             Some(io) if is_local(io) => ErrorKind::Local,
             Some(io) if io.kind() == io::ErrorKind::ConnectionRefused => ErrorKind::Refused,
             Some(io) if io.kind() == io::ErrorKind::TimedOut => ErrorKind::ConnectTimeout,
             _ => ErrorKind::Connect,
         },
+    }
+}
+
+/// Whether there is no connection to the proxy, which says nothing about the receiver.
+fn is_at_proxy(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::TimedOut { at_proxy, .. } => *at_proxy,
+        ConnectError::Tcp(TcpError::Proxy(_)) => true,
+        // Within what a tunnel reports.
+        error => matches!(find(error), Some(TcpError::Proxy(_))),
     }
 }
 
@@ -115,7 +124,12 @@ pub(in crate::transport) fn find<'a, E: StdError + 'static>(
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        next = error.source();
+        // One of the standard library does not name the error in it as its source.
+        let inside = error.downcast_ref().and_then(io::Error::get_ref);
+        next = match inside {
+            Some(inside) => Some(inside),
+            None => error.source(),
+        };
     }
     None
 }

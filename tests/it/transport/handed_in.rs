@@ -111,9 +111,19 @@ impl Service<Request<RequestBody>> for Counts {
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
-        if request.uri().path() == "/refused" {
-            let refused = std::io::ErrorKind::ConnectionRefused;
-            return std::future::ready(Err(refused.into()));
+        let error = match request.uri().path() {
+            "/refused" => Some(std::io::ErrorKind::ConnectionRefused.into()),
+            // This machine has no port left.
+            "/short" => Some(std::io::ErrorKind::AddrNotAvailable.into()),
+            // As a layer wraps the error of what is inside.
+            "/wrapped" => Some(std::io::Error::other(AttemptError::new(
+                ErrorKind::Local,
+                "inside",
+            ))),
+            _ => None,
+        };
+        if let Some(error) = error {
+            return std::future::ready(Err(error));
         }
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::from_u16(self.0).unwrap();
@@ -127,9 +137,16 @@ async fn a_tower_service_is_a_transport() {
     let sender = Sender::builder().transport(transport).build().unwrap();
     let ok = attempt_by(&sender, Endpoint::builder("http://example.com/")).await;
     assert_eq!(ok.status(), Some(StatusCode::NO_CONTENT));
-    let refused = attempt_by(&sender, Endpoint::builder("http://example.com/refused")).await;
-    assert_eq!(refused.error_kind(), Some(ErrorKind::Refused));
-    assert!(!refused.is_ambiguous());
+    for (path, kind) in [
+        ("refused", ErrorKind::Refused),
+        ("short", ErrorKind::Local),
+        ("wrapped", ErrorKind::Local),
+    ] {
+        let endpoint = Endpoint::builder(format!("http://example.com/{path}"));
+        let failed = attempt_by(&sender, endpoint).await;
+        assert_eq!(failed.error_kind(), Some(kind), "{failed:?}");
+        assert!(!failed.is_ambiguous());
+    }
 }
 
 #[tokio::test]

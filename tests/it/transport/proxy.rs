@@ -40,6 +40,25 @@ async fn a_proxy_that_cannot_be_reached_is_local_trouble() {
 }
 
 #[tokio::test]
+async fn a_proxy_whose_name_is_unknown_or_that_is_silent_is_local_trouble() {
+    let silent = Unreachable::silent().await.unwrap();
+    let short = Duration::from_millis(100);
+    let named = || Sender::builder().proxy("http://proxy.example.invalid:3128");
+    let silent = || Sender::builder().proxy(format!("http://{}", silent.address()));
+    for (builder, timeout) in [
+        (named(), Duration::from_secs(30)),
+        (silent().connect_timeout(short), Duration::from_secs(30)),
+        (silent(), short),
+    ] {
+        let sender = builder.build().unwrap();
+        for url in ["http://127.0.0.1:9/", "https://127.0.0.1:9/"] {
+            let attempt = attempt_by(&sender, Endpoint::builder(url).timeout(timeout)).await;
+            assert_eq!(attempt.error_kind(), Some(ErrorKind::Local), "{attempt:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_tunnel_that_the_proxy_refuses_is_a_failed_connection() {
     let refuses = Script::always(Behaviour::Raw(
         "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n".into(),

@@ -41,6 +41,52 @@ fn what_the_old_endpoint_replies_says_nothing_about_the_new_one() {
 }
 
 #[test]
+fn attempts_that_hang_at_the_old_url_neither_hold_up_the_new_one_nor_slow_it() {
+    let mut bench = Bench::new(limits(8, 8));
+    let id = bench.add("a", 1, (1, 32), 4);
+    assert_eq!(bench.begin(), ["a"]);
+    bench.stall(SECOND);
+    assert!(bench.begin().is_empty());
+    bench.scheduler.change(id, endpoint(2), None);
+    assert_eq!(bench.scheduler.speed(id), Some(Speed::New));
+    assert_eq!(bench.scheduler.lane(id).unwrap().in_flight(), 1);
+    assert_eq!(bench.begin(), ["a"]);
+    assert_eq!(bench.scheduler.lane(id).unwrap().in_flight(), 2);
+    // The old one is still under way, and its end says nothing about the new one.
+    bench.settle(1, &attempt(200, FAST));
+    for (_, _, permit) in &mut bench.under_way {
+        let again = bench.scheduler.check_late(permit, 20 * SECOND);
+        assert_eq!(again, None);
+    }
+    assert_eq!(bench.scheduler.lane(id).unwrap().limit(), 2);
+    assert_eq!(bench.begin(), ["a", "a"]);
+    bench.settle(0, &attempt(504, 30 * SECOND));
+    let state = |bench: &Bench| {
+        let lane = bench.scheduler.lane(id).unwrap();
+        (bench.scheduler.speed(id), lane.limit(), lane.in_flight())
+    };
+    assert_eq!(state(&bench), (Some(Speed::Quick), 2, 2));
+    bench.end("a", 200, FAST);
+    bench.end("a", 200, FAST);
+    assert_eq!(state(&bench), (Some(Speed::Quick), 4, 0));
+}
+
+#[test]
+fn an_attempt_at_the_old_url_that_is_interrupted_leaves_the_count_of_the_new_one() {
+    let mut bench = Bench::new(limits(8, 8));
+    let id = bench.add("a", 1, (1, 1), 3);
+    assert_eq!(bench.begin(), ["a"]);
+    bench.scheduler.change(id, endpoint(2), None);
+    assert_eq!(bench.begin(), ["a"]);
+    let (_, _, old) = bench.under_way.remove(0);
+    bench.scheduler.forget(old, bench.now);
+    assert_eq!(bench.scheduler.lane(id).unwrap().in_flight(), 1);
+    assert!(bench.begin().is_empty());
+    bench.end("a", 200, FAST);
+    assert_eq!(bench.begin(), ["a"]);
+}
+
+#[test]
 fn settings_that_stay_the_same_keep_what_was_learned_and_others_start_again() {
     let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
     let mut bench = Bench::new(limits(8, 8));

@@ -175,3 +175,35 @@ fn a_lane_that_turns_slow_while_it_waits_for_its_host_leaves_the_room_to_a_quick
     bench.end("slow", 200, 2 * SECOND);
     assert_eq!(bench.begin(), ["quick"]);
 }
+
+#[test]
+fn a_permit_of_a_host_is_not_lost_to_a_lane_that_is_let_in_and_turns_slow_before_its_turn() {
+    for has_slow_worker in [true, false] {
+        // Four attempts at the host at a time, two of them slow ones.
+        let mut bench = Bench::new(Limits {
+            per_host: Some(4),
+            ..limits(8, if has_slow_worker { 8 } else { 2 })
+        });
+        let slow = bench.prove("slow", 1, (4, 4));
+        let other = bench.prove("other", 1, (2, 2));
+        let quick = bench.prove("quick", 1, (1, 1));
+        for id in [slow, slow, other, other] {
+            bench.scheduler.push(id, delivery(Message::from("x")));
+        }
+        let mut begun = bench.begin();
+        begun.sort();
+        assert_eq!(begun, ["other", "other", "slow", "slow"]);
+        // Both wait for the host, the slow lane in front.
+        bench.scheduler.push(slow, delivery(Message::from("x")));
+        bench.scheduler.push(quick, delivery(Message::from("x")));
+        assert!(bench.begin().is_empty());
+        bench.end("other", 200, FAST);
+        // The slow lane is the first to be let in; before its turn its attempts turn out to be slow.
+        for (id, _, permit) in &mut bench.under_way {
+            if id.as_str() == "slow" {
+                bench.scheduler.check_late(permit, 2 * SECOND);
+            }
+        }
+        assert_eq!(bench.begin(), ["quick"], "{has_slow_worker}");
+    }
+}

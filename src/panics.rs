@@ -7,12 +7,12 @@ use std::pin::pin;
 use std::task::Poll;
 
 /// Calls a function; `None` if it panicked.
-pub(super) fn catch<T>(call: impl FnOnce() -> T) -> Option<T> {
+pub(crate) fn catch<T>(call: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(call)).ok()
 }
 
 /// Waits for a future; `None` if it panicked.
-pub(super) async fn catch_async<F: Future>(future: F) -> Option<F::Output> {
+pub(crate) async fn catch_async<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|context| match catch(|| future.as_mut().poll(context)) {
         Some(poll) => poll.map(Some),
@@ -22,7 +22,7 @@ pub(super) async fn catch_async<F: Future>(future: F) -> Option<F::Output> {
 }
 
 /// Logs that a piece of the caller's code panicked.
-pub(super) fn log(what: &'static str) {
+pub(crate) fn log(what: &'static str) {
     // The tracing layer may be what panics.
     catch(|| tracing::error!("{what} panicked"));
 }
