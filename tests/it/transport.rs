@@ -86,7 +86,7 @@ async fn a_signer_of_the_caller_sees_no_signature_and_replaces_a_header() {
     let receiver = receiver(Reply::ok()).await;
     let names = [http::header::USER_AGENT, "x-seen".parse().unwrap()];
     let custom = Signer::custom(names, |input| {
-        let seen: Vec<_> = input.headers.keys().map(|name| name.as_str()).collect();
+        let seen: Vec<_> = input.headers.keys().map(http::HeaderName::as_str).collect();
         Ok(["signed/1".parse()?, seen.join(",").parse()?])
     });
     let endpoint = Endpoint::builder(receiver.url("/"))
