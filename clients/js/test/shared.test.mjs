@@ -162,7 +162,9 @@ test("a tab in view ends the wait of the tab that leads when the network is back
 
 test("a tab that has heard of a new log follows one that has not", async (t) => {
   const { server, ids } = await serverWith(t, 3, { address: "127.0.0.9:0" });
-  const app = await pages(t, streams(server.url, LONG_WAITS));
+  // A tab that is shown would end the wait.
+  const unseen = `document.addEventListener("visibilitychange", (event) => event.stopImmediatePropagation());`;
+  const app = await pages(t, streams(server.url, LONG_WAITS + unseen));
   const browser = await browse(t);
   const first = await browser.tab();
   await browser.goto(app);

@@ -455,12 +455,7 @@ mod tests {
         refusal("line 1: expected text in UTF-8");
         std::fs::write(&path, b"max-streams = 7\n# \xff").unwrap();
         refusal("line 2: expected text in UTF-8");
-        for text in [
-            "listen: 127.0.0.1:0",
-            "{\"listen\": 1}",
-            "listen = \"127",
-            "a = 1\na = 2",
-        ] {
+        for text in ["listen: 127.0.0.1:0", "{\"listen\": 1}", "listen = \"127"] {
             std::fs::write(&path, text).unwrap();
             let refused = refused(&[&flag, "--dev"]);
             assert!(refused.contains(": expected TOML: "), "{refused}");

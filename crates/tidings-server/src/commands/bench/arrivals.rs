@@ -1,7 +1,7 @@
 //! What arrives on streams and by webhook.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(super) struct Shared {
     /// Arrivals of different notifications, and of the same ones again.
     count: AtomicU64,
     repeated: AtomicU64,
+    /// No one waits for arrivals any more.
+    is_over: AtomicBool,
 }
 
 impl Shared {
@@ -84,6 +86,13 @@ impl Seen {
         let is_new = self.0[word] & bit == 0;
         self.0[word] |= bit;
         is_new
+    }
+}
+
+/// The readers are aborted. One that runs at that moment may go on until the connections have ended, too.
+impl Drop for Arrivals {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
     }
 }
 
@@ -173,7 +182,8 @@ impl Reader {
     async fn read(self, opened: oneshot::Sender<Result<(), CommandError>>) {
         let mut opened = Some(opened);
         let ended = self.follow(&mut opened).await;
-        if let (None, Err(error)) = (&opened, &ended) {
+        let is_over = self.shared.is_over.load(Ordering::Relaxed);
+        if let (None, Err(error), false) = (&opened, &ended, is_over) {
             let reason = explain(error.as_ref());
             // What it would have brought counts as missing, also if nothing can be written.
             let _closed = writeln!(std::io::stderr(), "tidings: a stream has ended: {reason}");

@@ -60,7 +60,7 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
         "/v1/notifications",
         r#"{"user_id":"a","payload":1,"timestamp":"9999-12-31T23:59:59Z"}"#,
         "timestamp",
-        "at the latest 9999-12-30T22:00:00Z",
+        "from 0001-01-01T00:00:00Z to 9999-12-30T22:00:00Z",
     ),
     (
         "/v1/notifications",
