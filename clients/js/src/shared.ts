@@ -239,13 +239,14 @@ export class SharedFeed implements Feed {
     else if (isNew) this.#begin(own);
   }
 
-  /** Follows from this cursor on: the leading tab is there or behind. */
-  #begin(cursor: EventId): void {
+  /** Follows from this cursor on: the leading tab is there or behind. `kept` is what it has sent meanwhile. */
+  #begin(cursor: EventId, kept: readonly Frame[] = []): void {
     this.cursor = cursor;
     this.#reportStatus();
     const { hello, isCaughtUp } = this.#followed;
     if (hello !== undefined) this.#take(helloAt(cursor, hello));
-    if (isCaughtUp) this.#take({ event: "caught_up", text: JSON.stringify({ cursor } satisfies CaughtUp) });
+    for (const frame of kept) if (!["hello", "caught_up"].includes(frame.event)) this.#take(frame);
+    if (isCaughtUp) this.#take({ event: "caught_up", text: JSON.stringify({ cursor: this.cursor } satisfies CaughtUp) });
   }
 
   /** To this tab the failure of another one is a wait: the next one that leads may have a better token. */
@@ -275,10 +276,8 @@ export class SharedFeed implements Feed {
   #finishCatchUp(catchUp: CatchUp, cursor: EventId): void {
     if (this.#catchUp !== catchUp) return;
     this.#endCatchUp();
-    if (catchUp.isComplete) {
-      this.#begin(cursor);
-      for (const frame of catchUp.kept) this.#take(frame);
-    } else {
+    if (catchUp.isComplete) this.#begin(cursor, catchUp.kept);
+    else {
       this.#term = undefined;
       this.#join();
     }

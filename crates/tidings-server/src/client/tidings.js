@@ -1212,14 +1212,17 @@ class SharedFeed {
 		else if (isNew)
 			this.#begin(own);
 	}
-	#begin(cursor) {
+	#begin(cursor, kept = []) {
 		this.cursor = cursor;
 		this.#reportStatus();
 		const { hello, isCaughtUp } = this.#followed;
 		if (hello !== undefined)
 			this.#take(helloAt(cursor, hello));
+		for (const frame of kept)
+			if (!["hello", "caught_up"].includes(frame.event))
+				this.#take(frame);
 		if (isCaughtUp)
-			this.#take({ event: "caught_up", text: JSON.stringify({ cursor }) });
+			this.#take({ event: "caught_up", text: JSON.stringify({ cursor: this.cursor }) });
 	}
 	#reportStatus() {
 		const { status, error } = this.#followed;
@@ -1248,11 +1251,8 @@ class SharedFeed {
 		if (this.#catchUp !== catchUp)
 			return;
 		this.#endCatchUp();
-		if (catchUp.isComplete) {
-			this.#begin(cursor);
-			for (const frame of catchUp.kept)
-				this.#take(frame);
-		}
+		if (catchUp.isComplete)
+			this.#begin(cursor, catchUp.kept);
 		else {
 			this.#term = undefined;
 			this.#join();
