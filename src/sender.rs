@@ -86,7 +86,7 @@ impl Sender {
     /// Dropping the future ends the request, and its connection is not used again. The endpoint may
     /// or may not have received the message.
     pub async fn attempt(&self, endpoint: &Endpoint, message: &Message, number: u32) -> Attempt {
-        let span = span(endpoint, message, number);
+        let span = catch(|| span(endpoint, message, number)).unwrap_or_else(Span::none);
         let started_at = Timestamp::now();
         let progress = Arc::new(Progress::new(endpoint.url().scheme() == "https"));
         // Pinned where it is made: as a part of another future it would be moved.

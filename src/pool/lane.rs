@@ -319,7 +319,8 @@ impl Lane {
     ) -> Settled {
         self.ended(version);
         let health = health(attempt);
-        if self.circuit_state().is_some_and(is_probed) && health != Health::Unknown {
+        let is_probe = self.is_at_url(version) && self.circuit_state().is_some_and(is_probed);
+        if is_probe && health != Health::Unknown {
             let worked = health == Health::Healthy;
             self.probes.ended(Source::of(&delivery), worked);
         }

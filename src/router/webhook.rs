@@ -10,9 +10,7 @@ use tidings_notify::{Event, EventType, RouteError, Router, RoutingInfo};
 use tokio::time::{Instant, timeout_at};
 
 use crate::pool::Outcome;
-use crate::{
-    DEFAULT_TIMEOUT, DeliveryError, DeliveryErrorCause, Dispatcher, Endpoint, EndpointId, Message,
-};
+use crate::{DEFAULT_TIMEOUT, DeliveryError, Dispatcher, Endpoint, EndpointId, Message};
 
 /// What takes the place of a longer wait: the clocks of all systems can hold it.
 const MAX_LONGEST_WAIT: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
@@ -78,7 +76,7 @@ struct RoutedEndpoint {
 struct Applied {
     /// Whether the dispatcher did not have it at first.
     is_new: bool,
-    removed: Option<Vec<Message>>,
+    removed: Vec<Message>,
 }
 
 /// Which events an endpoint gets.
@@ -127,7 +125,8 @@ impl WebhookRouter {
 
     /// Adds an endpoint, or changes it and its filter. Returns `true` if it was added.
     ///
-    /// Calls for the same id at the same time leave the router in the state of either.
+    /// Calls for the same id at the same time leave the router in the state of one of them. What they return may be
+    /// swapped: of two that add the endpoint none may say so.
     pub fn insert(
         &self,
         id: impl Into<EndpointId>,
@@ -147,20 +146,14 @@ impl WebhookRouter {
         };
         routed.endpoints.insert(id.clone(), inserted);
         drop(routed);
-        let Applied { is_new, removed } = self.apply(&id);
-        // Another call has removed the endpoint before this one was done.
-        for message in removed.into_iter().flatten() {
-            let removed = DeliveryErrorCause::Removed;
-            let error = DeliveryError::new(message, Vec::new(), removed);
-            self.dispatcher.report(&id, Err(error));
-        }
-        is_new
+        self.apply(&id).is_new
     }
 
-    /// Removes an endpoint, from the dispatcher too: see [`Dispatcher::remove`].
+    /// Removes an endpoint, from the dispatcher too: see [`Dispatcher::remove`]. `None` if the router does not have it. What
+    /// waited is reported in any case, and not returned if another call for this id at the same time has taken it out.
     pub fn remove(&self, id: impl AsRef<str>) -> Option<Vec<Message>> {
         let (id, _) = self.routed().endpoints.remove_entry(id.as_ref())?;
-        self.apply(&id).removed
+        Some(self.apply(&id).removed)
     }
 
     /// Makes the dispatcher have what is routed to under this id. The dispatcher calls its callbacks, which may use the
@@ -179,7 +172,7 @@ impl WebhookRouter {
             if let Some((_, endpoint)) = wanted {
                 applied.is_new |= self.dispatcher.insert(id, endpoint) && is_first;
             } else if let Some(messages) = self.dispatcher.remove(id) {
-                applied.removed.get_or_insert_default().extend(messages);
+                applied.removed.extend(messages);
             }
             is_first = false;
             let mut routed = self.routed();

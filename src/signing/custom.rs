@@ -20,7 +20,8 @@ pub struct SigningInput<'a> {
     pub timestamp: Timestamp,
     /// Where the request goes.
     pub url: &'a Url,
-    /// The headers of the request, without those of the signatures and of the transport.
+    /// The headers of the request: those of the endpoint and of the message, and `webhook-id`. Those of the signatures and
+    /// of the transport are not among them, nor are the `user-agent` and `accept` of this client.
     pub headers: &'a HeaderMap,
     /// The exact bytes of the body.
     pub body: &'a [u8],

@@ -4,7 +4,7 @@ import { expect } from "./expect.js";
 export type EventId = string;
 
 /** The cursor of a log that does not exist yet. It is before every event. */
-const ORIGIN = "0000000000000000-0";
+export const ORIGIN = "0000000000000000-0";
 
 /**
  * Compares two ids: negative if `a` is before `b`, 0 if they are equal, positive if `a` is after `b`.

@@ -72,8 +72,7 @@ const REPORT_MS = 3000;
 /** An action of this screen that the stream has not reported yet. */
 interface Pending {
   readonly action: Action;
-  /** Ends when the server has replied. */
-  readonly response: Promise<Counts>;
+
   /** The server has carried it out. */
   isDone: boolean;
   /**
@@ -97,7 +96,10 @@ export class Inbox<Payload = unknown> {
   readonly #closed = new AbortController();
   readonly #listeners = new Set<(state: InboxState<Payload>) => void>();
   #contents: Contents<Payload> | undefined;
-  #pending: Pending[] = [];
+    #pending: Pending[] = [];
+  /** Requests of actions to which the server has not replied yet. */
+  readonly #requests = new Map<Promise<Counts>, Action>();
+
   /** One for each action that the server has carried out lately. */
   readonly #reportTimers = new Set<ReturnType<typeof setTimeout>>();
   /** What has arrived since a request for a page was sent, for each such request. */
@@ -346,10 +348,12 @@ export class Inbox<Payload = unknown> {
   /** Shows an action at once, carries it out, and undoes it if that fails. */
   async #act(action: Action, request: () => Promise<Counts>): Promise<void> {
     if ("id" in action) expectEventId("id", action.id);
-    // A request that is sent again must not undo what was done after it.
-    const before = this.#pending.filter((earlier) => isOrdered(earlier.action, action)).map(({ response }) => response);
+        // A request that is sent again must not undo what was done after it, also if the stream has reported it by then.
+    const before = [...this.#requests].filter(([, earlier]) => isOrdered(earlier, action)).map(([response]) => response);
     const response = before.length === 0 ? request() : Promise.allSettled(before).then(request);
-    const pending: Pending = { action, response, isDone: false, isUncertain: false };
+    this.#requests.set(response, action);
+    const pending: Pending = { action, isDone: false, isUncertain: false };
+
     this.#pending = [...this.#pending, pending];
     this.#publish();
     const settle = () => {
@@ -358,10 +362,13 @@ export class Inbox<Payload = unknown> {
     };
     try {
       await response;
-    } catch (error) {
+        } catch (error) {
       settle();
       throw error;
+    } finally {
+      this.#requests.delete(response);
     }
+
     if (this.#closed.signal.aborted) return;
     pending.isDone = true;
     // The server reports only what has changed something.

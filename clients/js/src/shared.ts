@@ -1,7 +1,7 @@
 import type { Api } from "./api.js";
 import { Connection, type Feed, type FeedListener, type FeedOptions, type Status } from "./connection.js";
 import { type ErrorDetails, TidingsError } from "./error.js";
-import { compareIds, isUpTo, type EventId } from "./ids.js";
+import { compareIds, isUpTo, ORIGIN, type EventId } from "./ids.js";
 import { type CaughtUp, type Frame, type Gap, type Hello, helloOf } from "./wire.js";
 
 /** How long the leading tab may take to reply. After it, it is taken for frozen, and another tab leads. */
@@ -84,7 +84,10 @@ export class SharedFeed implements Feed {
   /** Fetches what this tab has missed. */
   #catchUp: CatchUp | undefined;
   #replyTimer: ReturnType<typeof setTimeout> | undefined;
+    /** A cursor of the leading tab that is not of the present log. */
+  #gone: EventId | undefined;
   /** How far the connection of the leading tab is. */
+
   #followed = CONNECTING;
   /** This tab gets no locks, so it has a connection of its own. */
   #isAlone = false;
@@ -147,8 +150,8 @@ export class SharedFeed implements Feed {
     await new Promise<void>((resolve) => {
       const leading = new Leading(term, this.#api, { ...this.#options, cursor: this.cursor }, resolve, {
         onFrame: (frame) => {
-          this.#say({ kind: "frame", term, frame });
-          this.#take(frame);
+                    this.#say({ kind: "frame", term, frame });
+          this.#takeOwn(frame);
         },
         onStatus: (status, error) => {
           this.#say({ kind: "status", term, status, error: sent(error) });
@@ -234,8 +237,8 @@ export class SharedFeed implements Feed {
     const own = this.cursor;
     if (own === undefined) {
       if (isCaughtUp && cursor !== undefined) this.#begin(cursor);
-      else if (status !== "live") this.#reportStatus();
-    } else if (cursor !== undefined && !isUpTo(cursor, own)) this.#fetchMissed(own, cursor);
+            else if (isNew && status !== "live") this.#reportStatus();
+    } else if (cursor !== undefined && cursor !== this.#gone && !isUpTo(cursor, own)) this.#fetchMissed(own, cursor);
     else if (isNew) this.#begin(own);
   }
 
@@ -258,11 +261,13 @@ export class SharedFeed implements Feed {
   #fetchMissed(from: EventId, to: EventId): void {
     const catchUp = new CatchUp(this.#api, { ...this.#options, cursor: from }, {
       onFrame: (frame) => {
-        if (frame.event === "notification" || frame.event === "gap") this.#take(frame);
+                if (frame.event === "notification" || frame.event === "gap") this.#takeOwn(frame);
         const cursor = this.cursor ?? from;
-        // The leading tab may have a cursor of a log that is gone, and will hear so when it connects again.
-        const isOfGoneLog = frame.event === "caught_up" && compareIds(to, cursor) === undefined;
-        if (isOfGoneLog || (frame.event !== "hello" && isUpTo(to, cursor))) this.#finishCatchUp(catchUp, cursor);
+        const isThere = frame.event !== "hello" && isUpTo(to, cursor);
+        // The leading tab has a cursor that is not of the present log, and will hear so when it connects again.
+        if (!isThere && frame.event === "caught_up") this.#gone = to;
+        if (isThere || frame.event === "caught_up") this.#finishCatchUp(catchUp, cursor);
+
       },
       onStatus: (status, error) => {
         // What comes after what was missed would leave a hole.
@@ -288,8 +293,21 @@ export class SharedFeed implements Feed {
     this.#catchUp = undefined;
   }
 
-  /** Hands over a frame, unless this tab has had it. */
+    /** Hands over a frame of the leading tab, unless this tab has had it. */
   #take(frame: Frame): void {
+    if (frame.event === "gap" && this.cursor !== undefined) {
+      const { to, reason } = JSON.parse(frame.text) as Gap;
+      const order = compareIds(to, this.cursor);
+      // This tab has had it, or what follows. A gap that leads back, or to a log without events, is for all.
+      const leadsBack = to === ORIGIN || reason === "ahead";
+      if (order === 0 || (order !== undefined && order < 0 && !leadsBack)) return;
+    }
+    this.#takeOwn(frame);
+  }
+
+  /** Hands over a frame of a connection of this tab, unless it has had it. */
+  #takeOwn(frame: Frame): void {
+
     switch (frame.event) {
       case "hello":
         this.cursor ??= (JSON.parse(frame.text) as Hello).cursor;
@@ -301,15 +319,11 @@ export class SharedFeed implements Feed {
         this.cursor = id;
         return;
       }
-      case "gap": {
-        const { to } = JSON.parse(frame.text) as Gap;
-        // Of the leading tab: this one may have had what follows.
-        const order = this.cursor === undefined ? undefined : compareIds(to, this.cursor);
-        if (order !== undefined && order < 0) return;
+            case "gap":
         this.#listener.onFrame(frame);
-        this.cursor = to;
+        this.cursor = (JSON.parse(frame.text) as Gap).to;
         return;
-      }
+
     }
     this.#listener.onFrame(frame);
   }

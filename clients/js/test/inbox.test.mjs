@@ -184,6 +184,36 @@ test("of two actions on one notification the later one counts, also when the fir
   }
 });
 
+test("the later action also counts when the reply to the first was lost, and the stream has reported it", async (t) => {
+  const server = await new Home(t).start();
+  const { id } = await server.notify("anna", "one");
+  const inbox = open(t, { url: server.url });
+  await until("the list", () => !inbox.state.isLoading);
+  let changes = 0;
+  const stream = new Tidings({ user: "anna", url: server.url }).stream({ onChange: () => (changes += 1) });
+  t.after(() => stream.close());
+  await until("the stream", () => stream.status === "live");
+  const real = globalThis.fetch;
+  t.after(() => {
+    globalThis.fetch = real;
+  });
+  let lose;
+  globalThis.fetch = async (url, init) => {
+    const response = await real(url, init);
+    if (init?.method !== "POST" || lose !== undefined) return response;
+    await new Promise((resolve) => (lose = resolve));
+    return new Response("lost", { status: 503 });
+  };
+  const reading = inbox.markRead(id);
+  await until("the report", () => lose !== undefined && changes === 1 && inbox.state.unread === 0);
+  await settled(inbox, server.url);
+  const unreading = inbox.markUnread(id);
+  lose();
+  await Promise.all([reading, unreading]);
+  assert.equal((await truth(server.url)).unread, 1);
+  await settled(inbox, server.url);
+});
+
 test("actions of several screens at the same time end the same on all", async (t) => {
   const server = await new Home(t).start();
   const ids = [];

@@ -1053,6 +1053,7 @@ class SharedFeed {
 	#leading;
 	#catchUp;
 	#replyTimer;
+	#gone;
 	#followed = CONNECTING;
 	#isAlone = false;
 	constructor(api, options, listener) {
@@ -1111,7 +1112,7 @@ class SharedFeed {
 			const leading = new Leading(term, this.#api, { ...this.#options, cursor: this.cursor }, resolve, {
 				onFrame: (frame) => {
 					this.#say({ kind: "frame", term, frame });
-					this.#take(frame);
+					this.#takeOwn(frame);
 				},
 				onStatus: (status, error) => {
 					this.#say({ kind: "status", term, status, error: sent(error) });
@@ -1204,10 +1205,10 @@ class SharedFeed {
 		if (own === undefined) {
 			if (isCaughtUp && cursor !== undefined)
 				this.#begin(cursor);
-			else if (status !== "live")
+			else if (isNew && status !== "live")
 				this.#reportStatus();
 		}
-		else if (cursor !== undefined && !isUpTo(cursor, own))
+		else if (cursor !== undefined && cursor !== this.#gone && !isUpTo(cursor, own))
 			this.#fetchMissed(own, cursor);
 		else if (isNew)
 			this.#begin(own);
@@ -1232,10 +1233,12 @@ class SharedFeed {
 		const catchUp = new CatchUp(this.#api, { ...this.#options, cursor: from }, {
 			onFrame: (frame) => {
 				if (frame.event === "notification" || frame.event === "gap")
-					this.#take(frame);
+					this.#takeOwn(frame);
 				const cursor = this.cursor ?? from;
-				const isOfGoneLog = frame.event === "caught_up" && compareIds(to, cursor) === undefined;
-				if (isOfGoneLog || (frame.event !== "hello" && isUpTo(to, cursor)))
+				const isThere = frame.event !== "hello" && isUpTo(to, cursor);
+				if (!isThere && frame.event === "caught_up")
+					this.#gone = to;
+				if (isThere || frame.event === "caught_up")
 					this.#finishCatchUp(catchUp, cursor);
 			},
 			onStatus: (status, error) => {
@@ -1263,6 +1266,16 @@ class SharedFeed {
 		this.#catchUp = undefined;
 	}
 	#take(frame) {
+		if (frame.event === "gap" && this.cursor !== undefined) {
+			const { to, reason } = JSON.parse(frame.text);
+			const order = compareIds(to, this.cursor);
+			const leadsBack = to === ORIGIN || reason === "ahead";
+			if (order === 0 || (order !== undefined && order < 0 && !leadsBack))
+				return;
+		}
+		this.#takeOwn(frame);
+	}
+	#takeOwn(frame) {
 		switch (frame.event) {
 			case "hello":
 				this.cursor ??= JSON.parse(frame.text).cursor;
@@ -1275,15 +1288,10 @@ class SharedFeed {
 				this.cursor = id;
 				return;
 			}
-			case "gap": {
-				const { to } = JSON.parse(frame.text);
-				const order = this.cursor === undefined ? undefined : compareIds(to, this.cursor);
-				if (order !== undefined && order < 0)
-					return;
+			case "gap":
 				this.#listener.onFrame(frame);
-				this.cursor = to;
+				this.cursor = JSON.parse(frame.text).to;
 				return;
-			}
 		}
 		this.#listener.onFrame(frame);
 	}
@@ -1471,6 +1479,7 @@ class Inbox {
 	#listeners = new Set();
 	#contents;
 	#pending = [];
+	#requests = new Map();
 	#reportTimers = new Set();
 	#recordings = new Set();
 	#archived = new Map();
@@ -1701,9 +1710,10 @@ class Inbox {
 	async #act(action, request) {
 		if ("id" in action)
 			expectEventId("id", action.id);
-		const before = this.#pending.filter((earlier) => isOrdered(earlier.action, action)).map(({ response }) => response);
+		const before = [...this.#requests].filter(([, earlier]) => isOrdered(earlier, action)).map(([response]) => response);
 		const response = before.length === 0 ? request() : Promise.allSettled(before).then(request);
-		const pending = { action, response, isDone: false, isUncertain: false };
+		this.#requests.set(response, action);
+		const pending = { action, isDone: false, isUncertain: false };
 		this.#pending = [...this.#pending, pending];
 		this.#publish();
 		const settle = () => {
@@ -1716,6 +1726,9 @@ class Inbox {
 		catch (error) {
 			settle();
 			throw error;
+		}
+		finally {
+			this.#requests.delete(response);
 		}
 		if (this.#closed.signal.aborted)
 			return;
