@@ -254,6 +254,12 @@ impl Dispatcher {
         self.inner.pool.switch_circuit(id.as_ref(), true)
     }
 
+    /// Ends what keeps requests from an endpoint: closes its circuit, as [`close_circuit`](Self::close_circuit) does, and
+    /// forgets its `Retry-After`. Returns `false` if there is no such endpoint.
+    pub fn unblock(&self, id: impl AsRef<str>) -> bool {
+        self.inner.pool.unblock(id.as_ref())
+    }
+
     /// Closes the circuit of an endpoint by hand, and forgets the failures that it has counted.
     /// Returns `false` if there is no such endpoint, or it has no circuit breaker.
     pub fn close_circuit(&self, id: impl AsRef<str>) -> bool {

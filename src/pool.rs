@@ -286,6 +286,14 @@ impl Pool {
         }
     }
 
+    /// Ends what keeps requests from a lane. Returns `false` if there is none.
+    pub(crate) fn unblock(&self, id: &str) -> bool {
+        self.change(|state| {
+            let lane = state.ids.get(id).copied();
+            lane.is_some_and(|lane| state.scheduler.unblock(lane))
+        })
+    }
+
     /// Opens or closes a circuit by hand. Returns `false` if there is none.
     pub(crate) fn switch_circuit(&self, id: &str, open: bool) -> bool {
         self.change(|state| {

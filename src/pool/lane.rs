@@ -223,6 +223,14 @@ impl Lane {
         true
     }
 
+    /// Closes the circuit, and forgets until when the endpoint asked for no requests.
+    pub(super) fn unblock(&mut self) {
+        self.paused_until = None;
+        if let Some(breaker) = &mut self.breaker {
+            breaker.close();
+        }
+    }
+
     /// Until when nothing is sent, as far as that is known.
     pub(super) fn blocked_until(&self, now: Instant) -> Option<Instant> {
         let circuit = self.breaker.as_ref().and_then(CircuitBreaker::open_until);

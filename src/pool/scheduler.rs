@@ -181,6 +181,17 @@ impl Scheduler {
         switched
     }
 
+    /// Ends what keeps requests from a lane. Returns `false` if there is none.
+    pub(crate) fn unblock(&mut self, id: LaneId) -> bool {
+        let Some(slot) = self.lanes.get_mut(&id) else {
+            return false;
+        };
+        slot.lane.unblock();
+        self.note_circuit(id, true);
+        self.make_ready(id);
+        true
+    }
+
     /// Whether a circuit is not as it was reported last.
     pub(crate) fn has_circuit_change(&self) -> bool {
         !self.unreported.is_empty()

@@ -175,7 +175,7 @@ test(`a tab that has heard of a new log ${what} events follows one that has not`
   const again = await new Home(t).start({ address: server.address });
   for (const payload of notifications) await again.notify("anna", payload);
   const second = await browser.openTab(`${app}/?cursor=${ids[0]}`);
-  await browser.until("the gap and the wait", `() => window.gaps.length === 1 && window.stream.status === "waiting"`);
+  await browser.until("the gap and the wait", `() => window.gaps?.length === 1 && window.stream?.status === "waiting"`);
   await browser.until("what it has missed", saw, JSON.stringify(notifications));
   await until("no connection stays", async () => (await open(again)) === 0);
   // That ends the wait of the tab that leads.

@@ -42,7 +42,7 @@ use crate::clock::Clock;
 use crate::encryption::SealError;
 use crate::store::{Outcome, Released};
 use crate::target::Defaults;
-use crate::{EndpointId, Error, Options, Store, telemetry};
+use crate::{EndpointId, Error, Options, Store, StoreError, telemetry};
 use lane::Lane;
 use recorder::{Entry, Recorder};
 use resting::Resting;
@@ -281,7 +281,7 @@ impl Shared {
     /// Looks at an endpoint again at once, and ends its block: it was changed, or a caller wants an
     /// attempt.
     pub(crate) fn unblock(self: &Arc<Self>, endpoint: EndpointId) {
-        self.dispatcher.close_circuit(endpoint.to_string());
+        self.dispatcher.unblock(endpoint.to_string());
         let lanes = self.lock();
         if let Some(lane) = lanes.known.get(&endpoint) {
             lane.unblock();
@@ -331,13 +331,18 @@ impl Shared {
             lanes.resting.clear();
             let release = |endpoint| Released {
                 endpoint,
-                blocked_until: None,
+                blocked_until: (lanes.known.get(&endpoint)).and_then(|lane| self.block_of(lane)),
             };
             served.into_iter().map(release).collect()
         };
-        let released = self.store.release_lanes(&self.instance, lanes);
-        match timeout(LAST_WRITES, released).await {
-            Ok(Ok(_)) => {}
+        let released = async {
+            for some in lanes.chunks(resting::AT_ONCE) {
+                (self.store.release_lanes(&self.instance, some.to_vec())).await?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        match timeout(left().max(LAST_WRITES), released).await {
+            Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "failed to release the endpoints of this instance, others send to them when its lease has ended"
@@ -369,6 +374,10 @@ impl Shared {
     fn failed(&self, key: &tidings::EndpointId, error: &DeliveryError) {
         let message_id = error.message().id();
         if let Some(attempt) = error.attempts().last() {
+            // Kept in the store, too, when the lane is given back: for other instances, and for the time after a restart.
+            if let Some((lane, until)) = self.lane(key).zip(error.blocked_until()) {
+                lane.block(until);
+            }
             self.attempted(key, message_id, attempt);
             return;
         }

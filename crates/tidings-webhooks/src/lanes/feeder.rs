@@ -507,14 +507,18 @@ fn is_served(endpoint: &StoredEndpoint) -> bool {
 }
 
 impl Shared {
+    /// Until when a lane is blocked, as the store keeps it.
+    pub(super) fn block_of(&self, lane: &Lane) -> Option<Timestamp> {
+        let until = lane.view().blocked_until?;
+        let wait = until.saturating_duration_since(Instant::now());
+        Some(later(self.clock.now(), wait))
+    }
+
     /// Gives a lane back, unless its lease was lost.
     async fn end_lane(&self, lane: &Arc<Lane>) {
         let is_ours = self.stop_serving(lane);
         // After that, so that a change of the endpoint until then counts.
-        let blocked_until = lane.view().blocked_until.map(|until| {
-            let wait = until.saturating_duration_since(Instant::now());
-            crate::clock::later(self.clock.now(), wait)
-        });
+        let blocked_until = self.block_of(lane);
         if !is_ours {
             return;
         }

@@ -86,14 +86,18 @@ pub(super) async fn renew(shared: Arc<Shared>) {
     loop {
         sleep(interval).await;
         let began = Instant::now();
-        let until = later(shared.clock.now(), shared.lease);
         let renewed = async {
             let now = shared.store.advance_clock(shared.clock.now()).await?;
             shared.clock.catch_up(now);
-            shared.store.renew_lanes(&shared.instance, until).await
+            // By the clock of all: with this machine's own, the lease could be over for others already.
+            let until = later(shared.clock.now(), shared.lease);
+            let held = shared.store.renew_lanes(&shared.instance, until).await?;
+            Ok::<_, StoreError>((held, until))
         };
-        match timeout(shared.lease, renewed).await {
-            Ok(Ok(held)) => {
+        let left = shared.clock.until(leased_until);
+        let limit = if left.is_zero() { shared.lease } else { left };
+        match timeout(limit, renewed).await {
+            Ok(Ok((held, until))) => {
                 leased_until = until;
                 let held: HashMap<_, _> = held.into_iter().collect();
                 for lane in shared.served_since_before(began) {

@@ -35,7 +35,7 @@ struct Pace {
 }
 
 /// Lanes that one look is for, and most that one transaction gives back.
-const AT_ONCE: usize = 256;
+pub(super) const AT_ONCE: usize = 256;
 
 /// The pause after a failure of the store.
 const STORE_PAUSE: Duration = Duration::from_secs(1);

@@ -245,6 +245,77 @@ async fn a_stop_gives_the_lanes_back_at_once() {
     other.stop().await;
 }
 
+/// Refuses with a wait, and then replies.
+fn asks_for(wait: &str) -> Script {
+    let refusal =
+        Reply::new(StatusCode::TOO_MANY_REQUESTS).with_header("retry-after", wait.to_owned());
+    Script::sequence([refusal], Reply::ok())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_asked_for_a_long_wait_gets_requests_again_once_it_is_changed_or_retried()
+{
+    let place = Place::new();
+    let app = place.start(schedule(&[0, 50])).await;
+    for is_retried in [false, true] {
+        let receiver = receiver_of(asks_for("86400")).await;
+        let endpoint = app.endpoint(receiver.url("/")).await;
+        add(&*app.store, endpoint, 0..1).await;
+        soon(receiver.request(1)).await;
+        let pending = app.until(endpoint, DeliveryState::Pending, 1).await;
+        soon(async {
+            while app.attempts(pending[0].id).await.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        // The lane is given back, blocked for a day. A retry is for the first one, too, and a change for what comes.
+        add(&*app.store, endpoint, 1..2).await;
+        if is_retried {
+            app.webhooks.retry(pending[0].id).await.unwrap();
+        } else {
+            let moved = receiver.url("/moved");
+            let change = app.webhooks.update_endpoint(endpoint, move |settings| {
+                settings.url.clone_from(&moved);
+            });
+            change.await.unwrap();
+        }
+        let delivered = if is_retried { 2 } else { 1 };
+        app.until(endpoint, DeliveryState::Delivered, delivered)
+            .await;
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_that_an_endpoint_asked_for_outlives_a_stop_of_the_instance() {
+    let receiver = receiver_of(asks_for("86400")).await;
+    let place = Place::new();
+    let app = place.start(schedule(&[0, 50])).await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    app.accept(0..1).await;
+    let pending = app.until(endpoint, DeliveryState::Pending, 1).await;
+    soon(async {
+        while app.attempts(pending[0].id).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    app.stop().await;
+
+    let app = place.start(schedule(&[0, 50])).await;
+    let healthy = receiver_of(Reply::ok()).await;
+    let other = app.endpoint(healthy.url("/")).await;
+    app.accept(1..10).await;
+    app.until(other, DeliveryState::Delivered, 9).await;
+    assert_eq!(
+        app.until(endpoint, DeliveryState::Pending, 10).await.len(),
+        10
+    );
+    assert_eq!(receiver.requests().len(), 1);
+    app.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_circuit_costs_no_attempts_and_closes_again() {
     let refusal = Reply::new(http::StatusCode::BAD_GATEWAY);
