@@ -50,6 +50,8 @@ struct Slot {
 struct InUse<'a> {
     connections: &'a Connections,
     slot: Option<Slot>,
+    /// Whether the server has replied, or never will.
+    has_ended: bool,
 }
 
 impl Sessions {
@@ -137,6 +139,7 @@ impl Connections {
         let mut in_use = InUse {
             connections: self,
             slot: self.lock().pop(),
+            has_ended: false,
         };
         // There are as many connections as permits.
         let slot = in_use.slot.as_mut().ok_or(Error::Closed)?;
@@ -145,6 +148,7 @@ impl Connections {
             match slot.query(statement, parameters, self.sessions).await {
                 Err(error) if tries < TRIES && is_in_the_way(&error) => tries += 1,
                 replied => {
+                    in_use.has_ended = true;
                     if replied.as_ref().is_err_and(Error::may_have_been_done) {
                         // What broke one has mostly broken all. Those that are not in use are made
                         // again, rather than tried until each has run into its limit.
@@ -236,7 +240,12 @@ impl Drop for InUse<'_> {
         if self.connections.permits.is_closed() {
             slot.database.disconnect();
         }
-        free.push(slot);
+        if self.has_ended {
+            free.push(slot);
+        } else {
+            // The server may run the statement of a call that was dropped: the others are taken before.
+            free.insert(0, slot);
+        }
     }
 }
 

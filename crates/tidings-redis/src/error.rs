@@ -50,7 +50,7 @@ impl Error {
     }
 
     /// Whether a repeat may succeed: the server cannot be reached, did not reply, is a replica, has fewer
-    /// replicas than it needs, or has not read its data yet.
+    /// replicas than it needs, has not read its data yet, or runs a script that takes long.
     pub fn is_unavailable(&self) -> bool {
         const PASSING: [ServerErrorKind; 3] = [
             ServerErrorKind::BusyLoading,
@@ -64,7 +64,7 @@ impl Error {
         matches!(self, Self::Unsent(_) | Self::NotPrimary | Self::NoReply(_))
             || is_passing
             || self.is_read_only()
-            || self.code() == Some("NOREPLICAS")
+            || matches!(self.code(), Some("BUSY" | "NOREPLICAS"))
     }
 
     /// Whether the server takes no writes: it is a replica, or has become one.
@@ -125,6 +125,7 @@ mod tests {
         assert_eq!(refusal("OOM"), (true, false));
         assert_eq!(refusal("MISCONF"), (true, false));
         assert_eq!(refusal("NOREPLICAS"), (false, true));
+        assert_eq!(refusal("BUSY"), (false, true));
         assert_eq!(refusal("OTHER"), (false, false));
         for kind in [
             ServerErrorKind::BusyLoading,

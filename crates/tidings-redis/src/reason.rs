@@ -66,6 +66,7 @@ pub(crate) fn is_away(cause: &Cause) -> bool {
         Some(Reason::Ended) => true,
         Some(Reason::Replied(error)) => {
             error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading)
+                || error.code() == Some("BUSY")
         }
         _ => false,
     }

@@ -347,6 +347,33 @@ async fn regression_what_was_delivered_stays_so_in_a_new_epoch() {
 }
 
 #[tokio::test]
+async fn all_callers_that_wait_for_a_table_are_refused_together() {
+    let schema = Schema::create().await;
+    schema.store().await.append(vec![draft(0)]).await.unwrap();
+    let limit = Duration::from_secs(1);
+    let config = schema.config().with_reply_limit(limit);
+    let store = PostgresStore::open(config, PostgresOptions::default())
+        .await
+        .unwrap();
+    let holder = schema.config().connect().await.unwrap();
+    holder
+        .batch_execute("BEGIN; LOCK TABLE tidings_notify_log IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let appends = (0..60).map(|n| store.append(vec![draft(n)]));
+    // One after the other they would take a minute.
+    let refused = tokio::time::timeout(20 * limit, futures_util::future::join_all(appends)).await;
+    for refused in refused.unwrap() {
+        assert!(
+            matches!(refused, Err(StoreError::Unavailable { .. })),
+            "{refused:?}"
+        );
+    }
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    store.append(vec![draft(1)]).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_caller_that_waits_too_long_for_a_lock_gets_an_error() {
     let schema = Schema::create().await;
     // The first one makes the tables, for which it has more time.

@@ -133,7 +133,7 @@ impl Worker {
                 }
             }
             // One call may be the reason, so that the others are worth another attempt without it.
-            Err(BatchError::Failed(Error::Refused(_))) if calls.len() > 1 => {
+            Err(BatchError::Failed(error)) if calls.len() > 1 && is_of_one(&error) => {
                 for call in calls {
                     Box::pin(self.append(vec![call])).await;
                 }
@@ -169,6 +169,18 @@ impl Worker {
             Err(late) => call.reply(Err(late)),
         }
     }
+}
+
+/// Whether one call of a batch may be the reason of an error, and not each would meet it again.
+fn is_of_one(error: &Error) -> bool {
+    let of_all = [
+        &SqlState::DISK_FULL,
+        &SqlState::LOCK_NOT_AVAILABLE,
+        &SqlState::QUERY_CANCELED,
+        &SqlState::READ_ONLY_SQL_TRANSACTION,
+    ];
+    let is_refused = matches!(error, Error::Refused(_));
+    is_refused && !error.code().is_some_and(|code| of_all.contains(&code))
 }
 
 async fn until(time: Option<Instant>) {

@@ -75,6 +75,29 @@ async fn a_call_that_waits_delays_no_other_and_closing_waits_for_it() {
 }
 
 #[tokio::test]
+async fn the_connection_of_a_call_that_was_dropped_is_the_last_to_be_used() {
+    let (connections, url) = connections("pool_dropped", 2, "").await;
+    let holder = holder(&url).await;
+    {
+        let waits = connections.row(LOCK, &[]);
+        tokio::select! {
+            biased;
+            row = waits => panic!("the row is locked: {row:?}"),
+            () = until_one_waits(&url) => {}
+        }
+    }
+    // The server still runs what was dropped.
+    for _ in 0..3 {
+        soon("another", connections.row("SELECT 1", &[]))
+            .await
+            .unwrap();
+    }
+    let waiting = database(&url);
+    assert_eq!(number(&waiting, WAITING).await, 1);
+    drop(holder);
+}
+
+#[tokio::test]
 async fn a_statement_that_was_ended_by_a_deadlock_is_tried_again() {
     let (connections, url) = connections("pool_deadlock", 1, "").await;
     // The other way round.
