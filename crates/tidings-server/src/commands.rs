@@ -7,6 +7,7 @@ mod document;
 mod endpoint;
 mod import;
 mod inbox;
+mod interrupts;
 mod key;
 mod listen;
 mod notification;

@@ -272,7 +272,8 @@ where
         };
         let text = value
             .to_str()
-            .ok_or_else(|| refused("expected UTF-8".to_owned()))?;
+            // With this kind, the variable that it is of is named.
+            .ok_or_else(|| clap::Error::new(ErrorKind::InvalidUtf8).with_cmd(command))?;
         (self.0)(text).map_err(|error| refused(error.to_string()))
     }
 }

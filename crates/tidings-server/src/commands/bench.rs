@@ -2,7 +2,6 @@
 
 mod arrivals;
 mod bystanders;
-mod interrupts;
 mod measure;
 mod webhooks;
 
@@ -21,8 +20,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::arrivals::Arrivals;
-use self::interrupts::Interrupts;
 use self::measure::{Latencies, Measured};
+use super::interrupts::Interrupts;
 use super::progress::Bar;
 use super::remote::Remote;
 use super::{CommandError, Reported};

@@ -16,6 +16,7 @@ use super::remote::{Remote, server_url};
 use crate::config::ConfigError;
 use crate::explain;
 use crate::finding::Finding;
+use crate::settings::Unshown;
 use crate::settings::origin::{Origin, Resolved};
 use crate::storage::inspection::{self, Secrets};
 use crate::{Config, Settings};
@@ -36,7 +37,8 @@ const NOT_CHECKED: &str =
 pub(super) struct Doctor {
     /// Running server to ask, through whatever proxy is in front of it: whether it is ready, holds back streams, and
     /// lets WebSockets through. Takes as long as the server's ping interval
-    #[arg(long, env = "TIDINGS_URL", value_name = "URL", value_parser = server_url)]
+    #[arg(long, env = "TIDINGS_URL", value_name = "URL", hide_env_values = true,
+          value_parser = Unshown(server_url))]
     url: Option<Url>,
 
     /// Prints one JSON object a line

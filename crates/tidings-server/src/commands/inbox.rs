@@ -50,6 +50,8 @@ pub(super) struct Inbox {
 #[derive(Debug, Deserialize)]
 struct Page {
     data: Vec<Document>,
+    /// Where the next page begins: one ends early if its payloads are large.
+    next: Option<String>,
     unread: u64,
 }
 
@@ -67,28 +69,51 @@ impl Inbox {
         if self.read_all {
             return self.mark(&["read-all"]).await;
         }
+        let mut page = self.page(self.limit, None).await?;
+        // As it was when the list began.
+        let unread = page.unread;
+        let mut left = self.limit;
+        loop {
+            self.show(&page.data)?;
+            left = left.saturating_sub(page.data.len());
+            match page.next {
+                Some(next) if left > 0 => page = self.page(left, Some(&next)).await?,
+                _ => break,
+            }
+        }
+        if !self.json {
+            writeln!(std::io::stdout(), "{unread} unread")?;
+        }
+        Ok(())
+    }
+
+    /// Asks for at most so many notifications, from a cursor on or from the newest.
+    async fn page(&self, limit: usize, cursor: Option<&str>) -> Result<Page, CommandError> {
         let mut url = self
             .remote
             .address(&["v1", "users", self.user.as_str(), "notifications"])?;
         url.query_pairs_mut()
-            .append_pair("limit", &self.limit.to_string());
+            .append_pair("limit", &limit.to_string());
         if self.unread {
             url.query_pairs_mut().append_pair("unread", "true");
         }
         if let Some(event_type) = &self.event_type {
             url.query_pairs_mut().append_pair("type", event_type);
         }
-        let page: Page = self.remote.get(url).await?;
+        if let Some(cursor) = cursor {
+            url.query_pairs_mut().append_pair("cursor", cursor);
+        }
+        self.remote.get(url).await
+    }
+
+    fn show(&self, notifications: &[Document]) -> Result<(), CommandError> {
         let mut out = std::io::stdout().lock();
-        for notification in page.data {
+        for notification in notifications {
             if self.json {
                 writeln!(out, "{}", notification.json())?;
             } else {
                 notification.write_line::<NotificationLine<'_>>(&mut out)?;
             }
-        }
-        if !self.json {
-            writeln!(out, "{} unread", page.unread)?;
         }
         Ok(())
     }

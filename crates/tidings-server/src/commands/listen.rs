@@ -1,6 +1,8 @@
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::to_bytes;
@@ -10,7 +12,10 @@ use clap::Args;
 use jiff::Timestamp;
 use tidings::signing::{Secret, Verifier};
 use tokio::net::TcpListener;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
+use super::interrupts::Interrupts;
 use super::{CommandError, MAX_COUNT};
 use crate::error::said_by_system;
 use crate::settings::count;
@@ -18,6 +23,9 @@ use crate::wire::webhook::SECRET_RULE;
 
 /// Maximum size of a webhook body.
 const MAX_BODY_BYTES: usize = 16 << 20;
+
+/// How long the end waits for requests that have not come whole: a sender may never complete one.
+const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// Receives webhooks on every path.
 #[derive(Debug, Args)]
@@ -60,6 +68,7 @@ impl Listen {
                 let reason = said_by_system(&error);
                 format!("cannot listen on port {}: {reason}", self.port)
             })?;
+        let mut interrupts = Interrupts::listen()?;
         let verifier = self.verifier()?;
         let (count, mut counted) = tokio::sync::mpsc::channel(64);
         let receiver = Arc::new(Receiver {
@@ -79,17 +88,21 @@ impl Listen {
                 left = left.map(|left| left - 1);
             }
         };
-        let stop = async {
-            tokio::select! {
-                () = enough => {}
-                // Without the signal there is only the count, or the end of the process.
-                Ok(()) = tokio::signal::ctrl_c() => {}
-            }
-        };
-        axum::serve(listener, service)
-            .with_graceful_shutdown(stop)
-            .await?;
-        Ok(())
+        let stop = CancellationToken::new();
+        let serving =
+            axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let mut serving = pin!(serving.into_future());
+        tokio::select! {
+            ended = &mut serving => return Ok(ended?),
+            () = enough => {}
+            () = interrupts.next() => {}
+        }
+        stop.cancel();
+        tokio::select! {
+            ended = serving => Ok(ended?),
+            () = interrupts.next() => Ok(()),
+            () = sleep(LAST_WAIT) => Ok(()),
+        }
     }
 }
 

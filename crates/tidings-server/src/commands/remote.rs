@@ -5,7 +5,8 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use clap::Args;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
+use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
@@ -27,7 +28,8 @@ pub(super) struct Remote {
         env = "TIDINGS_URL",
         default_value = "http://127.0.0.1:8080",
         value_name = "URL",
-        value_parser = server_url
+        hide_env_values = true,
+        value_parser = Unshown(server_url)
     )]
     url: Url,
 
@@ -48,8 +50,21 @@ pub(super) struct Remote {
 
 pub(super) fn server_url(text: &str) -> Result<Url, &'static str> {
     let url = Url::parse(text).ok();
-    url.filter(|url| matches!(url.scheme(), "http" | "https"))
-        .ok_or("expected an address such as http://127.0.0.1:8080")
+    let url = url
+        .filter(|url| matches!(url.scheme(), "http" | "https"))
+        .ok_or("expected an address such as http://127.0.0.1:8080")?;
+    // A password would be sent in place of the key and shown in errors, and the rest would be lost.
+    if !url.username().is_empty() || url.password().is_some() {
+        Err(
+            "expected an address without a user name and a password; the server takes a key (--api-key)",
+        )
+    } else if url.query().is_some() {
+        Err("expected an address without a query (`?` and what follows)")
+    } else if url.fragment().is_some() {
+        Err("expected an address without a fragment (`#` and what follows)")
+    } else {
+        Ok(url)
+    }
 }
 
 /// The first of some keys.
@@ -170,6 +185,8 @@ impl Remote {
         Ok(Client::builder()
             .tls_backend_rustls()
             .default_headers(headers)
+            // On the way the key could be lost, and a POST become a GET, which changes nothing.
+            .redirect(Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(STREAM_TIMEOUT))
     }
@@ -386,6 +403,9 @@ async fn accepted(response: Response) -> Result<Response, CommandError> {
     if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response);
     }
+    if status.is_redirection() {
+        return Err(redirected(&response).into());
+    }
     let (body, _) = read(response, MAX_REFUSAL_BYTES).await?;
     let refusal = match serde_json::from_slice(&body) {
         Ok(ErrorBody::<ReadError> { error }) => Refusal {
@@ -404,6 +424,22 @@ async fn accepted(response: Response) -> Result<Response, CommandError> {
         },
     };
     Err(refusal.into())
+}
+
+/// Says where a redirect leads, which is not followed.
+fn redirected(response: &Response) -> Refusal {
+    let location = response.headers().get(LOCATION);
+    let place = match location.and_then(|location| location.to_str().ok()) {
+        Some(location) => format!("to {location}"),
+        None => "without saying where".to_owned(),
+    };
+    Refusal {
+        status: response.status(),
+        code: String::new(),
+        message: format!("it redirects {place}; use the address that it leads to (`--url`)"),
+        field: None,
+        is_of_tidings: false,
+    }
 }
 
 #[cfg(test)]

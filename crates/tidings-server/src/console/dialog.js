@@ -53,6 +53,9 @@ export function ask(title, fields, action, submit, { danger = false } = {}) {
       error.hidden = true;
       for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
       try {
+        // Its value is that of an empty field.
+        const half = [...form.elements].find(({ validity }) => validity?.badInput);
+        if (half !== undefined) throw Object.assign(new Error("expected a date and a time"), { field: half.name });
         close((await submit(form.elements)) ?? true);
       } catch (thrown) {
         if (!session.isKnown) close(undefined);

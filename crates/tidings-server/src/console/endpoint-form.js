@@ -66,3 +66,9 @@ export function settingsOf(elements) {
     schedule: schedule.length === 0 ? null : schedule.map(numberOf),
   };
 }
+
+/** What a form now has that differs from what it began with: the rest may have been changed by others meanwhile. */
+export function changesOf(elements, begun) {
+  const isChanged = ([name, value]) => JSON.stringify(value) !== JSON.stringify(begun[name]);
+  return Object.fromEntries(Object.entries(settingsOf(elements)).filter(isChanged));
+}

@@ -3,7 +3,7 @@
 import { call, endpointsOf, listDeliveries, part } from "./api.js";
 import { ask, confirm, field, line, showSecret } from "./dialog.js";
 import { button, confirmDone, goTo, make, nameView, retire, showFacts } from "./dom.js";
-import { fieldsOf, numberOf, settingsOf } from "./endpoint-form.js";
+import { changesOf, fieldsOf, numberOf, settingsOf } from "./endpoint-form.js";
 import { rateText, stateChip, stateOf } from "./endpoints.js";
 import { TIME_ZONE, count, counted, fullTime, time } from "./format.js";
 import { lastError, rowsOf } from "./deliveries.js";
@@ -96,7 +96,12 @@ export function open(root, id, query) {
   }
 
   async function edit() {
-    const submit = (elements) => call("PATCH", path, settingsOf(elements));
+    // Read from a form like the one that is shown, so that what the fields do to a value is no change.
+    const begun = settingsOf(make("form", {}, fieldsOf(endpoint)).elements);
+    const submit = async (elements) => {
+      const changes = changesOf(elements, begun);
+      return Object.keys(changes).length > 0 && call("PATCH", path, changes);
+    };
     if (await ask("Edit the endpoint", fieldsOf(endpoint), "Save", submit)) await after(undefined, "Saved");
   }
 

@@ -13,6 +13,9 @@ const MAX_LINES = 200;
 /** The most notifications that a screen reader says when they arrive together. */
 const MAX_SAID = 3;
 
+/** The most notifications of one page. */
+const MAX_PAGE = 1000;
+
 /** How long the server may count a stream that this page has closed. */
 const OWN_STREAM_MS = 3000;
 
@@ -226,8 +229,10 @@ export function open(root, user, query) {
   // A list of its own, for what the inbox does not have: loaded again after each change.
   let items = [];
   let next = null;
-  /** As many as there were before the person left and came back. */
-  const begun = Math.min(kept().shown ?? 50, 1000);
+  /** As many as there were before the person left and came back, or none. */
+  const returned = Math.min(kept().shown ?? 0, MAX_PAGE);
+  /** How many to begin with. */
+  const begun = returned || 50;
   let isStale = false;
   let retrying;
   let turn = Promise.resolve();
@@ -252,9 +257,18 @@ export function open(root, user, query) {
     clearTimeout(retrying);
     let error;
     try {
-      const page = await tidings.list({ ...ownList, limit: Math.min(Math.max(items.length, begun), 1000) });
-      if (closed) return;
-      ({ data: items, next } = page);
+      const least = Math.max(items.length, returned);
+      const found = [];
+      let cursor = null;
+      // The server ends a page early if its payloads are large, and what a person reads must not go.
+      do {
+        const limit = Math.min(Math.max(least, begun) - found.length, MAX_PAGE);
+        const page = await tidings.list({ ...ownList, limit, ...(cursor === null ? {} : { cursor }) });
+        if (closed) return;
+        found.push(...page.data);
+        cursor = page.next;
+      } while (cursor !== null && found.length < least);
+      [items, next] = [found, cursor];
       show(items, nothing);
       showMore(next !== null, 0);
     } catch (thrown) {

@@ -272,6 +272,35 @@ async fn a_url_that_is_refused_is_not_repeated_with_its_password() {
         assert!(complaint.contains("expected `"), "{complaint}");
         assert!(!complaint.contains("hunter2"), "{complaint}");
     }
+    // What an address of a server has besides is sent nowhere.
+    for (url, says) in [
+        ("http://anna:hunter2@127.0.0.1:1", "without a user name"),
+        ("http://hunter2@127.0.0.1:1/", "without a user name"),
+        ("http://127.0.0.1:1/?key=hunter2", "without a query"),
+        ("http://127.0.0.1:1/#hunter2", "without a fragment"),
+        ("http://anna:hunter2@:1", "an address such as"),
+    ] {
+        for arguments in [&["inbox", "anna"][..], &["doctor"]] {
+            for by_flag in [true, false] {
+                let mut command = binary();
+                command.args(arguments);
+                if by_flag {
+                    command.args(["--url", url]);
+                } else {
+                    command.env("TIDINGS_URL", url);
+                }
+                let (ok, shown, said) = said_by(&mut command).await;
+                let complaint = format!("{shown}{said}");
+                assert!(!ok && complaint.contains(says), "{url}: {complaint}");
+                assert!(!complaint.contains("hunter2"), "{complaint}");
+            }
+        }
+    }
+    let mut help = binary();
+    help.args(["inbox", "--help"]);
+    help.env("TIDINGS_URL", "http://anna:hunter2@127.0.0.1:1");
+    let (ok, shown, _) = said_by(&mut help).await;
+    assert!(ok && !shown.contains("hunter2"), "{shown}");
 }
 
 #[tokio::test]
@@ -368,6 +397,7 @@ async fn a_variable_that_is_not_text_is_named() {
         (&["serve", "--dev"][..], "TIDINGS_RETENTION"),
         (&["serve", "--dev"], "TIDINGS_LOG"),
         (&["inbox", "anna"], "TIDINGS_URL"),
+        (&["inbox", "anna"], "TIDINGS_API_KEY"),
     ] {
         let command = binary().args(arguments).env(name, wrong).output();
         let output = soon("the refusal", command).await.unwrap();

@@ -15,9 +15,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::arrivals::{Arrivals, Seen, Sent, Shared};
-use super::interrupts::Interrupts;
 use super::{INTERRUPTED, Run, TYPE};
 use crate::commands::CommandError;
+use crate::commands::interrupts::Interrupts;
 use crate::error::{explain, said_by_system};
 
 /// What is needed of a webhook's body.

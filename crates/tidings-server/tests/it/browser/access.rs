@@ -1,5 +1,6 @@
 //! Who uses the console: with an API key, or with a user's token.
 
+use fantoccini::Locator;
 use fantoccini::key::Key;
 use serde_json::{Value, json};
 
@@ -376,5 +377,33 @@ async fn a_tab_whose_key_is_revoked_asks_for_another_and_signs_no_other_tab_out(
     notify(&server, "anna", "for the other tab").await;
     browser.until_shown("for the other tab").await;
     browser.until("it is live", IS_LIVE).await;
+    browser.close().await;
+}
+
+/// Its value is that of an empty field, which stands for a key that never expires.
+#[tokio::test]
+async fn a_date_that_is_half_typed_is_not_taken_for_an_empty_field() {
+    let home = Home::new();
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/keys").await;
+    browser.until_shown("There is no key yet.").await;
+    browser.click("#new-key").await;
+    browser.type_into("dialog [name=name]", "shop").await;
+    browser.click("dialog [value=read]").await;
+    let field = Locator::Css("dialog [name=expires_at]");
+    let field = browser.client.find(field).await.unwrap();
+    field.send_keys("12").await.unwrap();
+    let expires = "document.querySelector('dialog [name=expires_at]')";
+    browser
+        .until("a part", &format!("{expires}.validity.badInput"))
+        .await;
+    browser.submit().await;
+    browser
+        .until_shown("Expires: expected a date and a time")
+        .await;
+    let is_there = format!("{expires}.matches('[aria-invalid]:focus')");
+    browser.until("the field is named", &is_there).await;
+    assert_eq!(server.get("/v1/keys").await["data"], json!([]));
     browser.close().await;
 }

@@ -356,3 +356,24 @@ async fn the_inbox_does_not_wait_for_who_else_is_online_and_offers_nothing_befor
         .await;
     browser.close().await;
 }
+
+/// A page of the inbox has at most 4 MiB of payloads.
+#[tokio::test]
+async fn large_rows_that_are_loaded_stay_when_the_list_is_loaded_again() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify_many("anna", 15, 300 << 10).await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users/anna?show=unread").await;
+    browser.until("the stream opens", IS_LIVE).await;
+    let rows = |wanted: &str| format!("document.querySelectorAll('#feed li').length {wanted}");
+    browser.until("a page", &rows("> 10")).await;
+    browser.until("not all", &rows("< 15")).await;
+    browser.click("#more").await;
+    browser.until("all", &rows("=== 15")).await;
+    server.notify("anna", json!("new")).await;
+    let first = "document.querySelector('#feed li pre').textContent === '\"new\"'";
+    browser.until("it is loaded again", first).await;
+    browser.until("all are there", &rows("=== 16")).await;
+    browser.close().await;
+}

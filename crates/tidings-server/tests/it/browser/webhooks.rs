@@ -342,3 +342,50 @@ async fn a_person_watches_webhooks_arrive_in_a_request_bin() {
     assert_eq!(server.post(path, &json!({})).await.status(), 404);
     browser.close().await;
 }
+
+#[tokio::test]
+async fn what_others_change_while_a_person_edits_an_endpoint_stays() {
+    let home = Home::new();
+    let server = home.start().await;
+    let headers = json!({ "x-b": "1", "x-a": "2" });
+    let endpoint = json!({ "url": "http://127.0.0.1:9/", "headers": headers, "schedule": [0, 2] });
+    let created = server.post("/v1/endpoints", &endpoint).await;
+    let created: serde_json::Value = created.json().await.unwrap();
+    let path = format!("/v1/endpoints/{}", created["id"].as_str().unwrap());
+    let browser = Browser::start().await;
+    let page = format!("/#/endpoints/{}", created["id"].as_str().unwrap());
+    browser.open(&server, &page).await;
+    browser.until_shown("127.0.0.1:9").await;
+    browser.click("#edit").await;
+    browser
+        .type_into("dialog [name=description]", "Depot")
+        .await;
+    server.patch(&path, &json!({ "rate_limit": 7 })).await;
+    browser.submit().await;
+    browser.until_shown("Saved").await;
+    let after = server.get(&path).await;
+    assert_eq!(
+        (&after["description"], &after["rate_limit"]),
+        (&json!("Depot"), &json!(7))
+    );
+    assert_eq!(
+        (&after["headers"], &after["schedule"]),
+        (&headers, &endpoint["schedule"])
+    );
+
+    // A form in which nothing was changed sends nothing.
+    let note = "const real = window.fetch;
+        window.sent = 0;
+        window.fetch = (url, init) => {
+            if (init?.method === 'PATCH') window.sent += 1;
+            return real(url, init);
+        };";
+    browser.client.execute(note, vec![]).await.unwrap();
+    browser.click("#edit").await;
+    browser.submit().await;
+    browser
+        .until("it is closed", "!document.querySelector('dialog')")
+        .await;
+    browser.until("nothing was sent", "window.sent === 0").await;
+    browser.close().await;
+}
