@@ -21,6 +21,7 @@ const ELSEWHERE = {
   "docs/operations.md sh container": "not run: a container needs rights that the tests do not have",
   "docs/operations.md sh root": "scripts/check-package installs the package into an empty root",
   "docs/operations.md text": "crates/tidings-server/tests/it/reload.rs waits for such lines",
+  "docs/scaling.md sql": "postgres_instances.rs of tidings-server runs it",
   "docs/operations.md yaml": "facts.test.mjs parses it: Prometheus is not among the packages of the tests",
   "docs/protocol.md json": "crates/tidings-server/src/wire/tests.rs compares it with the types",
   "docs/proxies.md yaml": "facts.test.mjs parses it: Traefik is not among the packages of the tests",

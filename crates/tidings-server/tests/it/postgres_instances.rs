@@ -303,6 +303,22 @@ async fn regression_a_log_that_an_application_holds_delays_its_own_user_alone() 
 }
 
 #[tokio::test]
+async fn the_statement_of_the_handbook_stores_a_notification() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/scaling.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, statement) = page.split_once("```sql\n").unwrap();
+    let (statement, _) = statement.split_once("```").unwrap();
+    let cluster = Cluster::start(1, &[]).await;
+    let config = tidings_postgres::Config::new(&cluster.schema.url()).unwrap();
+    let application = config.connect().await.unwrap();
+    application.batch_execute(statement).await.unwrap();
+    let inbox = cluster.servers[0].get("/v1/users/anna/notifications").await;
+    let stored = &inbox["data"][0];
+    assert_eq!(stored["type"], "order.paid");
+    assert_eq!(stored["payload"], json!({ "order": 17 }));
+}
+
+#[tokio::test]
 async fn a_change_of_an_inbox_whose_log_is_held_is_refused_as_locked_and_is_no_outage() {
     let mut cluster = Cluster::start(1, &[]).await;
     let server = cluster.servers.pop().unwrap();
