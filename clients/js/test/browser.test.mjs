@@ -200,13 +200,13 @@ async function streams(server) {
 async function twoTabs(app, browser) {
   const first = await browser.tab();
   await browser.goto(app);
-  await browser.until("the first tab is live", isTrue(`element.inbox.state.status === "live"`));
+  await browser.until("the first tab is live", isTrue(`element?.inbox?.state.status === "live"`));
   const second = await browser.openTab(app);
-  await browser.until("the second tab is live", isTrue(`element.inbox.state.status === "live" && !element.inbox.state.isLoading`));
+  await browser.until("the second tab is live", isTrue(`element?.inbox?.state.status === "live" && !element.inbox.state.isLoading`));
   return { first, second };
 }
 
-const newest = (title) => isTrue(`element.inbox.state.items[0]?.payload.title === ${JSON.stringify(title)}`);
+const newest = (title) => isTrue(`element?.inbox?.state.items[0]?.payload.title === ${JSON.stringify(title)}`);
 
 test("a leading tab that is frozen is replaced", async (t) => {
   const { server, app, browser } = await opened(t);
@@ -442,7 +442,7 @@ test("the tabs continue when the server restarts", async (t) => {
   tabs.push(await browser.openTab(app));
   for (const tab of tabs) {
     await browser.show(tab);
-    await browser.until("the tab is live", isTrue(`element.inbox.state.status === "live"`));
+    await browser.until("the tab is live", isTrue(`element?.inbox?.state.status === "live"`));
   }
   await server.kill();
   await browser.until("the loss is said", isTrue(`!$(".notice").hidden`));
