@@ -175,7 +175,6 @@ impl Worker {
 fn is_of_one(error: &Error) -> bool {
     let of_all = [
         &SqlState::DISK_FULL,
-        &SqlState::LOCK_NOT_AVAILABLE,
         &SqlState::QUERY_CANCELED,
         &SqlState::READ_ONLY_SQL_TRANSACTION,
     ];
