@@ -24,6 +24,24 @@ fn a_pause_holds_the_lane_and_its_retries_and_no_other_lane() {
 }
 
 #[test]
+fn unblocking_ends_a_pause_and_an_open_circuit_at_once() {
+    let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
+    let mut bench = Bench::new(limits(8, 8));
+    let id = bench.scheduler.add(lane("a", 1, with_breaker(breaker)));
+    for _ in 0..2 {
+        bench.scheduler.push(id, delivery(Message::from("x")));
+    }
+    assert_eq!(bench.begin(), ["a"]);
+    bench.settle(0, &pausing(503, 60 * SECOND));
+    assert!(bench.begin().is_empty());
+    assert!(bench.scheduler.unblock(id));
+    let lane = bench.scheduler.lane(id).unwrap();
+    let state = (lane.blocked_until(bench.now), lane.circuit_state());
+    assert_eq!(state, (None, Some(CircuitState::Closed)));
+    assert_eq!(bench.begin(), ["a"]);
+}
+
+#[test]
 fn a_shorter_pause_that_is_asked_for_later_does_not_end_a_longer_one() {
     let mut bench = Bench::new(limits(8, 8));
     let id = bench.add("a", 1, (2, 2), 2);
