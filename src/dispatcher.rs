@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
-use tracing::Span;
 
 pub use builder::DispatcherBuilder;
 pub use lane_config::LaneConfig;
 pub use status::{LaneStatus, Speed};
 
 use crate::pool::{Awaited, LaneSettings, Outcome, Pool, QueuePermit, QueueSpace};
+use crate::telemetry::Span;
 use crate::{
     Closed, ConfigError, Delivered, DeliveryError, Endpoint, EndpointId, Message, NotifyError,
     Refusal,

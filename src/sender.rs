@@ -12,17 +12,18 @@ use std::sync::Arc;
 use http::{Method, Request, header};
 use jiff::Timestamp;
 use tokio::time::timeout_at;
-use tracing::{Instrument, Span, field};
+use tracing::field;
 
 pub use builder::SenderBuilder;
 pub(crate) use progress::Progress;
 
 use crate::panics::catch;
+use crate::telemetry::{self, Span};
 use crate::transport::built_in::{BuiltIn, OnNewConnection};
 use crate::transport::{RequestBody, ResponseBody, Transport};
 use crate::{
     AddressPolicy, Attempt, AttemptError, Endpoint, ErrorKind, MAX_LOCATION_BYTES, Message,
-    Response, parse_retry_after, telemetry,
+    Response, parse_retry_after,
 };
 
 /// Makes single attempts. It never retries and follows no redirect.
@@ -86,14 +87,13 @@ impl Sender {
     /// Dropping the future ends the request, and its connection is not used again. The endpoint may
     /// or may not have received the message.
     pub async fn attempt(&self, endpoint: &Endpoint, message: &Message, number: u32) -> Attempt {
-        let span = catch(|| span(endpoint, message, number)).unwrap_or_else(Span::none);
+        let span = Span::new(|| span(endpoint, message, number));
         let started_at = Timestamp::now();
         let progress = Arc::new(Progress::new(endpoint.url().scheme() == "https"));
         // Pinned where it is made: as a part of another future it would be moved.
         let sending = pin!(self.send(endpoint, message, &progress));
-        let result = sending.instrument(span.clone()).await;
-        // What is already known does not depend on the code that records it.
-        catch(|| record_result(&span, &result));
+        let result = span.around(sending).await;
+        record_result(&span, &result);
         let attempt = Attempt {
             number,
             started_at,
@@ -232,10 +232,7 @@ fn request(
     Ok(request)
 }
 
-fn span(endpoint: &Endpoint, message: &Message, number: u32) -> Span {
-    if !telemetry::are_spans_wanted() {
-        return Span::none();
-    }
+fn span(endpoint: &Endpoint, message: &Message, number: u32) -> tracing::Span {
     let span = tracing::debug_span!(
         "attempt",
         { telemetry::HTTP_REQUEST_METHOD } = "POST",

@@ -36,19 +36,13 @@
 //! [`metrics`]: https://docs.rs/metrics
 
 mod record;
-
-use tracing::level_filters::LevelFilter;
+mod span;
 
 pub use record::describe_metrics;
 pub(crate) use record::{
     attempted, circuit_changed, delivered, dropped, endpoint_gone, failed, in_flight, queued,
 };
-
-/// Whether any subscriber wants the spans. For loggers of `log`, a library that enables them in
-/// `tracing` would have every span formatted, wanted or not, at a tenth of the cost of a delivery.
-pub(crate) fn are_spans_wanted() -> bool {
-    LevelFilter::current() >= LevelFilter::DEBUG
-}
+pub(crate) use span::Span;
 
 /// The method of the request, always `POST`.
 pub const HTTP_REQUEST_METHOD: &str = "http.request.method";

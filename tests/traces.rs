@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -12,9 +13,7 @@ use tidings::circuit_breaker::CircuitBreakerConfig;
 use tidings::retry::{RetryPolicy, Schedule};
 use tidings::router::{InstanceRouter, URL_METADATA};
 use tidings::signing::{Secret, StandardSigner};
-use tidings::{
-    Client, DeliveryErrorCause, Dispatcher, Endpoint, ErrorKind, LaneConfig, Message, telemetry,
-};
+use tidings::{Client, Dispatcher, Endpoint, LaneConfig, Message, telemetry};
 use tidings_notify::{
     Draft, Epoch, Event, EventId, EventType, Payload, Router, RoutingInfo, UserId,
 };
@@ -300,34 +299,84 @@ async fn the_traces_of_an_instance_do_not_show_its_url() {
     assert!(!format!("{spans:?}").contains("hidden"), "{spans:?}");
 }
 
-/// Panics with each span of an attempt.
-struct Panics;
+/// What a layer is told of a span.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Told {
+    New,
+    Record,
+    Enter,
+    Exit,
+    Close,
+}
+
+/// Panics when it is told something of a span.
+struct Panics {
+    told: Told,
+    count: Arc<AtomicUsize>,
+}
+
+impl Panics {
+    fn told(&self, told: Told) {
+        if told == self.told {
+            self.count.fetch_add(1, Ordering::Relaxed);
+            panic!("this is a test");
+        }
+    }
+}
 
 impl<S: tracing::Subscriber> Layer<S> for Panics {
-    fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
-        assert_ne!(attributes.metadata().name(), "attempt", "this is a test");
+    fn on_new_span(&self, _: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
+        self.told(Told::New);
+    }
+
+    fn on_record(&self, _: &Id, _: &Record<'_>, _: Context<'_, S>) {
+        self.told(Told::Record);
+    }
+
+    fn on_enter(&self, _: &Id, _: Context<'_, S>) {
+        self.told(Told::Enter);
+    }
+
+    fn on_exit(&self, _: &Id, _: Context<'_, S>) {
+        self.told(Told::Exit);
+    }
+
+    fn on_close(&self, _: Id, _: Context<'_, S>) {
+        self.told(Told::Close);
     }
 }
 
 #[tokio::test]
-async fn a_layer_that_panics_costs_its_message_and_no_worker() {
-    let receiver = Receiver::start(Reply::ok()).await.unwrap();
-    let client = Client::builder(receiver.url("/"))
-        .workers(1)
-        .build()
-        .unwrap();
-    client.start();
-    {
-        let subscriber = tracing_subscriber::registry().with(Panics);
-        let _default = tracing::subscriber::set_default(subscriber);
-        let error = client.deliver("x").await.unwrap_err();
-        let DeliveryErrorCause::Transport(cause) = error.cause() else {
-            panic!("{error:?}");
+async fn a_layer_that_panics_changes_no_outcome() {
+    for told in [
+        Told::New,
+        Told::Record,
+        Told::Enter,
+        Told::Exit,
+        Told::Close,
+    ] {
+        let receiver = Receiver::start(Reply::ok()).await.unwrap();
+        let client = Client::builder(receiver.url("/"))
+            .workers(1)
+            .build()
+            .unwrap();
+        client.start();
+        let count = Arc::new(AtomicUsize::new(0));
+        let layer = Panics {
+            told,
+            count: Arc::clone(&count),
         };
-        // No endpoint is to blame for it.
-        assert_eq!(cause.kind(), ErrorKind::Local);
-        assert!(error.is_retryable() && error.attempts().len() == 1);
+        {
+            let subscriber = tracing_subscriber::registry().with(layer);
+            let _default = tracing::subscriber::set_default(subscriber);
+            for body in ["x", "y"] {
+                let delivered = client.deliver(body).await.unwrap();
+                assert_eq!(delivered.attempt_count(), 1, "{told:?}");
+            }
+        }
+        assert!(count.load(Ordering::Relaxed) > 0, "{told:?}");
+        client.deliver("z").await.unwrap();
+        client.stop().await;
+        assert_eq!(receiver.requests().len(), 3, "{told:?}");
     }
-    client.deliver("y").await.unwrap();
-    client.stop().await;
 }

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
-use tracing::Span;
 
 use super::moment::Moment;
 use super::permits::QueuePermit;
 use super::reply::Reply;
-use crate::panics::catch;
-use crate::{Attempt, DeliveryErrorCause, Message, telemetry};
+use crate::telemetry::{self, Span};
+use crate::{Attempt, DeliveryErrorCause, Message};
 use history::History;
 
 /// A message on its way.
@@ -35,8 +34,7 @@ pub(crate) struct Delivery {
 struct Observers {
     /// The caller that waits for the outcome. Without one, the outcome goes to a callback.
     reply: Option<Reply>,
-    /// Nothing when the span is disabled.
-    span: Option<Span>,
+    span: Span,
 }
 
 /// Why a delivery ends without success, and until when its endpoint gets no requests.
@@ -72,9 +70,8 @@ impl Delivery {
                 { telemetry::MESSAGE_TYPE } = message.event_type(),
             )
         };
-        let span = telemetry::are_spans_wanted().then(|| catch(make_span));
-        let span = span.flatten().filter(|span| !span.is_disabled());
-        let is_observed = reply.is_some() || span.is_some();
+        let span = Span::new(make_span);
+        let is_observed = reply.is_some() || !span.is_none();
         let now = Moment::now();
         Box::new(Self {
             message,
@@ -87,8 +84,8 @@ impl Delivery {
     }
 
     pub(super) fn span(&self) -> Span {
-        let span = self.observers.as_ref().and_then(|it| it.span.clone());
-        span.unwrap_or_else(Span::none)
+        let span = self.observers.as_ref().map(|it| it.span.clone());
+        span.unwrap_or(Span::none())
     }
 
     /// Whether a caller waits for the outcome, or has waited for it.

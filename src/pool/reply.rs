@@ -4,9 +4,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
-use tracing::Span;
 
 use super::Pool;
+use crate::telemetry::Span;
 use crate::{Delivered, DeliveryError, EndpointId, Message, Refusal};
 
 /// The end of a delivery.

@@ -1,5 +1,4 @@
 use tokio::time::Instant;
-use tracing::Span;
 
 use super::Pool;
 use super::delivery::{Delivery, Failure, cause_of};
@@ -7,9 +6,8 @@ use super::reply::{Outcome, Reply};
 use super::scheduler::CircuitChange;
 use crate::circuit_breaker::CircuitState;
 use crate::panics::{self, catch};
-use crate::{
-    Attempt, Delivered, DeliveryError, DeliveryErrorCause, EndpointId, Message, telemetry,
-};
+use crate::telemetry::{self, Span};
+use crate::{Attempt, Delivered, DeliveryError, DeliveryErrorCause, EndpointId, Message};
 
 pub(crate) type OnAttempt = Box<dyn Fn(&EndpointId, &Message, &Attempt) + Send + Sync>;
 pub(crate) type OnDelivered = Box<dyn Fn(&EndpointId, Delivered) + Send + Sync>;
@@ -40,8 +38,8 @@ impl Pool {
         span: &Span,
     ) {
         if let Some(on_attempt) = &self.callbacks.attempt {
-            let mut on_attempt = Some(|| on_attempt(id, message, attempt));
-            call("on_attempt", span, &mut on_attempt);
+            let on_attempt = || on_attempt(id, message, attempt);
+            call("on_attempt", span, on_attempt);
         }
     }
 
@@ -120,7 +118,7 @@ impl Pool {
             );
         });
         if let Some(on_gone) = &self.callbacks.gone {
-            call("on_gone", &Span::none(), &mut Some(|| on_gone(id)));
+            call("on_gone", &Span::none(), || on_gone(id));
         }
         let cause = cause_of(&last);
         self.fail(id, delivery, Some(last), cause.into());
@@ -147,8 +145,8 @@ impl Pool {
             };
             catch(|| log_circuit(&change));
             if let Some(on_change) = &self.callbacks.circuit_change {
-                let mut on_change = Some(|| on_change(&change.id, change.to));
-                call("on_circuit_change", &Span::none(), &mut on_change);
+                let on_change = || on_change(&change.id, change.to);
+                call("on_circuit_change", &Span::none(), on_change);
             }
             self.lock().is_reporting_circuits = false;
         }
@@ -184,13 +182,12 @@ impl Pool {
         match outcome {
             Ok(delivered) => {
                 if let Some(on_delivered) = &self.callbacks.delivered {
-                    let mut on_delivered = Some(|| on_delivered(id, delivered));
-                    call("on_delivered", span, &mut on_delivered);
+                    call("on_delivered", span, || on_delivered(id, delivered));
                 }
             }
             Err(error) => {
                 if let Some(on_error) = &self.callbacks.error {
-                    call("on_error", span, &mut Some(|| on_error(id, error)));
+                    call("on_error", span, || on_error(id, error));
                 } else {
                     catch(|| span.in_scope(|| log_failure(id, &error)));
                 }
@@ -199,21 +196,10 @@ impl Pool {
     }
 }
 
-/// Calls a function of the caller within a span, and without it if the span is what panics.
-fn call<F: FnOnce()>(name: &'static str, span: &Span, callback: &mut Option<F>) {
-    let in_span = || {
-        span.in_scope(|| {
-            if let Some(callback) = callback.take() {
-                callback();
-            }
-        });
-    };
-    if catch(in_span).is_some() {
-        return;
-    }
-    panics::log(name);
-    if let Some(callback) = callback.take() {
-        catch(callback);
+/// Calls a function of the caller within a span.
+fn call(name: &'static str, span: &Span, callback: impl FnOnce()) {
+    if catch(|| span.in_scope(callback)).is_none() {
+        panics::log(name);
     }
 }
 

@@ -6,7 +6,6 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
-use tracing::Instrument;
 
 use super::delivery::Delivery;
 use super::lane::Settled;
@@ -180,11 +179,11 @@ impl<'a> UnderWay<'a> {
         let number = delivery.next_attempt();
         let made = {
             let attempt = pin!(pool.sender.attempt(endpoint, message, number));
-            let attempt = pin!(attempt.instrument(span.clone()));
+            let attempt = pin!(span.around(attempt));
             catch_async(pin!(pool.watch(attempt, permit))).await
         };
         let attempt = made.unwrap_or_else(|| {
-            panics::log("a resolver, a signer, a transport or a tracing layer");
+            panics::log("a resolver, a signer or a transport");
             let attempt = panicked(number, began.elapsed());
             catch(|| telemetry::attempted(&attempt));
             attempt
