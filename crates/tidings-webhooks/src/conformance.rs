@@ -67,8 +67,10 @@ macro_rules! for_each_store_behaviour {
             work_that_comes_to_a_leased_lane_is_found_at_its_release
             what_is_due_next_is_told_for_several_lanes
             a_blocked_lane_waits_until_its_endpoint_is_changed
+            a_block_is_kept_for_what_comes
             the_clock_never_goes_back
             an_outcome_changes_a_pending_delivery_only
+            a_delivery_that_was_begun_again_is_changed_by_success_only
             a_retry_is_due_at_its_time
             attempts_of_the_same_number_are_all_kept
             outcomes_that_are_recorded_again_change_nothing

@@ -424,6 +424,7 @@ impl Shared {
             outcome: Outcome {
                 delivery: held.delivery,
                 endpoint: lane.endpoint,
+                was_due_at: held.due_at,
                 attempt: (!outcome::is_local(attempt)).then(|| outcome::record(attempt)),
                 is_local: outcome::is_local(attempt),
                 next,

@@ -435,6 +435,8 @@ pub struct DueDelivery {
     pub attempts: u32,
     /// How many were made since it was last begun, which is where its schedule stands.
     pub tries: u32,
+    /// Since when it is due. It is another time when a call or another instance has begun it again.
+    pub due_at: Timestamp,
     /// The event, or why it cannot be read.
     pub event: Result<WebhookEvent, String>,
 }
@@ -446,6 +448,9 @@ pub struct Outcome {
     pub delivery: DeliveryId,
     /// Its endpoint.
     pub endpoint: EndpointId,
+    /// When it was due as it was taken to be sent. If that is another time now, it was begun again meanwhile: then only
+    /// success changes it, and the attempt is recorded all the same.
+    pub was_due_at: Timestamp,
     /// The attempt, if there was one.
     pub attempt: Option<AttemptRecord>,
     /// Whether the attempt says nothing about the endpoint: this machine could not make it.

@@ -4,7 +4,7 @@ use super::support::{
     Stores, add, ask, at, disabled, endpoint, finish, id, lease, made, operator, outcome, record,
     release,
 };
-use crate::store::{LeadRequest, LeaseRequest, NewReplay, NextDue};
+use crate::store::{AfterAttempt, LeadRequest, LeaseRequest, NewReplay, NextDue, Outcome};
 use crate::{DeliveryState, Owner};
 
 /// The one that asks first, once the lane is due.
@@ -116,7 +116,7 @@ pub async fn a_released_lane_is_due_when_its_next_delivery_is(Stores { a, b }: S
     let early = b.lease_lanes(ask("b", at(19))).await.unwrap();
     assert_eq!((early.lanes.len(), early.next_due), (0, Some(at(20))));
     assert_eq!(lease(&*b, "b", at(20)).await, [endpoint]);
-    let done = outcome(ids[1], endpoint, 1, finish(DeliveryState::Failed));
+    let done = outcome(ids[1], endpoint, 1, finish(DeliveryState::Delivered));
     record(&*b, done).await;
     assert_eq!(release(&*b, "b", endpoint, None).await, None);
     let none = a.lease_lanes(ask("a", at(10_000))).await.unwrap();
@@ -142,12 +142,10 @@ pub async fn work_that_comes_to_a_leased_lane_is_found_at_its_release(Stores { a
     assert_eq!(release(&*b, "b", endpoint, None).await, None);
     add(&*a, &["e3"], endpoint, at(100)).await;
     let third = made(&*a, endpoint).await[2];
-    let retry = outcome(
-        third,
-        endpoint,
-        1,
-        crate::store::AfterAttempt::Retry(at(50)),
-    );
+    let retry = Outcome {
+        was_due_at: at(100),
+        ..outcome(third, endpoint, 1, AfterAttempt::Retry(at(50)))
+    };
     record(&*b, retry).await;
     assert_eq!(lease(&*a, "a", at(50)).await, [endpoint]);
 }
@@ -224,6 +222,41 @@ pub async fn a_blocked_lane_waits_until_its_endpoint_is_changed(Stores { a, b }:
     off.revision = revision + 1;
     assert!(b.replace_endpoint(off, at(400), None).await.unwrap());
     assert_eq!(lease(&*a, "a", at(400)).await, [endpoint_id]);
+}
+
+/// Nothing is left when it is given back, but the endpoint has asked for the wait all the same.
+pub async fn a_block_is_kept_for_what_comes(Stores { a, b }: Stores) {
+    let endpoint = operator(&*a, 1).await;
+    add(&*a, &["e1"], endpoint, at(0)).await;
+    lease(&*a, "a", at(0)).await;
+    let gone = outcome(
+        made(&*a, endpoint).await[0],
+        endpoint,
+        1,
+        finish(DeliveryState::Failed),
+    );
+    record(&*a, gone).await;
+    let due = release(&*a, "a", endpoint, Some(at(100))).await;
+    assert_eq!(due, Some(at(100)));
+    add(&*b, &["e2"], endpoint, at(1)).await;
+    assert!(lease(&*b, "b", at(99)).await.is_empty());
+    assert_eq!(lease(&*b, "b", at(100)).await, [endpoint]);
+    let done = Outcome {
+        was_due_at: at(1),
+        ..outcome(
+            made(&*a, endpoint).await[1],
+            endpoint,
+            1,
+            finish(DeliveryState::Failed),
+        )
+    };
+    record(&*b, done).await;
+    // When it is over and nothing has come, there is nothing to serve.
+    release(&*b, "b", endpoint, Some(at(200))).await;
+    assert_eq!(lease(&*a, "a", at(200)).await, [endpoint]);
+    assert_eq!(release(&*a, "a", endpoint, None).await, None);
+    let none = b.lease_lanes(ask("b", at(10_000))).await.unwrap();
+    assert_eq!((none.lanes.len(), none.next_due), (0, None));
 }
 
 /// Whichever instance moves it.

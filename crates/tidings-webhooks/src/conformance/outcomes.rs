@@ -60,12 +60,37 @@ pub async fn a_retry_is_due_at_its_time(Stores { a, b }: Stores) {
     assert_eq!((due[0].id, due[0].attempts, due[0].tries), (id, 1, 1));
     // Without an attempt it was only put off.
     let put_off = Outcome {
+        was_due_at: at(15),
         attempt: None,
         ..outcome(id, endpoint, 2, AfterAttempt::Retry(at(30)))
     };
     record(&*b, put_off).await;
     let due = work(&*a, endpoint, at(30)).await.due;
     assert_eq!((due[0].attempts, due[0].tries), (1, 1));
+}
+
+/// The caller wants an attempt that begins now, whatever comes of the one under way.
+pub async fn a_delivery_that_was_begun_again_is_changed_by_success_only(Stores { a, b }: Stores) {
+    let endpoint = operator(&*a, 1).await;
+    add(&*a, &["e1", "e2"], endpoint, at(0)).await;
+    let ids = made(&*a, endpoint).await;
+    let failures = [AfterAttempt::Retry(at(900)), finish(DeliveryState::Failed)];
+    for (id, next) in ids.iter().zip(failures) {
+        let retried = b.retry_delivery(*id, at(5)).await.unwrap();
+        assert_eq!(retried, Some(endpoint));
+        record(&*a, outcome(*id, endpoint, 1, next)).await;
+        let found = delivery(&*b, *id).await;
+        assert_eq!((found.state, found.attempts), (DeliveryState::Pending, 1));
+        assert_eq!(found.next_attempt_at, Some(at(5)));
+        assert_eq!(b.attempts(*id).await.unwrap().unwrap(), [attempt(1)]);
+    }
+    let due = work(&*b, endpoint, at(5)).await.due;
+    let begun: Vec<_> = due.iter().map(|it| (it.tries, it.due_at)).collect();
+    assert_eq!(begun, [(0, at(5)), (0, at(5))]);
+    let came = outcome(ids[0], endpoint, 2, finish(DeliveryState::Delivered));
+    record(&*a, came).await;
+    let found = delivery(&*b, ids[0]).await;
+    assert_eq!(found.state, DeliveryState::Delivered);
 }
 
 /// Two instances may have made one of that number each.

@@ -2,7 +2,7 @@ use super::support::{
     Stores, add, at, delivery, disabled, endpoint, event, finish, id, lease, made, names, operator,
     outcome, record, release, user, work,
 };
-use crate::store::{Addressed, NewReplay, ReplayPage, ReplayStep, StoredEndpoint};
+use crate::store::{Addressed, NewReplay, Outcome, ReplayPage, ReplayStep, StoredEndpoint};
 use crate::{DeliveryState, EndpointId, Store};
 
 fn everything(endpoint: EndpointId) -> NewReplay {
@@ -45,11 +45,11 @@ pub async fn a_replay_brings_what_did_not_arrive(Stores { a, b }: Stores) {
     };
     a.add_deliveries(vec![missed].into(), at(1)).await.unwrap();
     let ids = made(&*a, endpoint_id).await;
-    record(
-        &*a,
-        outcome(ids[0], endpoint_id, 1, finish(DeliveryState::Failed)),
-    )
-    .await;
+    let failed = Outcome {
+        was_due_at: at(500),
+        ..outcome(ids[0], endpoint_id, 1, finish(DeliveryState::Failed))
+    };
+    record(&*a, failed).await;
     record(
         &*a,
         outcome(ids[1], endpoint_id, 1, finish(DeliveryState::Delivered)),

@@ -157,6 +157,7 @@ pub(super) fn finish(state: DeliveryState) -> AfterAttempt {
     }
 }
 
+/// The outcome of an attempt of a delivery that was due at the beginning.
 pub(super) fn outcome(
     delivery: DeliveryId,
     endpoint: EndpointId,
@@ -166,6 +167,7 @@ pub(super) fn outcome(
     Outcome {
         delivery,
         endpoint,
+        was_due_at: at(0),
         attempt: Some(attempt(number)),
         is_local: false,
         next,

@@ -390,6 +390,8 @@ impl Feeder<'_> {
         let held = Held {
             delivery: due.id,
             tries: due.tries,
+            due_at: due.due_at,
+            is_begun_again: false,
             retry: Arc::clone(&target.retry),
             revision: self.revision(),
         };
@@ -421,6 +423,8 @@ impl Feeder<'_> {
         let held = Held {
             delivery: due.id,
             tries: due.tries,
+            due_at: due.due_at,
+            is_begun_again: false,
             retry: Arc::new(RetryPolicy::default()),
             revision,
         };
@@ -429,6 +433,7 @@ impl Feeder<'_> {
             outcome: Outcome {
                 delivery: due.id,
                 endpoint: self.lane.endpoint,
+                was_due_at: due.due_at,
                 attempt,
                 is_local: true,
                 next,

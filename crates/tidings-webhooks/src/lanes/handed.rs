@@ -53,6 +53,7 @@ impl Shared {
                         id: *id,
                         attempts: 0,
                         tries: 0,
+                        due_at: *due,
                         event: Ok(event.clone()),
                     };
                     let bytes = event.payload.as_str().len();

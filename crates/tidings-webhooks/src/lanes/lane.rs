@@ -76,6 +76,10 @@ pub(super) struct Held {
     pub(super) delivery: DeliveryId,
     /// Attempts since it was last begun.
     pub(super) tries: u32,
+    /// Since when it was due as it was handed over.
+    pub(super) due_at: Timestamp,
+    /// Whether it may have been begun again since, so that the store is to be asked when its outcome is written.
+    pub(super) is_begun_again: bool,
     pub(super) retry: Arc<RetryPolicy>,
     /// The revision of the endpoint under which it was handed over.
     pub(super) revision: u64,
@@ -263,7 +267,8 @@ impl Lane {
         // At once: a look in between would pass over what is held, and forget when it is due.
         state.next_due = [state.next_due, due].into_iter().flatten().min();
         for id in message_ids {
-            state.held.remove(id);
+            let held = state.held.remove(id);
+            state.has_new_work |= held.is_some_and(|held| held.is_begun_again);
         }
         drop(state);
         self.contents.changed.notify_one();
@@ -306,11 +311,14 @@ impl Lane {
         self.lock().revision == revision
     }
 
-    /// Looks at the endpoint again at once, and ends its block.
+    /// Looks at the endpoint again at once, and ends its block. Deliveries that are here may have been begun again.
     pub(super) fn unblock(&self) {
         let mut state = self.lock();
         state.blocked_until = None;
         state.is_changed = true;
+        for held in state.held.values_mut() {
+            held.is_begun_again = true;
+        }
         drop(state);
         self.contents.changed.notify_one();
     }

@@ -18,6 +18,9 @@ use crate::{EndpointId, StoreError};
 /// How long a lane that is not served stays in the dispatcher, with what was learned about it.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
+/// By how much the clocks of the instances may differ, for the end of a block.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(2);
+
 /// Most lanes that are leased at once.
 const LEASED_AT_ONCE: usize = 256;
 
@@ -72,6 +75,7 @@ async fn take_once(shared: &Arc<Shared>) -> Result<(), StoreError> {
     };
     let leased = shared.store.lease_lanes(lease).await?;
     for endpoint in leased.lanes {
+        shared.end_block_that_ended(endpoint);
         shared.serve(endpoint);
     }
     // Nothing is woken: the loop that has just looked waits until this time.
@@ -131,6 +135,26 @@ pub(super) async fn renew(shared: Arc<Shared>) {
 }
 
 impl Shared {
+    /// Forgets the block of a lane that the store gives out although it was given back blocked: another instance has
+    /// unblocked it.
+    fn end_block_that_ended(&self, endpoint: EndpointId) {
+        let key = endpoint.to_string();
+        let status = self.dispatcher.status(&key);
+        let Some(until) = status.and_then(|status| status.blocked_until) else {
+            return;
+        };
+        let lanes = self.lock();
+        // One whose lease was lost was not given back.
+        let was_given_back = (lanes.known.get(&endpoint))
+            .is_none_or(|earlier| !earlier.is_lost.load(Ordering::Acquire));
+        if was_given_back && until.saturating_duration_since(Instant::now()) > CLOCKS_DIFFER {
+            self.dispatcher.unblock(&key);
+            if let Some(earlier) = lanes.known.get(&endpoint) {
+                earlier.unblock();
+            }
+        }
+    }
+
     /// Serves a lane whose lease was taken.
     fn serve(self: &Arc<Self>, endpoint: EndpointId) {
         let stop = self.stopping.child_token();

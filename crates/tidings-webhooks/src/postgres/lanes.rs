@@ -7,7 +7,7 @@ use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
 
 use super::endpoints;
-use super::schema::{column, limit, micros, optional_time};
+use super::schema::{column, limit, micros, optional_time, time};
 use crate::store::{
     DueDelivery, LaneQuery, LaneWork, LeaseRequest, Leased, NextDue, Released, SentEvent,
 };
@@ -95,7 +95,7 @@ pub(super) async fn release(
 
 const WORK: &str = "
     SELECT delivery, attempts, tries, id, user_id, type, timestamp, payload, candidates,
-        next_due, resume_at, has_due
+        next_due, resume_at, has_due, due_at
     FROM tidings_webhook_work($1, $2, $3, $4, $5)";
 
 pub(super) async fn work(
@@ -144,6 +144,7 @@ fn due(row: &Row) -> Result<DueDelivery, StoreError> {
         id: DeliveryId::from_i64(row.try_get(0).map_err(column)?),
         attempts: count(1)?,
         tries: count(2)?,
+        due_at: time(row.try_get(12).map_err(column)?)?,
         event: event(row),
     })
 }

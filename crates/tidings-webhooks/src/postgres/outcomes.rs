@@ -15,7 +15,7 @@ use crate::{EndpointId, StoreError};
 
 const RECORD: &str = "
     SELECT failed_endpoint, since FROM tidings_webhook_record(
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)";
 
 /// Outcomes, column by column.
 #[derive(Default)]
@@ -23,6 +23,7 @@ struct Columns<'a> {
     rounds: Vec<i32>,
     deliveries: Vec<i64>,
     endpoints: Vec<i64>,
+    were_due: Vec<i64>,
     states: Vec<i16>,
     dues: Vec<Option<i64>>,
     reasons: Vec<Option<&'a str>>,
@@ -46,6 +47,7 @@ impl<'a> Columns<'a> {
             columns.rounds.push(*round);
             columns.deliveries.push(delivery);
             columns.endpoints.push(outcome.endpoint.as_i64());
+            columns.were_due.push(micros(outcome.was_due_at));
             let (state, due, reason) = match &outcome.next {
                 AfterAttempt::Retry(due) => (0, Some(micros(*due)), None),
                 AfterAttempt::Finish { state, reason } => (state.as_i16(), None, reason.as_deref()),
@@ -96,6 +98,7 @@ pub(super) async fn record(
                 (&columns.rounds, Type::INT4_ARRAY),
                 (&columns.deliveries, Type::INT8_ARRAY),
                 (&columns.endpoints, Type::INT8_ARRAY),
+                (&columns.were_due, Type::INT8_ARRAY),
                 (&columns.states, Type::INT2_ARRAY),
                 (&columns.dues, Type::INT8_ARRAY),
                 (&columns.reasons, Type::TEXT_ARRAY),

@@ -156,6 +156,8 @@ pub(super) fn release(
         .into_iter()
         .flatten()
         .min();
+        // A block is kept for what comes, also where nothing is left.
+        let next_due = next_due.or((blocked_until > 0).then_some(blocked_until));
         let Some(next_due) = next_due else {
             tx.prepare_cached("DELETE FROM webhook_lane WHERE endpoint = ?1 AND owner = ?2")?
                 .execute((endpoint, instance))?;
@@ -261,18 +263,20 @@ fn next_replay(connection: &Connection, endpoint: i64) -> Result<Option<i64>, St
 fn read(connection: &Connection, id: i64) -> Result<DueDelivery, StoreError> {
     let due = connection
         .prepare_cached(
-            "SELECT attempts, tries, id, user, type, timestamp, payload
+            "SELECT attempts, tries, id, user, type, timestamp, payload, due_at
              FROM webhook_delivery LEFT JOIN webhook_event USING (event) WHERE delivery = ?1",
         )?
         .query_row([id], |row| {
-            Ok(DueDelivery {
-                id: DeliveryId::from_i64(id),
-                attempts: row.get(0)?,
-                tries: row.get(1)?,
-                event: event(row),
-            })
+            Ok((row.get(0)?, row.get(1)?, row.get(7)?, event(row)))
         })?;
-    Ok(due)
+    let (attempts, tries, due_at, event) = due;
+    Ok(DueDelivery {
+        id: DeliveryId::from_i64(id),
+        attempts,
+        tries,
+        due_at: time(due_at)?,
+        event,
+    })
 }
 
 pub(super) fn sent_event(

@@ -69,26 +69,36 @@ fn were_recorded(tx: &Transaction<'_>, outcomes: &[Outcome]) -> Result<bool, Sto
     Ok(false)
 }
 
-/// Changes a delivery that is pending. Returns whether it exists.
+/// Changes a delivery that is pending, if it was not begun again since it was taken, or was delivered all the same. Returns
+/// whether it exists.
 fn change(tx: &Transaction<'_>, outcome: &Outcome, at: Timestamp) -> Result<bool, StoreError> {
     let id = outcome.delivery.as_i64();
     let number = outcome.attempt.as_ref().map_or(0, |attempt| attempt.number);
+    let was_due_at = micros(outcome.was_due_at);
     let changed = match &outcome.next {
         AfterAttempt::Retry(due) => tx
             .prepare_cached(
                 "UPDATE webhook_delivery
                  SET attempts = max(attempts, ?2), tries = tries + (?2 > 0), due_at = ?3
-                 WHERE delivery = ?1 AND state = 0",
+                 WHERE delivery = ?1 AND state = 0 AND due_at = ?4",
             )?
-            .execute((id, number, micros(*due)))?,
+            .execute((id, number, micros(*due), was_due_at))?,
         AfterAttempt::Finish { state, reason } => tx
             .prepare_cached(
                 "UPDATE webhook_delivery
                  SET attempts = max(attempts, ?2), tries = tries + (?2 > 0), due_at = NULL,
                      state = ?3, finished_at = ?4, reason = ?5
-                 WHERE delivery = ?1 AND state = 0",
+                 WHERE delivery = ?1 AND state = 0 AND (due_at = ?6 OR ?3 = ?7)",
             )?
-            .execute((id, number, state.as_i16(), micros(at), reason))?,
+            .execute((
+                id,
+                number,
+                state.as_i16(),
+                micros(at),
+                reason,
+                was_due_at,
+                DeliveryState::Delivered.as_i16(),
+            ))?,
     };
     if changed > 0 {
         return Ok(true);

@@ -172,6 +172,27 @@ async fn an_exhausted_delivery_is_kept_and_can_be_retried() {
 }
 
 #[tokio::test]
+async fn regression_a_retry_is_not_undone_by_the_attempt_under_way() {
+    // Of the schedule, the next attempt is after an hour, or there is none.
+    for delays in [&[0, 3_600_000][..], &[0]] {
+        let gate = tidings_test_support::Gate::new();
+        let fails = Reply::new(StatusCode::BAD_GATEWAY).after(gate.clone());
+        let receiver = receiver_of(Script::sequence([fails], Reply::ok())).await;
+        let place = Place::new();
+        let app = place.start(schedule(delays)).await;
+        let endpoint = app.endpoint(receiver.url("/")).await;
+        app.accept(0..1).await;
+        soon(receiver.request(1)).await;
+        let id = app.until(endpoint, DeliveryState::Pending, 1).await[0].id;
+        app.webhooks.retry(id).await.unwrap().unwrap();
+        gate.open();
+        let delivered = app.until(endpoint, DeliveryState::Delivered, 1).await;
+        assert_eq!((delivered[0].id, delivered[0].attempts), (id, 2));
+        app.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn regression_setting_the_clock_back_does_not_delay_a_retry() {
     let script = Script::sequence([Reply::new(StatusCode::BAD_GATEWAY)], Reply::ok());
     let receiver = receiver_of(script).await;

@@ -288,6 +288,31 @@ async fn an_endpoint_that_asked_for_a_long_wait_gets_requests_again_once_it_is_c
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_retry_through_another_instance_ends_the_wait_that_this_one_remembers() {
+    let receiver = receiver_of(asks_for("86400")).await;
+    let place = Place::new();
+    let app = place.start(schedule(&[0, 50])).await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    app.accept(0..1).await;
+    soon(receiver.request(1)).await;
+    let pending = app.until(endpoint, DeliveryState::Pending, 1).await;
+    soon(async {
+        // Given back, so that whoever leases it decides.
+        while app.attempts(pending[0].id).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    // As the other instance does it: this one is not told.
+    let retried = app
+        .store
+        .retry_delivery(pending[0].id, jiff::Timestamp::now());
+    assert_eq!(retried.await.unwrap(), Some(endpoint));
+    app.until(endpoint, DeliveryState::Delivered, 1).await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wait_that_an_endpoint_asked_for_outlives_a_stop_of_the_instance() {
     let receiver = receiver_of(asks_for("86400")).await;
     let place = Place::new();
