@@ -297,7 +297,6 @@ async fn a_retry_through_another_instance_ends_the_wait_that_this_one_remembers(
     soon(receiver.request(1)).await;
     let pending = app.until(endpoint, DeliveryState::Pending, 1).await;
     soon(async {
-        // Given back, so that whoever leases it decides.
         while app.attempts(pending[0].id).await.is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
