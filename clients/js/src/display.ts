@@ -1,3 +1,4 @@
+import { memberText } from "./json.js";
 import type { Notification } from "./wire.js";
 
 /** A link of a notification. */
@@ -55,8 +56,10 @@ function iconOf(value: unknown): Display["icon"] {
 export function displayOf({ payload, payload_text: payloadText, type }: Notification): Display {
   const isObject = typeof payload === "object" && payload !== null && !Array.isArray(payload);
   const fields: Record<string, unknown> = isObject ? (payload as Record<string, unknown>) : {};
-  const title = text(fields["title"]);
-  const body = text(fields["body"]) ?? text(fields["message"]) ?? text(fields["text"]);
+  // A large number is exact only as text.
+  const member = (name: string) => (typeof fields[name] === "number" ? memberText(payloadText, name) : text(fields[name]));
+  const title = member("title");
+  const body = member("body") ?? member("message") ?? member("text");
   const shown = { url: safeUrl(fields["url"]), icon: iconOf(fields["icon"]), actions: actionsOf(fields["actions"]) };
   if (title !== undefined) return { title, body, ...shown };
   if (body !== undefined) return { title: body, body: undefined, ...shown };
@@ -86,23 +89,28 @@ export function pageLanguage(): string | undefined {
   }
 }
 
-const STEPS: [Intl.RelativeTimeFormatUnit, number][] = [
-  ["day", 86_400],
-  ["hour", 3600],
-  ["minute", 60],
-];
+const DAY_MS = 86_400_000;
+
+/** The day of a person, counted from some day on. */
+function dayOf(date: Date): number {
+  return Date.UTC(date.getFullYear(), date.getMonth(), date.getDate()) / DAY_MS;
+}
 
 /** How long ago something was, in a few words; a date after a week. */
 export function ago(timestamp: string, now: string, language: string | undefined, clock = Date.now()): string {
   const date = new Date(timestamp);
   const seconds = (clock - date.getTime()) / 1000;
   if (seconds < 45) return now;
-  if (seconds > 7 * 86_400) {
-    const isThisYear = date.getFullYear() === new Date(clock).getFullYear();
+  const today = new Date(clock);
+  if (clock - date.getTime() > 7 * DAY_MS) {
+    const isThisYear = date.getFullYear() === today.getFullYear();
     const year = isThisYear ? {} : ({ year: "numeric" } as const);
     return date.toLocaleDateString(language, { day: "numeric", month: "short", ...year });
   }
-  const [unit, length] = STEPS.find(([, length]) => seconds >= length * 0.75) ?? ["minute", 60];
   const format = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
-  return format.format(-Math.max(1, Math.round(seconds / length)), unit);
+  const days = dayOf(today) - dayOf(date);
+  // The words for days, such as "yesterday", mean days and not twenty-four hours.
+  if (days > 0 && seconds >= 18 * 3600) return format.format(-days, "day");
+  if (seconds >= 45 * 60) return format.format(-Math.max(1, Math.round(seconds / 3600)), "hour");
+  return format.format(-Math.max(1, Math.round(seconds / 60)), "minute");
 }

@@ -65,16 +65,17 @@ svg { width: 20px; height: 20px; fill: none; stroke: currentColor; stroke-width:
 .panel:focus { outline: none }
 .panel:popover-open { display: flex; animation: appear .14s ease-out }
 @keyframes appear { from { opacity: 0; transform: translateY(-4px) } }
-header { display: flex; align-items: center; gap: 8px; padding: 12px 10px 10px 18px; border-bottom: 1px solid var(--_border) }
-h2 { margin: 0; flex: 1; font-size: 16px; font-weight: 650; letter-spacing: -.01em }
+header { display: flex; align-items: center; gap: 8px; padding-block: 12px 10px; padding-inline: 18px 10px; border-bottom: 1px solid var(--_border) }
+h2 { margin: 0; flex: 1; min-width: 0; overflow-wrap: anywhere; font-size: 16px; font-weight: 650; letter-spacing: -.01em }
 .tool { display: inline-flex; align-items: center; gap: 6px; min-height: 32px; padding: 0 10px; border-radius: 8px; color: var(--_muted); font-size: 13px; font-weight: 550; white-space: nowrap }
-.tool svg { width: 18px; height: 18px }
+.tool svg { flex: none; width: 18px; height: 18px }
 .tool:hover { background: var(--_hover); color: var(--_text) }
-.tool.close { padding: 0 7px }
+.tool.mark-all { white-space: normal; text-align: start; overflow-wrap: anywhere }
+.tool.close { flex: none; padding: 0 7px }
 
 .scroll { flex: 1; min-height: 0; overflow-y: auto; overscroll-behavior: contain; scrollbar-width: thin }
 ul { list-style: none; margin: 0; padding: 0 }
-li { position: relative; display: grid; grid-template-columns: auto minmax(0, 1fr) auto; column-gap: 12px; padding: 12px 14px 12px 20px; border-bottom: 1px solid var(--_border) }
+li { position: relative; display: grid; grid-template-columns: auto minmax(0, 1fr) auto; column-gap: 12px; padding-block: 12px; padding-inline: 20px 14px; border-bottom: 1px solid var(--_border) }
 li:last-child { border-bottom: 0 }
 li:hover, li:focus-within { background: var(--_hover) }
 li:focus-visible { outline-offset: -2px }
@@ -86,6 +87,9 @@ li.arrived { animation: arrived 1.6s ease-out }
 .title { font-weight: 500; color: var(--_text); text-decoration: none }
 .unread .title { font-weight: 650 }
 .title, .body { unicode-bidi: plaintext; overflow-wrap: anywhere; white-space: pre-line; display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden }
+/* All of a row with a link leads there, but for its other links and its buttons. */
+.side, .actions { pointer-events: none }
+.tools button, .action { pointer-events: auto }
 a.title::after { content: ""; position: absolute; inset: 0 }
 a.title:hover { text-decoration: underline; text-underline-offset: 2px }
 a.title:focus-visible { outline: none }

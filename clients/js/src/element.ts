@@ -39,6 +39,8 @@ export class TidingsInboxElement extends Base {
   #undoTimer: ReturnType<typeof setTimeout> | undefined;
   #badge = 0;
   #reported: TidingsError | undefined;
+  /** Whether it is to be said, when the list is opened, that notifications are missing. */
+  #hasGap = false;
   /** The newest notification that was marked as seen. */
   #seen: EventId | undefined;
 
@@ -48,8 +50,11 @@ export class TidingsInboxElement extends Base {
   }
 
   set token(token: TokenSource | undefined) {
+    const hadToken = this.#token !== undefined;
     this.#token = token;
-    this.#restart();
+    // A framework sets another function at each rendering: it is asked when the next token is needed.
+    const isAnother = hadToken !== (token !== undefined);
+    if (isAnother || this.#inbox === undefined || this.#inbox.state.status === "failed") this.#restart();
   }
 
   /** The texts. Those that are missing are English. */
@@ -58,12 +63,22 @@ export class TidingsInboxElement extends Base {
   }
 
   set labels(labels: Partial<Labels>) {
-    this.#labels = { ...ENGLISH, ...labels };
+    const before = this.#labels;
+    const given = Object.entries(labels).filter(([, text]) => text !== undefined);
+    this.#labels = { ...ENGLISH, ...(Object.fromEntries(given) as Partial<Labels>) };
     if (this.#parts === undefined) return;
+    // Functions are called when their texts are needed.
+    const names = Object.keys(ENGLISH) as (keyof Labels)[];
+    if (names.every((name) => this.#labels[name] === before[name] || typeof before[name] === "function")) {
+      this.#showBadgeOf(this.#inbox?.state);
+      return;
+    }
+    const wasOpen = this.#isOpen;
     this.#stop();
     this.#onToggle(false);
     this.#build();
     if (this.isConnected) this.#start();
+    if (wasOpen) this.open();
   }
 
   /** The inbox that is shown; `undefined` while the element is in no document, or has no user. */
@@ -89,8 +104,8 @@ export class TidingsInboxElement extends Base {
     this.#onToggle(false);
   }
 
-  attributeChangedCallback(): void {
-    this.#restart();
+  attributeChangedCallback(_name: string, before: string | null, after: string | null): void {
+    if (before !== after) this.#restart();
   }
 
   #restart(): void {
@@ -105,7 +120,8 @@ export class TidingsInboxElement extends Base {
     if (user === null || user === "") return this.#fail(new TypeError("<tidings-inbox> needs the attribute `user`"));
     const server = this.getAttribute("server");
     const tokenUrl = this.getAttribute("token-url");
-    const token = this.#token ?? (tokenUrl === null ? undefined : () => fetchToken(tokenUrl));
+    const source = this.#token ?? (tokenUrl === null ? undefined : () => fetchToken(tokenUrl));
+    const token = source === undefined ? undefined : () => (this.#token ?? source)();
     try {
       const client = new Tidings({
         user,
@@ -114,7 +130,7 @@ export class TidingsInboxElement extends Base {
       });
       this.#inbox = client.inbox({
         onNotification: (notification) => this.#announce(notification),
-        onGap: () => this.#notice(this.#labels.gap),
+        onGap: () => this.#showGap(),
       });
     } catch (error) {
       return this.#fail(error);
@@ -131,6 +147,7 @@ export class TidingsInboxElement extends Base {
     this.#reported = undefined;
     this.#seen = undefined;
     this.#arrived = undefined;
+    this.#hasGap = false;
     clearTimeout(this.#undoTimer);
     const parts = this.#parts;
     if (parts === undefined) return;
@@ -188,8 +205,9 @@ export class TidingsInboxElement extends Base {
     close.addEventListener("click", () => panel.hidePopover());
     markAll.addEventListener("click", () => this.#do((inbox) => inbox.markAllRead()));
     more.addEventListener("click", () => this.#do((inbox) => inbox.loadMore()));
-    panel.addEventListener("toggle", (event) => {
-      const isOpen = (event as ToggleEvent).newState === "open";
+    panel.addEventListener("toggle", () => {
+      // The event comes later: who has opened the list may have removed the element since.
+      const isOpen = this.#isOpen;
       this.#onToggle(isOpen);
       // Unless a click has put it elsewhere, the focus goes back to where it came from.
       const { activeElement } = document;
@@ -204,9 +222,9 @@ export class TidingsInboxElement extends Base {
     this.#showBadge(undefined);
   }
 
-  /** Opens the list. */
+  /** Opens the list, if the element is in a document. */
   open(): void {
-    this.#parts?.panel.showPopover();
+    if (this.isConnected) this.#parts?.panel.showPopover();
   }
 
   /** Closes the list. */
@@ -234,6 +252,13 @@ export class TidingsInboxElement extends Base {
     this.#tick();
     this.#seen = undefined;
     if (this.#inbox !== undefined) this.#show(this.#inbox.state);
+    if (this.#hasGap) this.#showGap();
+  }
+
+  /** Says that notifications are missing: where nothing can be read, when the list is opened. */
+  #showGap(): void {
+    this.#hasGap = !this.#isOpen;
+    if (this.#isOpen) this.#notice(this.#labels.gap);
   }
 
   /** What came while the page was hidden is seen when the person comes back. */
@@ -313,8 +338,8 @@ export class TidingsInboxElement extends Base {
   #show(state: InboxState): void {
     const parts = this.#parts;
     if (parts === undefined) return;
-    const { items, unseen, unread, hasMore, isLoading } = state;
-    this.#showBadge(isLoading ? undefined : unseen);
+    const { items, unread, hasMore, isLoading } = state;
+    this.#showBadgeOf(state);
     // The button that loads more goes, and who used it is in what it has loaded.
     const isDone = !hasMore && this.shadowRoot?.activeElement === parts.more;
     const first = isDone ? parts.list.children.length : undefined;
@@ -380,7 +405,15 @@ export class TidingsInboxElement extends Base {
       this.#hide(done);
       undo?.();
     };
-    this.#undoTimer = setTimeout(() => this.#hide(done), UNDO_MS);
+    this.#hideDoneLater(done);
+  }
+
+  /** What a person points at, or has the focus in, stays. */
+  #hideDoneLater(done: HTMLElement): void {
+    this.#undoTimer = setTimeout(() => {
+      if (done.matches(":hover, :focus-within")) this.#hideDoneLater(done);
+      else this.#hide(done);
+    }, UNDO_MS);
   }
 
   /** Hides a part. Who uses the keyboard and was in it is in the panel afterwards. */
@@ -388,6 +421,10 @@ export class TidingsInboxElement extends Base {
     const hadFocus = part.contains(this.shadowRoot?.activeElement ?? null);
     part.hidden = true;
     if (hadFocus) this.#parts?.panel.focus({ preventScroll: true });
+  }
+
+  #showBadgeOf(state: InboxState | undefined): void {
+    this.#showBadge(state === undefined || state.isLoading ? undefined : state.unseen);
   }
 
   /** Shows how many are unseen; `undefined` if that is not known. */
@@ -478,8 +515,10 @@ export class TidingsInboxElement extends Base {
     }
     const to = { ArrowDown: row.nextElementSibling, ArrowUp: row.previousElementSibling, Home: rows[0], End: rows.at(-1) }[event.key];
     if (to instanceof HTMLElement) this.#focus(to);
-    else if (event.key === "Delete") this.#archive(row.dataset["id"] ?? "");
-    else if (event.key === "Enter" && target === row) (row.querySelector<HTMLElement>("a.title") ?? row).click();
+    else if (event.key === "Delete") {
+      // A key that is held down archives one, not all below it.
+      if (!event.repeat) this.#archive(row.dataset["id"] ?? "");
+    } else if (event.key === "Enter" && target === row) (row.querySelector<HTMLElement>("a.title") ?? row).click();
     else return;
     event.preventDefault();
   }

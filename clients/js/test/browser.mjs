@@ -151,6 +151,12 @@ class Browser {
     await this.#send("POST", "/actions", { actions: [{ type: "pointer", id: "mouse", actions: [move] }] });
   }
 
+  /** Clicks on a point of the page. */
+  async clickAt({ x, y }) {
+    const steps = [{ type: "pointerMove", duration: 0, x: Math.round(x), y: Math.round(y) }, { type: "pointerDown", button: 0 }, { type: "pointerUp", button: 0 }];
+    await this.#send("POST", "/actions", { actions: [{ type: "pointer", id: "mouse", actions: steps }] });
+  }
+
   /** Types keys, one after another, where the focus is. */
   async type(...keys) {
     const actions = keys.flatMap((value) => [{ type: "keyDown", value }, { type: "keyUp", value }]);

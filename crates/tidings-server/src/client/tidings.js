@@ -1904,8 +1904,9 @@ function iconOf(value) {
 function displayOf({ payload, payload_text: payloadText, type }) {
 	const isObject = typeof payload === "object" && payload !== null && !Array.isArray(payload);
 	const fields = isObject ? payload : {};
-	const title = text(fields["title"]);
-	const body = text(fields["body"]) ?? text(fields["message"]) ?? text(fields["text"]);
+	const member = (name) => (typeof fields[name] === "number" ? memberText(payloadText, name) : text(fields[name]));
+	const title = member("title");
+	const body = member("body") ?? member("message") ?? member("text");
 	const shown = { url: safeUrl(fields["url"]), icon: iconOf(fields["icon"]), actions: actionsOf(fields["actions"]) };
 	if (title !== undefined)
 		return { title, body, ...shown };
@@ -1934,24 +1935,28 @@ function pageLanguage() {
 		return undefined;
 	}
 }
-const STEPS = [
-	["day", 86_400],
-	["hour", 3600],
-	["minute", 60],
-];
+const DAY_MS = 86_400_000;
+function dayOf(date) {
+	return Date.UTC(date.getFullYear(), date.getMonth(), date.getDate()) / DAY_MS;
+}
 function ago(timestamp, now, language, clock = Date.now()) {
 	const date = new Date(timestamp);
 	const seconds = (clock - date.getTime()) / 1000;
 	if (seconds < 45)
 		return now;
-	if (seconds > 7 * 86_400) {
-		const isThisYear = date.getFullYear() === new Date(clock).getFullYear();
+	const today = new Date(clock);
+	if (clock - date.getTime() > 7 * DAY_MS) {
+		const isThisYear = date.getFullYear() === today.getFullYear();
 		const year = isThisYear ? {} : { year: "numeric" };
 		return date.toLocaleDateString(language, { day: "numeric", month: "short", ...year });
 	}
-	const [unit, length] = STEPS.find(([, length]) => seconds >= length * 0.75) ?? ["minute", 60];
 	const format = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
-	return format.format(-Math.max(1, Math.round(seconds / length)), unit);
+	const days = dayOf(today) - dayOf(date);
+	if (days > 0 && seconds >= 18 * 3600)
+		return format.format(-days, "day");
+	if (seconds >= 45 * 60)
+		return format.format(-Math.max(1, Math.round(seconds / 3600)), "hour");
+	return format.format(-Math.max(1, Math.round(seconds / 60)), "minute");
 }
 // dom.ts
 function make(name, attributes = {}, ...children) {
@@ -2166,16 +2171,17 @@ svg { width: 20px; height: 20px; fill: none; stroke: currentColor; stroke-width:
 .panel:focus { outline: none }
 .panel:popover-open { display: flex; animation: appear .14s ease-out }
 @keyframes appear { from { opacity: 0; transform: translateY(-4px) } }
-header { display: flex; align-items: center; gap: 8px; padding: 12px 10px 10px 18px; border-bottom: 1px solid var(--_border) }
-h2 { margin: 0; flex: 1; font-size: 16px; font-weight: 650; letter-spacing: -.01em }
+header { display: flex; align-items: center; gap: 8px; padding-block: 12px 10px; padding-inline: 18px 10px; border-bottom: 1px solid var(--_border) }
+h2 { margin: 0; flex: 1; min-width: 0; overflow-wrap: anywhere; font-size: 16px; font-weight: 650; letter-spacing: -.01em }
 .tool { display: inline-flex; align-items: center; gap: 6px; min-height: 32px; padding: 0 10px; border-radius: 8px; color: var(--_muted); font-size: 13px; font-weight: 550; white-space: nowrap }
-.tool svg { width: 18px; height: 18px }
+.tool svg { flex: none; width: 18px; height: 18px }
 .tool:hover { background: var(--_hover); color: var(--_text) }
-.tool.close { padding: 0 7px }
+.tool.mark-all { white-space: normal; text-align: start; overflow-wrap: anywhere }
+.tool.close { flex: none; padding: 0 7px }
 
 .scroll { flex: 1; min-height: 0; overflow-y: auto; overscroll-behavior: contain; scrollbar-width: thin }
 ul { list-style: none; margin: 0; padding: 0 }
-li { position: relative; display: grid; grid-template-columns: auto minmax(0, 1fr) auto; column-gap: 12px; padding: 12px 14px 12px 20px; border-bottom: 1px solid var(--_border) }
+li { position: relative; display: grid; grid-template-columns: auto minmax(0, 1fr) auto; column-gap: 12px; padding-block: 12px; padding-inline: 20px 14px; border-bottom: 1px solid var(--_border) }
 li:last-child { border-bottom: 0 }
 li:hover, li:focus-within { background: var(--_hover) }
 li:focus-visible { outline-offset: -2px }
@@ -2187,6 +2193,9 @@ li.arrived { animation: arrived 1.6s ease-out }
 .title { font-weight: 500; color: var(--_text); text-decoration: none }
 .unread .title { font-weight: 650 }
 .title, .body { unicode-bidi: plaintext; overflow-wrap: anywhere; white-space: pre-line; display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden }
+/* All of a row with a link leads there, but for its other links and its buttons. */
+.side, .actions { pointer-events: none }
+.tools button, .action { pointer-events: auto }
 a.title::after { content: ""; position: absolute; inset: 0 }
 a.title:hover { text-decoration: underline; text-underline-offset: 2px }
 a.title:focus-visible { outline: none }
@@ -2251,26 +2260,40 @@ class TidingsInboxElement extends Base {
 	#undoTimer;
 	#badge = 0;
 	#reported;
+	#hasGap = false;
 	#seen;
 	get token() {
 		return this.#token;
 	}
 	set token(token) {
+		const hadToken = this.#token !== undefined;
 		this.#token = token;
-		this.#restart();
+		const isAnother = hadToken !== (token !== undefined);
+		if (isAnother || this.#inbox === undefined || this.#inbox.state.status === "failed")
+			this.#restart();
 	}
 	get labels() {
 		return this.#labels;
 	}
 	set labels(labels) {
-		this.#labels = { ...ENGLISH, ...labels };
+		const before = this.#labels;
+		const given = Object.entries(labels).filter(([, text]) => text !== undefined);
+		this.#labels = { ...ENGLISH, ...Object.fromEntries(given) };
 		if (this.#parts === undefined)
 			return;
+		const names = Object.keys(ENGLISH);
+		if (names.every((name) => this.#labels[name] === before[name] || typeof before[name] === "function")) {
+			this.#showBadgeOf(this.#inbox?.state);
+			return;
+		}
+		const wasOpen = this.#isOpen;
 		this.#stop();
 		this.#onToggle(false);
 		this.#build();
 		if (this.isConnected)
 			this.#start();
+		if (wasOpen)
+			this.open();
 	}
 	get inbox() {
 		return this.#inbox;
@@ -2291,8 +2314,9 @@ class TidingsInboxElement extends Base {
 		this.#stop();
 		this.#onToggle(false);
 	}
-	attributeChangedCallback() {
-		this.#restart();
+	attributeChangedCallback(_name, before, after) {
+		if (before !== after)
+			this.#restart();
 	}
 	#restart() {
 		if (!this.isConnected || this.#parts === undefined)
@@ -2308,7 +2332,8 @@ class TidingsInboxElement extends Base {
 			return this.#fail(new TypeError("<tidings-inbox> needs the attribute `user`"));
 		const server = this.getAttribute("server");
 		const tokenUrl = this.getAttribute("token-url");
-		const token = this.#token ?? (tokenUrl === null ? undefined : () => fetchToken(tokenUrl));
+		const source = this.#token ?? (tokenUrl === null ? undefined : () => fetchToken(tokenUrl));
+		const token = source === undefined ? undefined : () => (this.#token ?? source)();
 		try {
 			const client = new Tidings({
 				user,
@@ -2317,7 +2342,7 @@ class TidingsInboxElement extends Base {
 			});
 			this.#inbox = client.inbox({
 				onNotification: (notification) => this.#announce(notification),
-				onGap: () => this.#notice(this.#labels.gap),
+				onGap: () => this.#showGap(),
 			});
 		}
 		catch (error) {
@@ -2333,6 +2358,7 @@ class TidingsInboxElement extends Base {
 		this.#reported = undefined;
 		this.#seen = undefined;
 		this.#arrived = undefined;
+		this.#hasGap = false;
 		clearTimeout(this.#undoTimer);
 		const parts = this.#parts;
 		if (parts === undefined)
@@ -2383,8 +2409,8 @@ class TidingsInboxElement extends Base {
 		close.addEventListener("click", () => panel.hidePopover());
 		markAll.addEventListener("click", () => this.#do((inbox) => inbox.markAllRead()));
 		more.addEventListener("click", () => this.#do((inbox) => inbox.loadMore()));
-		panel.addEventListener("toggle", (event) => {
-			const isOpen = event.newState === "open";
+		panel.addEventListener("toggle", () => {
+			const isOpen = this.#isOpen;
 			this.#onToggle(isOpen);
 			const { activeElement } = document;
 			if (!isOpen && (activeElement === document.body || activeElement === this))
@@ -2399,7 +2425,8 @@ class TidingsInboxElement extends Base {
 		this.#showBadge(undefined);
 	}
 	open() {
-		this.#parts?.panel.showPopover();
+		if (this.isConnected)
+			this.#parts?.panel.showPopover();
 	}
 	close() {
 		this.#parts?.panel.hidePopover();
@@ -2426,6 +2453,13 @@ class TidingsInboxElement extends Base {
 		this.#seen = undefined;
 		if (this.#inbox !== undefined)
 			this.#show(this.#inbox.state);
+		if (this.#hasGap)
+			this.#showGap();
+	}
+	#showGap() {
+		this.#hasGap = !this.#isOpen;
+		if (this.#isOpen)
+			this.#notice(this.#labels.gap);
 	}
 	#onVisible = () => {
 		if (this.#inbox !== undefined)
@@ -2498,8 +2532,8 @@ class TidingsInboxElement extends Base {
 		const parts = this.#parts;
 		if (parts === undefined)
 			return;
-		const { items, unseen, unread, hasMore, isLoading } = state;
-		this.#showBadge(isLoading ? undefined : unseen);
+		const { items, unread, hasMore, isLoading } = state;
+		this.#showBadgeOf(state);
 		const isDone = !hasMore && this.shadowRoot?.activeElement === parts.more;
 		const first = isDone ? parts.list.children.length : undefined;
 		this.#showRows(items);
@@ -2574,13 +2608,24 @@ class TidingsInboxElement extends Base {
 			this.#hide(done);
 			undo?.();
 		};
-		this.#undoTimer = setTimeout(() => this.#hide(done), UNDO_MS);
+		this.#hideDoneLater(done);
+	}
+	#hideDoneLater(done) {
+		this.#undoTimer = setTimeout(() => {
+			if (done.matches(":hover, :focus-within"))
+				this.#hideDoneLater(done);
+			else
+				this.#hide(done);
+		}, UNDO_MS);
 	}
 	#hide(part) {
 		const hadFocus = part.contains(this.shadowRoot?.activeElement ?? null);
 		part.hidden = true;
 		if (hadFocus)
 			this.#parts?.panel.focus({ preventScroll: true });
+	}
+	#showBadgeOf(state) {
+		this.#showBadge(state === undefined || state.isLoading ? undefined : state.unseen);
 	}
 	#showBadge(unseen) {
 		const { badge, bell } = this.#parts ?? {};
@@ -2673,8 +2718,10 @@ class TidingsInboxElement extends Base {
 		const to = { ArrowDown: row.nextElementSibling, ArrowUp: row.previousElementSibling, Home: rows[0], End: rows.at(-1) }[event.key];
 		if (to instanceof HTMLElement)
 			this.#focus(to);
-		else if (event.key === "Delete")
-			this.#archive(row.dataset["id"] ?? "");
+		else if (event.key === "Delete") {
+			if (!event.repeat)
+				this.#archive(row.dataset["id"] ?? "");
+		}
 		else if (event.key === "Enter" && target === row)
 			(row.querySelector("a.title") ?? row).click();
 		else

@@ -1,0 +1,504 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { browse, KEYS, pages } from "./browser.mjs";
+import { counts, ELEMENT, find, inside, isTrue, opened, page, token } from "./element.mjs";
+import { Home, until } from "./support.mjs";
+
+test("a person sees the badge, opens the list, reads, archives, and undoes it", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await server.notify("anna", { title: "First", url: "/first" });
+  await server.notify("anna", { title: "Second", body: "with a body" });
+  await browser.goto(app);
+  await browser.until("the badge", isTrue(`$(".badge").textContent === "2"`));
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`$$("li").length === 2 && $(".panel").matches(":popover-open")`));
+  assert.equal(await browser.run(inside(`$("li .title").textContent`)), "Second");
+  await browser.until("both are seen", `${isTrue(`$(".badge").hidden`)}`);
+  await until("the server knows it", async () => (await counts(server)).unseen === 0);
+  assert.equal((await counts(server)).unread, 2);
+
+  // What arrives while the list is open is on the screen, and therefore seen.
+  await server.notify("anna", { title: "Third" });
+  await browser.until("the third", isTrue(`$$("li").length === 3`));
+  await until("it is seen", async () => (await counts(server)).unseen === 0);
+
+  // A click on one without a link marks it as read, and the button marks it as unread again, and as read.
+  await browser.click(inside(`$("li .title")`));
+  await until("it is read", async () => (await counts(server)).unread === 2);
+  await browser.until("it shows", isTrue(`!$("li").classList.contains("unread")`));
+  for (const unread of [3, 2]) {
+    await browser.click(inside(`$("li .tools button")`));
+    await until("it is changed", async () => (await counts(server)).unread === unread);
+    await browser.until("it shows", isTrue(`$("li").classList.contains("unread") === ${unread === 3}`));
+  }
+  await browser.click(inside(`$("li .archive")`));
+  await browser.until("it is gone", isTrue(`$$("li").length === 2 && !$(".done").hidden`));
+  await browser.click(inside(`$(".done button")`));
+  await browser.until("it is back", isTrue(`$$("li").length === 3 && $("li .title").textContent === "Third"`));
+  await browser.click(find(".mark-all"));
+  await until("all are read", async () => (await counts(server)).unread === 0);
+  await browser.until("the button is gone", isTrue(`$(".mark-all").hidden`));
+
+  // A click beside the list closes it.
+  await browser.click(`() => document.body`);
+  await browser.until("it is closed", isTrue(`!$(".panel").matches(":popover-open")`));
+});
+
+test("the keyboard alone is enough", async (t) => {
+  const { server, app, browser } = await opened(t);
+  for (const title of ["one", "two", "three"]) await server.notify("anna", { title, url: `#${title}` });
+  await browser.goto(app);
+  await browser.until("the badge", isTrue(`$(".badge").textContent === "3"`));
+  assert.equal(await browser.run(inside(`$(".bell").getAttribute("aria-label")`)), "Notifications: 3 new");
+  await browser.type(KEYS.tab, KEYS.enter);
+  await browser.until("the list is open", isTrue(`$(".panel").matches(":popover-open") && $(".bell").ariaExpanded === "true"`));
+  const focused = (text) => isTrue(`root.activeElement?.closest("li")?.innerText.includes("${text}")`);
+  await browser.type(KEYS.tab, KEYS.tab);
+  await browser.until("the first row has the focus", focused("three"));
+  await browser.type(KEYS.down);
+  await browser.until("the next one", focused("two"));
+  await browser.type(KEYS.delete);
+  await browser.until("it is archived, and the focus stays in the list", `${isTrue(`$$("li").length === 2`)}`);
+  await browser.until("the one below has the focus", focused("one"));
+  // Behind the link and the buttons of this row, and of no other.
+  await browser.type(KEYS.tab, KEYS.tab, KEYS.tab, KEYS.tab);
+  await browser.until("it can be undone", isTrue(`root.activeElement?.textContent === "Undo"`));
+  await browser.type(KEYS.enter);
+  await browser.until("it is back, and the focus is still in the list", isTrue(`$$("li").length === 3 && root.activeElement === $(".panel")`));
+  await browser.type(KEYS.end);
+  await browser.until("the last row has the focus", focused("one"));
+  await browser.type(KEYS.enter);
+  await browser.until("the link is followed", `() => location.hash === "#one"`);
+  await until("it is read", async () => (await counts(server)).unread === 2);
+  await browser.run(inside(`$(".mark-all").focus()`));
+  await browser.type(KEYS.enter);
+  await browser.until("the focus stays in the list", isTrue(`$(".mark-all").hidden && root.activeElement === $(".panel")`));
+  await browser.type(KEYS.escape);
+  await browser.until("the list is closed, and the bell has the focus", isTrue(`!$(".panel").matches(":popover-open") && root.activeElement === $(".bell")`));
+});
+
+test("a screen reader says all of a row that has the focus", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await server.notify("anna", { title: "Paid", body: "It ships tomorrow." });
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`$$("li").length === 1`));
+  await browser.type(KEYS.down);
+  await browser.until("the row has the focus", isTrue(`root.activeElement === $("li")`));
+  assert.equal(await browser.nameOf(find("li")), "Unread. Paid now");
+  assert.equal(await browser.run(inside(`root.getElementById($("li").getAttribute("aria-describedby")).textContent`)), "It ships tomorrow.");
+  assert.equal(await browser.run(inside(`getComputedStyle($("time")).visibility`)), "visible");
+});
+
+test("a page whose language is not well-formed has a list", async (t) => {
+  const { server, browser } = await opened(t);
+  const app = await pages(t, { "/": page(server).replace("<meta", `<html lang="en_US"><meta`) });
+  await server.notify("anna", { title: "One" });
+  await browser.goto(app);
+  await browser.until("the list", isTrue(`$("li .title")?.textContent === "One" && $("time").title !== ""`));
+});
+
+test("who loads the last page by the keyboard is in it afterwards", async (t) => {
+  const { server, app, browser } = await opened(t);
+  for (let n = 1; n <= 51; n += 1) await server.notify("anna", { title: `number ${n}` });
+  await browser.goto(app);
+  await browser.until("the badge", isTrue(`$(".badge").textContent === "51"`));
+  await browser.click(find(".bell"));
+  await browser.until("the button", isTrue(`$$("li").length === 50 && !$(".more").hidden`));
+  await browser.run(inside(`$(".more").focus()`));
+  await browser.type(KEYS.enter);
+  await browser.until("the oldest has the focus", isTrue(`$(".more").hidden && root.activeElement?.closest("li") === $$("li")[50]`));
+});
+
+test("a hostile payload is shown as text, and runs nothing", async (t) => {
+  const { server, app, browser } = await opened(t);
+  const markup = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>';
+  const urls = ["javascript:window.hacked=1", " java\nscript:window.hacked=1", "data:text/html,<script>1</script>", "vbscript:1"];
+  for (const url of urls) {
+    await server.notify("anna", { title: markup, body: markup, url, icon: url, actions: [{ label: markup, url }] });
+  }
+  const values = [null, 1, true, [], ["x"], {}, { title: {}, body: [], url: 7, icon: {}, actions: "x" }, { actions: [null, 1, {}] }, "text"];
+  for (const payload of values) await server.notify("anna", payload);
+  await server.notify("anna", { title: "\u202egnp.exe", body: "x".repeat(100_000), message: 1 }, { type: markup });
+  await browser.goto(app);
+  await browser.until("the badge", isTrue(`$(".badge").textContent === "${urls.length + values.length + 1}"`));
+  await browser.click(find(".bell"));
+  await browser.until("all are shown", isTrue(`$$("li").length === ${urls.length + values.length + 1}`));
+  for (const link of await browser.run(inside(`$$("a, img").map((found) => found.href ?? found.src)`))) assert.fail(link);
+  const titles = await browser.run(inside(`$$(".title").map((title) => title.textContent)`));
+  assert.equal(titles.filter((title) => title === markup).length, urls.length);
+  assert.equal(await browser.run(`() => window.hacked`), null);
+  const fits = await browser.run(inside(`$(".scroll").scrollWidth <= $(".scroll").clientWidth`));
+  assert.ok(fits, "nothing is wider than the list");
+});
+
+test("tokens come from the application, and words say when there is none", async (t) => {
+  const secret = "a-secret-of-at-least-32-bytes-for-tests";
+  let issue = () => token("anna", 600, secret);
+  const args = ["--api-key", "a-key-for-this-test-0123456789", "--jwt-secret", secret];
+  const attributes = `token-url="/token"`;
+  const { server, app, browser } = await opened(t, { args, attributes, routes: { "/token": () => issue() } });
+  const key = { authorization: "Bearer a-key-for-this-test-0123456789" };
+  await server.post("/v1/notifications", { user_id: "anna", payload: { title: "hers" } }, key);
+  await browser.goto(app);
+  await browser.until("the badge", isTrue(`$(".badge").textContent === "1"`));
+  // Who signs in again needs no reload, and an application that fails has signed nobody out.
+  for (const [reply, words] of [[401, "You are signed out"], [403, "You are signed out"], [500, "The next try follows soon"], [429, "The next try follows soon"]]) {
+    issue = () => reply;
+    await browser.goto(app);
+    await browser.click(find(".bell"));
+    await browser.until("the words", isTrue(`$(".notice").innerText.includes("${words}")`));
+    assert.equal(await browser.run(inside(`$(".bell").ariaLabel`)), "Notifications", "how many there are is not known");
+    issue = () => token("anna", 600, secret);
+    await browser.until("the list", isTrue(`$$("li").length === 1 && $(".notice").hidden`));
+  }
+  issue = () => token("ben", 600, secret);
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the other words", isTrue(`$(".notice").innerText.includes("not yours")`));
+});
+
+/** The contrast of two colors, as the guidelines for accessibility define it. */
+function contrast(...colors) {
+  const luminances = colors.map((color) => {
+    const [red, green, blue] = color.match(/\d+/g).map((part) => {
+      const value = Number(part) / 255;
+      return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  });
+  const [dark, light] = luminances.sort((one, other) => one - other);
+  return (light + 0.05) / (dark + 0.05);
+}
+
+test("the list fills a narrow screen, and follows the colors of the system", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await server.notify("anna", { title: "One" });
+  await browser.command("Emulation.setDeviceMetricsOverride", { width: 360, height: 640, deviceScaleFactor: 2, mobile: true });
+  await browser.command("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: "dark" }] });
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`$$("li").length === 1`));
+  const { width, height } = await browser.run(inside(`$(".panel").getBoundingClientRect().toJSON()`));
+  assert.deepEqual([width, height], [360, 640]);
+  assert.equal(await browser.run(inside(`getComputedStyle($(".panel")).backgroundColor`)), "rgb(25, 28, 35)");
+  for (const theme of ["light", "dark"]) {
+    await browser.run(inside(`void element.setAttribute("theme", "${theme}")`));
+    const style = `getComputedStyle($(".badge"))`;
+    const [color, background] = await browser.run(inside(`[${style}.color, ${style}.backgroundColor]`));
+    assert.ok(contrast(color, background) >= 4.5, `${theme}: ${color} on ${background}`);
+  }
+  await browser.click(find(".close"));
+  await browser.until("it is closed", isTrue(`!$(".panel").matches(":popover-open")`));
+});
+
+test("the page may set properties before the client is loaded, and take links over", async (t) => {
+  const secret = "a-secret-of-at-least-32-bytes-for-tests";
+  const key = "a-key-for-this-test-0123456789";
+  const server = await new Home(t).start({ args: ["--api-key", key, "--jwt-secret", secret] });
+  await server.post("/v1/notifications", { user_id: "anna", payload: { title: "Hello", url: "/there" } }, { authorization: `Bearer ${key}` });
+  const app = await pages(t, {
+    "/": `<!doctype html><tidings-inbox user="anna" server="${server.url}"></tidings-inbox><script>
+      const element = document.querySelector("tidings-inbox");
+      element.token = () => "${token("anna", 600, secret)}";
+      element.labels = { notifications: "Mitteilungen" };
+      element.addEventListener("tidings-open", (event) => { event.preventDefault(); window.opened = event.detail.url; });
+    </script><script type="module" src="/tidings.js"></script>`,
+  });
+  const browser = await browse(t);
+  await browser.goto(app);
+  await browser.until("the badge", isTrue(`$(".badge")?.textContent === "1"`));
+  await browser.click(find(".bell"));
+  await browser.until("the other language", isTrue(`$("h2").textContent === "Mitteilungen" && $(".mark-all").textContent === "Mark all as read"`));
+  await browser.click(find("a.title"));
+  await browser.until("the page got it", `(url) => window.opened === url`, `${app}/there`);
+  await browser.until("the list is closed, and it is read", isTrue(`!$(".panel").matches(":popover-open") && element.inbox.state.unread === 0`));
+  await browser.run(`() => document.querySelector("tidings-inbox").setAttribute("user", "ben")`);
+  await browser.until("of another user nothing is shown", isTrue(`$$("li").length === 0`));
+  const element = `document.querySelector("tidings-inbox")`;
+  await browser.run(`() => { window.kept = ${element}; window.kept.remove(); }`);
+  await browser.run(`() => { window.kept.setAttribute("user", "anna"); document.body.append(window.kept); }`);
+  await browser.until("it works again elsewhere", isTrue(`element.inbox?.state.items.length === 1`));
+});
+
+test("nothing stays of a user who signs out, and the list stays open for the next one", async (t) => {
+  const { server, app, browser } = await opened(t);
+  for (const title of ["one", "two"]) await server.notify("anna", { title });
+  await server.notify("ben", { title: "for ben" });
+  await browser.goto(app);
+  const isEmpty = `$$("li").length === 0 && $(".badge").hidden && $(".mark-all").hidden && $(".done").hidden && !root.textContent.includes("two")`;
+  /** What follows in the same turn, and after it. */
+  const afterwards = (attribute, value) => `async () => {
+    ${ELEMENT}
+    if (${value === null}) element.removeAttribute("${attribute}"); else element.setAttribute("${attribute}", "${value}");
+    const atOnce = ${isEmpty};
+    await new Promise((resolve) => setTimeout(resolve));
+    return [atOnce, ${isEmpty}];
+  }`;
+  const wrong = [["user", null], ["user", ".."], ["server", "ftp://nowhere"]];
+  for (const [attribute, value] of wrong) {
+    await browser.until("hers", isTrue(`$$("li").length === 2 && $(".badge").textContent === "2"`));
+    assert.deepEqual(await browser.run(afterwards(attribute, value)), [true, true], `${attribute} ${value}`);
+    await browser.run(inside(`void (element.setAttribute("user", "anna"), element.setAttribute("server", "${server.url}"))`));
+  }
+  await browser.click(find(".bell"));
+  await browser.until("hers", isTrue(`$$("li").length === 2`));
+  await browser.click(find("li .archive"));
+  await browser.until("it can be undone", isTrue(`$$("li").length === 1 && !$(".done").hidden`));
+  assert.deepEqual(await browser.run(afterwards("user", "ben")), [true, true]);
+  await browser.until("his", isTrue(`$("li .title")?.textContent === "for ben"`));
+  assert.ok(await browser.run(isTrue(`$(".panel").matches(":popover-open") && $(".bell").ariaExpanded === "true"`)));
+  await until("it is seen", async () => (await counts(server, "ben")).unseen === 0);
+  const isLoadingWithoutUser = `() => {
+    const another = document.createElement("tidings-inbox");
+    document.body.append(another);
+    const loading = another.shadowRoot.querySelector(".skeleton").parentElement;
+    another.remove();
+    return !loading.hidden;
+  }`;
+  assert.equal(await browser.run(isLoadingWithoutUser), false);
+});
+
+test("an action of a user who has signed out tells the next one nothing", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await server.notify("anna", { title: "One" });
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`$$("li").length === 1`));
+  await browser.run(inside(`void (() => {
+    const real = window.fetch;
+    const { inbox } = element;
+    const archive = inbox.archive.bind(inbox);
+    inbox.archive = (id) => (window.archiving = archive(id));
+    window.errors = 0;
+    element.addEventListener("tidings-error", () => (window.errors += 1));
+    window.fetch = async (url, init) => {
+      if (!String(url).endsWith("/archive")) return real(url, init);
+      window.isAsked = true;
+      await new Promise((resolve) => (window.reply = resolve));
+      return new Response('{"error":{"code":"forbidden","message":"no"}}', { status: 403 });
+    };
+  })()`));
+  await browser.click(find("li .archive"));
+  await browser.until("the request", `() => window.isAsked`);
+  const after = `async () => {
+    ${ELEMENT}
+    element.setAttribute("user", "ben");
+    window.reply();
+    const { status } = await window.archiving.catch((error) => error);
+    await new Promise((resolve) => setTimeout(resolve));
+    return [status, $(".done").hidden, window.errors];
+  }`;
+  assert.deepEqual(await browser.run(after), [403, true, 0]);
+});
+
+test("what arrives while the page is hidden is seen when the person comes back", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`!$(".empty").hidden`));
+  const become = (state) => `() => {
+    Object.defineProperty(document, "visibilityState", { configurable: true, get: () => "${state}" });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }`;
+  await browser.run(become("hidden"));
+  await server.notify("anna", { title: "One" });
+  await browser.until("the badge", isTrue(`$$("li").length === 1 && $(".badge").textContent === "1"`));
+  await browser.run(become("visible"));
+  await browser.until("it is seen", isTrue(`$(".badge").hidden`));
+  await until("the server knows it", async () => (await counts(server)).unseen === 0);
+});
+
+test("what cannot be marked as seen is not tried again and again", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await server.notify("anna", { title: "One" });
+  await browser.goto(app);
+  await browser.until("the badge", isTrue(`$(".badge").textContent === "1"`));
+  await browser.run(`() => {
+    const real = window.fetch;
+    window.asked = 0;
+    window.fetch = (url, init) => {
+      if (!String(url).endsWith("/seen")) return real(url, init);
+      window.asked += 1;
+      return Promise.resolve(new Response('{"error":{"code":"forbidden","message":"no"}}', { status: 403 }));
+    };
+  }`);
+  await browser.click(find(".bell"));
+  await browser.until("the badge is back", isTrue(`window.asked === 1 && !$(".badge").hidden`));
+  await server.notify("anna", { title: "Two" });
+  await browser.until("the next one", isTrue(`$$("li").length === 2`));
+  assert.ok((await browser.run(`() => window.asked`)) <= 2);
+});
+
+test("all of a notification with a link leads there", async (t) => {
+  const { server, app, browser } = await opened(t);
+  const actions = [{ label: "Pay", url: "#pay" }];
+  await server.notify("anna", { title: "Paid", body: "one\ntwo\nthree", url: "#there", actions });
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`$$("li").length === 1`));
+  await browser.run(inside(`void element.addEventListener("tidings-open", (event) => (window.led = event.detail.url))`));
+  const points = {
+    "below the buttons": inside(`(({ right, bottom }) => ({ x: right - 20, y: bottom - 5 }))($(".side").getBoundingClientRect())`),
+    "beside an action": inside(`(({ right, top }) => ({ x: right + 30, y: top + 5 }))($(".action").getBoundingClientRect())`),
+  };
+  for (const [where, point] of Object.entries(points)) {
+    await browser.run(`() => { location.hash = ""; window.led = undefined; }`);
+    await browser.clickAt(await browser.run(point));
+    await browser.until(`a click ${where}`, `() => location.hash === "#there" && window.led === location.href`);
+  }
+  await browser.click(find(".action"));
+  await browser.until("the action", `() => location.hash === "#pay"`);
+});
+
+test("long texts fit a narrow screen, with the button that closes the list beside them", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await server.notify("anna", { title: "One" });
+  for (const width of [360, 320]) {
+    await browser.command("Emulation.setDeviceMetricsOverride", { width, height: 640, deviceScaleFactor: 2, mobile: true });
+    await browser.goto(app);
+    await browser.run(inside(`void (element.labels = { notifications: "Benachrichtigungen", markAllRead: "Alle als gelesen markieren" })`));
+    await browser.click(find(".bell"));
+    await browser.until("the list", isTrue(`$$("li").length === 1 && !$(".mark-all").hidden`));
+    const [panel, button, icon, isBeside] = await browser.run(
+      inside(`[$(".panel"), $(".mark-all"), $(".mark-all svg")].map((part) => [part.scrollWidth, part.clientWidth])
+        .concat($(".mark-all").getBoundingClientRect().right <= $(".close").getBoundingClientRect().left)`),
+    );
+    assert.deepEqual(panel, [width, width]);
+    assert.equal(button[0], button[1], `${width}`);
+    assert.equal(icon[1], 18, `${width}`);
+    assert.ok(isBeside, `${width}`);
+  }
+});
+
+test("what is set again changes nothing, and new texts leave the list open", async (t) => {
+  const secret = "a-secret-of-at-least-32-bytes-for-tests";
+  const key = "a-key-for-this-test-0123456789";
+  const { server, app, browser } = await opened(t, { args: ["--api-key", key, "--jwt-secret", secret] });
+  await server.post("/v1/notifications", { user_id: "anna", payload: { title: "hers" } }, { authorization: `Bearer ${key}` });
+  await browser.goto(app);
+  await browser.run(inside(`void (element.token = () => "${token("anna", 600, secret)}")`));
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`$$("li").length === 1`));
+  await browser.type(KEYS.down);
+  await browser.until("the row has the focus", isTrue(`root.activeElement === $("li")`));
+  const setAgain = inside(`(() => {
+    const [inbox, row] = [element.inbox, $("li")];
+    const { token } = element;
+    element.token = () => token();
+    element.setAttribute("user", "anna");
+    element.setAttribute("server", element.getAttribute("server"));
+    element.labels = { unseen: (count) => count + " neue", archive: undefined };
+    return [element.inbox === inbox, root.activeElement === row, $(".bell").ariaLabel];
+  })()`);
+  assert.deepEqual(await browser.run(setAgain), [true, true, "Notifications: 0 neue"]);
+  await browser.run(inside(`void (element.labels = { notifications: "Mitteilungen" })`));
+  await browser.until("the other text", isTrue(`$("h2").textContent === "Mitteilungen" && $$("li").length === 1 && $(".panel").matches(":popover-open")`));
+  assert.equal(await browser.run(inside(`$("li .archive").title`)), "Archive");
+});
+
+test("yesterday is the day before, and not some hours ago", async (t) => {
+  const { server, app, browser } = await opened(t);
+  // It is between midnight and one o'clock there.
+  const hour = new Date().getUTCHours();
+  const timezoneId = hour <= 12 ? `Etc/GMT+${hour}` : `Etc/GMT-${24 - hour}`;
+  await browser.command("Emulation.setTimezoneOverride", { timezoneId });
+  await server.notify("anna", { title: "One" });
+  await browser.goto(app);
+  await browser.run(`() => { window.now = Date.now; }`);
+  for (const [hours, words] of [[0, "now"], [20, "20 hr. ago"], [26, "yesterday"], [50, "2 days ago"]]) {
+    await browser.run(inside(`void (Date.now = () => window.now() + ${hours} * 3_600_000, element.close())`));
+    await browser.until("it is closed", isTrue(`$(".bell").ariaExpanded !== "true"`));
+    await browser.run(inside(`void element.open()`));
+    await browser.until(`"${words}"`, isTrue(`$("time")?.textContent === "${words}"`));
+  }
+});
+
+test("a key that is held down archives one notification", async (t) => {
+  const { server, app, browser } = await opened(t);
+  for (const title of ["one", "two", "three", "four"]) await server.notify("anna", { title });
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`$$("li").length === 4`));
+  await browser.type(KEYS.down);
+  await browser.until("the first row has the focus", isTrue(`root.activeElement === $("li")`));
+  const press = (autoRepeat) => browser.command("Input.dispatchKeyEvent", { type: "rawKeyDown", key: "Delete", code: "Delete", windowsVirtualKeyCode: 46, autoRepeat });
+  await press(false);
+  await browser.until("the next one has the focus", isTrue(`$$("li").length === 3 && root.activeElement === $("li")`));
+  for (let repeats = 0; repeats < 3; repeats += 1) await press(true);
+  await browser.until("it can be undone", isTrue(`!$(".done").hidden`));
+  assert.deepEqual(await browser.run(inside(`$$(".title").map((title) => title.textContent)`)), ["three", "two", "one"]);
+});
+
+test("who is about to undo has the time for it", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await server.notify("anna", { title: "One" });
+  await browser.goto(app);
+  // Eight seconds are soon over, and counted.
+  await browser.run(`() => {
+    const real = window.setTimeout;
+    window.ended = 0;
+    window.setTimeout = (call, ms, ...more) => real(ms === 8000 ? () => { window.ended += 1; call(); } : call, ms === 8000 ? 20 : ms, ...more);
+  }`);
+  await browser.run(inside(`void new MutationObserver(() => $(".done button").focus()).observe($(".done"), { attributes: true })`));
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`$$("li").length === 1`));
+  await browser.click(find("li .archive"));
+  await browser.until("the time is over, more than once", `() => window.ended > 2`);
+  assert.ok(await browser.run(isTrue(`!$(".done").hidden && root.activeElement?.textContent === "Undo"`)));
+  await browser.run(inside(`$(".panel").focus()`));
+  await browser.until("it is gone", isTrue(`$(".done").hidden`));
+});
+
+test("that notifications are missing is said when the list is opened", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await server.notify("anna", { title: "One" });
+  await browser.goto(app);
+  await browser.until("the badge", isTrue(`$(".badge").textContent === "1"`));
+  // A moment is soon over, until the list is opened.
+  await browser.run(`() => {
+    const real = (window.real = window.setTimeout);
+    window.setTimeout = (call, ms, ...more) => real(call, ms === 8000 ? 0 : ms, ...more);
+  }`);
+  // Another database has another log.
+  await server.kill();
+  const other = await new Home(t).start({ address: server.address });
+  await other.notify("anna", { title: "Two" });
+  await browser.until("the other log", isTrue(`element.inbox.state.items[0]?.payload.title === "Two"`));
+  await browser.run(`() => { window.setTimeout = window.real; }`);
+  await browser.click(find(".bell"));
+  await browser.until("the words", isTrue(`$(".panel").matches(":popover-open") && !$(".done").hidden && $(".done").innerText.includes("no longer kept")`));
+});
+
+test("an element that is opened and removed in the same turn leaves nothing behind", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await server.notify("anna", { title: "One" });
+  await browser.goto(app);
+  await browser.until("the badge", isTrue(`$(".badge").textContent === "1"`));
+  const left = `async () => {
+    ${ELEMENT}
+    const ticking = new Set();
+    const [set, clear] = [window.setInterval, window.clearInterval];
+    window.setInterval = (...args) => { const id = set(...args); ticking.add(id); return id; };
+    window.clearInterval = (id) => { ticking.delete(id); clear(id); };
+    element.open();
+    element.remove();
+    element.open();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    await new Promise((resolve) => requestAnimationFrame(resolve));
+    return [ticking.size, $(".bell").ariaExpanded];
+  }`;
+  assert.deepEqual(await browser.run(left), [0, "false"]);
+});
+
+test("numbers are shown as they were written, and a row is the same from right to left", async (t) => {
+  const { server, app, browser } = await opened(t);
+  const numbers = `{"user_id":"anna","payload":{"title":12345678901234567890,"body":9007199254740993}}`;
+  await server.post("/v1/notifications", numbers);
+  await browser.goto(app);
+  await browser.run(inside(`void (element.dir = "rtl", element.open())`));
+  await browser.until("the title", isTrue(`$("li .title")?.textContent === "12345678901234567890"`));
+  assert.equal(await browser.run(inside(`$("li .body").textContent`)), "9007199254740993");
+  const inset = inside(`$("li").getBoundingClientRect().right - $("li .icon").getBoundingClientRect().right`);
+  assert.equal(await browser.run(inset), 20);
+});
