@@ -8,6 +8,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::cancel::Canceller;
 use crate::client::Client;
+use crate::hosts::{self, Failure};
 use crate::listening::Listening;
 use crate::tls::{Stream, Tls};
 use crate::url::{Target, parse};
@@ -199,28 +200,12 @@ impl Config {
         if tls.is_none() && config.get_ssl_mode() == SslMode::Prefer {
             config.ssl_mode(SslMode::Disable);
         }
-        let limit = self.timing.reply_limit;
-        let hosts = config.get_hosts().len().max(1);
-        if hosts > 1 && config.get_connect_timeout().is_none() {
-            // A silent host leaves time for the others.
-            config.connect_timeout(limit / u32::try_from(hosts).unwrap_or(u32::MAX));
-        }
-        let connecting = config.connect(Tls::new(tls));
-        match tokio::time::timeout(limit, connecting).await {
-            Ok(connected) => connected.map_err(Failure::Library),
-            Err(_elapsed) => Err(Failure::Late),
-        }
+        hosts::connect(&config, Tls::new(tls), self.timing.reply_limit).await
     }
 
     fn tls(&self, target: &Target) -> Option<Arc<rustls::ClientConfig>> {
         self.tls.clone().or_else(|| target.tls.clone())
     }
-}
-
-/// Why there is no connection.
-enum Failure {
-    Library(tokio_postgres::Error),
-    Late,
 }
 
 impl From<Failure> for Error {

@@ -90,17 +90,19 @@ impl Error {
         self.code() == Some(&SqlState::DISK_FULL)
     }
 
-    /// Whether a repeat may succeed: the server cannot be reached, did not reply, takes no writes, or
-    /// ended the statement because it took too long.
+    /// Whether a repeat may succeed: the server cannot be reached, did not reply, takes no writes, ended the statement
+    /// because it took too long or for another transaction, or lacks memory or another resource. A
+    /// [full disk](Self::is_full) is a state of its own.
     pub fn is_unavailable(&self) -> bool {
-        const PASSING: [&SqlState; 3] = [
-            &SqlState::QUERY_CANCELED,
-            &SqlState::LOCK_NOT_AVAILABLE,
-            &SqlState::TOO_MANY_CONNECTIONS,
-        ];
+        const PASSING: [&SqlState; 2] = [&SqlState::QUERY_CANCELED, &SqlState::LOCK_NOT_AVAILABLE];
+        /// Rolled back for another one, a lack of resources, errors of the server's system.
+        const PASSING_CLASSES: [&str; 3] = ["40", "53", "58"];
+        let is_passing = |code: &SqlState| {
+            PASSING.contains(&code) || PASSING_CLASSES.iter().any(|it| code.code().starts_with(it))
+        };
         matches!(self, Self::Unsent(_) | Self::NoReply(_))
             || self.is_read_only()
-            || self.code().is_some_and(|code| PASSING.contains(&code))
+            || self.code().is_some_and(is_passing) && !self.is_full()
     }
 
     /// Whether the server takes no writes: it is a standby, or has become one behind a pooler.

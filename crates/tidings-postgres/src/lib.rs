@@ -44,6 +44,7 @@ mod config;
 mod connections;
 mod database;
 mod error;
+mod hosts;
 mod keep_listening;
 mod listening;
 mod migration;

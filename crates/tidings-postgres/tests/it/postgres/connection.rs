@@ -92,3 +92,26 @@ async fn the_application_has_a_name() {
         assert_eq!(row.unwrap().get::<_, &str>(0), expected);
     }
 }
+
+/// As an application is told to try again, or is not.
+#[tokio::test]
+async fn what_passes_is_no_mistake_of_the_statement() {
+    let database = database(&url());
+    let cases = [
+        ("40P01", true, false),
+        ("53100", false, true),
+        ("53200", true, false),
+        ("55P03", true, false),
+        ("57014", true, false),
+        ("58030", true, false),
+        ("22012", false, false),
+        ("42P01", false, false),
+    ];
+    for (code, may_pass, is_full) in cases {
+        let raise = format!("DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END $$");
+        let client = database.config().connect().await.unwrap();
+        let refused = Error::of_statement(client.batch_execute(&raise).await.unwrap_err());
+        assert_eq!(refused.is_unavailable(), may_pass, "{code}");
+        assert_eq!(refused.is_full(), is_full, "{code}");
+    }
+}

@@ -70,3 +70,17 @@ async fn behind_a_pooler_a_standby_is_found_out_by_its_refusal() {
     assert_eq!(number(&database, IN_RECOVERY).await, 1);
     assert!(proxy.accepted() > connections, "the connection was kept");
 }
+
+/// As the server of a machine that hangs does: its kernel still accepts connections.
+#[tokio::test]
+async fn a_host_that_says_nothing_leaves_time_for_the_others() {
+    let server = PostgresServer::start().unwrap();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hosts = format!("@127.0.0.1:{},", silent.local_addr().unwrap().port());
+    let url = server.url().replacen('@', &hosts, 1);
+    let config = Config::new(&url).unwrap();
+    let config = config.with_reply_limit(Duration::from_secs(2));
+    config.listen().await.unwrap();
+    let database = tidings_postgres::Database::new(config);
+    assert_eq!(number(&database, IN_RECOVERY).await, 0);
+}
