@@ -37,9 +37,9 @@ export const isFinal = ({ status, code }) => code !== undefined && status < 500 
  * Calls a route and returns the text of the reply. A body that is text is sent as it is. A refused token is replaced
  * once, if there is another.
  */
-export async function callForText(method, path, body, canRenew = true) {
+export async function callForText(method, path, body, more = {}, canRenew = true) {
   const { credential, user, entry } = session;
-  const headers = credential === "" ? {} : { Authorization: `Bearer ${credential}` };
+  const headers = credential === "" ? more : { ...more, Authorization: `Bearer ${credential}` };
   const text = body === undefined || typeof body === "string" ? body : JSON.stringify(body);
   const signal = AbortSignal.timeout(TIMEOUT_MS);
   let response;
@@ -66,7 +66,7 @@ export async function callForText(method, path, body, canRenew = true) {
     const isRenewed = canRenew && user !== undefined && (await session.renew(credential)) !== credential;
     // Of several requests that are refused, the first has signed out, and says why. None is sent as another caller.
     if (session.entry !== entry || session.user !== user) throw refusal;
-    if (isRenewed) return callForText(method, path, body, false);
+    if (isRenewed) return callForText(method, path, body, more, false);
     onUnauthorized(refusal);
   }
   if (status === 403 && credential === "" && session.entry === entry) onForbidden();
@@ -74,13 +74,37 @@ export async function callForText(method, path, body, canRenew = true) {
 }
 
 /** Calls a route and returns its JSON; undefined if the reply is empty. */
-export async function call(method, path, body) {
-  const text = await callForText(method, path, body);
+export async function call(method, path, body, headers) {
+  const text = await callForText(method, path, body, headers);
   if (text === "") return undefined;
   try {
     return JSON.parse(text);
   } catch {
     throw new CallError("the reply is not from Tidings");
+  }
+}
+
+const MAX_UNANSWERED = 100;
+
+/** The idempotency keys of requests that may have been done although there was no reply, by what they ask for. */
+const unanswered = new Map();
+
+/** Without `crypto.randomUUID`, which a page that came by plain HTTP does not have. */
+const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/** Posts what must not be done twice, also if a person asks for it again because there was no reply. */
+export async function postOnce(path, body) {
+  const asked = JSON.stringify([session.entry, path, body]);
+  const key = unanswered.get(asked) ?? newKey();
+  unanswered.set(asked, key);
+  if (unanswered.size > MAX_UNANSWERED) unanswered.delete(unanswered.keys().next().value);
+  try {
+    const made = await call("POST", path, body, { "Idempotency-Key": key });
+    unanswered.delete(asked);
+    return made;
+  } catch (error) {
+    if (isFinal(error) && error.code !== "request_running") unanswered.delete(asked);
+    throw error;
   }
 }
 

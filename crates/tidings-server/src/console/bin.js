@@ -1,9 +1,9 @@
 // One request bin: its address, what it replies, and the requests that it has got.
 
-import { call, isFinal, part } from "./api.js";
+import { call, isFinal, part, postOnce } from "./api.js";
 import { REMOVED, remove, urlOf } from "./bins.js";
 import { ask, field, line } from "./dialog.js";
-import { button, confirmDone, goTo, make, sayFailed } from "./dom.js";
+import { button, confirmDone, goTo, make, sayFailed, showRows } from "./dom.js";
 import { addressOf } from "./endpoints.js";
 import { count, counted, fullTime } from "./format.js";
 import { poll, problemIn } from "./poll.js";
@@ -38,7 +38,7 @@ export function open(root, id) {
   });
 
   async function connect() {
-    const made = await call("POST", "/v1/endpoints", { url: urlOf(bin), description: "Request bin" });
+    const made = await postOnce("/v1/endpoints", { url: urlOf(bin), description: "Request bin" });
     const address = addressOf("", made.id);
     try {
       await call("PATCH", path, { secret: made.secret });
@@ -68,7 +68,6 @@ export function open(root, id) {
     make("section", { class: "card" }, head, none, requests),
   );
 
-  let known = "";
   const polled = poll(PAUSE_MS, async () => {
     const { data, ...settings } = await call("GET", path);
     bin = settings;
@@ -78,11 +77,8 @@ export function open(root, id) {
     showStatus(reply, bin.status);
     head.textContent = bin.received > data.length ? `Requests (the last ${count(data.length)} of ${count(bin.received)})` : "Requests";
     none.hidden = data.length > 0;
-    const newest = JSON.stringify(data);
-    if (newest === known) return;
-    known = newest;
-    const opened = new Set([...requests.querySelectorAll("details[open]")].map(({ dataset }) => dataset.number));
-    requests.replaceChildren(...data.map((request) => requestOf(request, opened.has(String(request.number)))));
+    const opened = new Set([...requests.querySelectorAll("details[open]")].map((details) => details.closest("li").dataset.id));
+    showRows(requests, data.map((request) => requestOf(request, opened.has(String(request.number)))));
     // Behind a load balancer, the next instance that replies may not have it.
   }, problemIn(problem, (error) => isFinal(error) && (error.status !== 404 || bin === undefined)));
   return polled.stop;
@@ -97,14 +93,14 @@ function showStatus(reply, status) {
 
 function requestOf({ number, received_at: at, headers, body, status, verified, reason }, isOpen) {
   const [words, state] = verified === null ? ["not verified", "idle"] : verified ? ["signature valid", "live"] : ["signature not valid", "failed"];
-  return make("li", {},
+  return make("li", { "data-id": number },
     make("div", { class: "item-head" },
       make("span", { class: "type" }, `Request ${count(number)}`),
       make("span", { class: "chip", "data-state": state }, words),
       make("span", { class: "soft" }, `replied ${status}`), fullTime(at)),
     reason !== null && make("p", { class: "error" }, explain(reason)),
     make("pre", {}, body === "" ? "(no body)" : body),
-    make("details", { "data-number": number, open: isOpen }, make("summary", {}, counted(headers.length, "header")),
+    make("details", { open: isOpen }, make("summary", {}, counted(headers.length, "header")),
       make("pre", {}, headers.map(({ name, value }) => `${name}: ${value}`).join("\n"))));
 }
 

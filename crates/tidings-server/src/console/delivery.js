@@ -1,8 +1,8 @@
 // One delivery: what was sent, every attempt, and what came back.
 
-import { call, deliveryPath, isFinal } from "./api.js";
+import { call, deliveryPath, isFinal, postOnce } from "./api.js";
 import { isDue, nameOfEndpoint, stateChip } from "./deliveries.js";
-import { button, confirmDone, make, nameView, showFacts } from "./dom.js";
+import { button, confirmDone, make, nameView, showFacts, showRows } from "./dom.js";
 import { addressOf } from "./endpoints.js";
 import { duration, fullTime, time } from "./format.js";
 import { poll, problemIn } from "./poll.js";
@@ -19,7 +19,7 @@ export function open(root, id) {
   const attempts = make("ol", { class: "items", id: "attempts" });
   const none = make("p", { class: "empty" }, "No attempt was made yet.");
   const retry = button("Send again", async () => {
-    await call("POST", `${path}/retry`);
+    await postOnce(`${path}/retry`);
     if (root.isConnected) confirmDone("It is sent again");
     await polled.refresh();
   }, { kind: "primary", id: "retry" });
@@ -45,7 +45,6 @@ export function open(root, id) {
     isLoaded = true;
   }
 
-  let known = "";
   let endpointName;
   const polled = poll(PAUSE_MS, async () => {
     let delivery = await call("GET", path);
@@ -66,9 +65,7 @@ export function open(root, id) {
     ];
     showFacts(facts, rows);
     none.hidden = data.length > 0;
-    const newest = JSON.stringify(data);
-    if (newest !== known) attempts.replaceChildren(...data.toReversed().map(attemptOf));
-    known = newest;
+    showRows(attempts, data.toReversed().map(attemptOf));
     if (!isLoaded) await loadMessage();
   }, problemIn(problem));
   return polled.stop;
@@ -76,7 +73,7 @@ export function open(root, id) {
 
 function attemptOf({ number, started_at: started, duration_ms: took, status, error, response }) {
   const isGood = status !== null && status >= 200 && status < 300;
-  return make("li", {},
+  return make("li", { "data-id": number },
     make("div", { class: "item-head" },
       make("span", { class: "type" }, `Attempt ${number}`),
       make("span", { class: "chip", "data-state": isGood ? "live" : "failed" }, status ?? "no response"),

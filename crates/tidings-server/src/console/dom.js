@@ -72,15 +72,15 @@ export function showFacts(list, facts) {
 }
 
 /**
- * Shows these rows in a table; they have a `data-id` each. What has not changed stays, and with it what a person has
+ * Shows these rows in a table or a list; they have a `data-id` each. What has not changed stays, and with it what a person has
  * selected there or is about to click. The focus stays on the same link or button of the same row, or, if the row is
  * gone, of the one that took its place. Below a dialog nothing changes: it gives the focus back to where it came from.
  */
 export function showRows(body, rows) {
   if (document.querySelector("dialog[open]") !== null) return;
   const held = body.contains(document.activeElement) ? document.activeElement : undefined;
-  const row = held?.closest("tr");
-  const partsOf = (row) => [...(row?.querySelectorAll("a, button") ?? [])];
+  const row = held?.closest("[data-id]");
+  const partsOf = (row) => [...(row?.querySelectorAll("a, button, summary") ?? [])];
   const index = partsOf(row).indexOf(held);
   const place = [...body.children].indexOf(row);
   const before = new Map([...body.children].map((row) => [row.dataset.id, row]));

@@ -1,6 +1,6 @@
 // One endpoint: its health, its settings, what was sent to it last, and what can be done with it.
 
-import { call, endpointsOf, listDeliveries, part } from "./api.js";
+import { call, endpointsOf, listDeliveries, part, postOnce } from "./api.js";
 import { ask, confirm, field, line, showSecret } from "./dialog.js";
 import { button, confirmDone, goTo, make, nameView, retire, showFacts } from "./dom.js";
 import { changesOf, fieldsOf, numberOf, settingsOf } from "./endpoint-form.js";
@@ -58,7 +58,7 @@ export function open(root, id, query) {
   };
 
   async function sendTest() {
-    const { delivery_id: delivery } = await call("POST", `${path}/test`);
+    const { delivery_id: delivery } = await postOnce(`${path}/test`);
     if (root.isConnected) location.hash = `#/deliveries/${delivery}`;
   }
 
@@ -69,7 +69,7 @@ export function open(root, id, query) {
       field("Overlap in hours", line("overlap_ms", { value: "24", inputmode: "numeric" })),
     ];
     const submit = async ({ overlap_ms: hours }) => {
-      ({ secret } = await call("POST", `${path}/secret/rotate`, { overlap_ms: millisOf(hours) }));
+      ({ secret } = await postOnce(`${path}/secret/rotate`, { overlap_ms: millisOf(hours) }));
     };
     if (await ask("Rotate the secret", fields, "Rotate", submit)) {
       await showSecret("The new secret", "The receiver verifies requests with it. The server does not show it again.", secret);
@@ -88,7 +88,7 @@ export function open(root, id, query) {
       if (since.value === "") throw Object.assign(new Error("expected a date and a time"), { field: "since" });
       const body = { since: new Date(since.value).toISOString(), per_second: numberOf(rate.value) };
       if (until.value !== "") body.until = new Date(until.value).toISOString();
-      await call("POST", `${path}/replay`, body);
+      await postOnce(`${path}/replay`, body);
     };
     if (!(await ask("Replay", fields, "Replay", submit))) return;
     replayLength = 0;

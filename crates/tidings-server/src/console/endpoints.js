@@ -1,6 +1,6 @@
 // The endpoints of the operator or of a user, with their health.
 
-import { call, endpointsOf } from "./api.js";
+import { call, endpointsOf, postOnce } from "./api.js";
 import { ask, field, line, showSecret } from "./dialog.js";
 import { button, make, showRows } from "./dom.js";
 import { fieldsOf, settingsOf } from "./endpoint-form.js";
@@ -56,7 +56,7 @@ async function create(user, isShown) {
     const body = settingsOf(elements);
     if (secret.value.trim() !== "") body.secret = secret.value.trim();
     for (const [name, value] of Object.entries(body)) if (value === null) delete body[name];
-    made = await call("POST", endpointsOf(user), body);
+    made = await postOnce(endpointsOf(user), body);
   };
   if (!(await ask("New endpoint", fieldsOf(undefined), "Create", submit))) return;
   await showSecret("The secret of the endpoint", "The receiver verifies requests with it. The server does not show it again.", made.secret);

@@ -1,6 +1,6 @@
 // API keys that are kept in the database.
 
-import { call } from "./api.js";
+import { call, postOnce } from "./api.js";
 import { ask, confirm, field, line, showSecret, tick } from "./dialog.js";
 import { button, confirmDone, make, showRows } from "./dom.js";
 import { TIME_ZONE, fullTime, time } from "./format.js";
@@ -27,7 +27,7 @@ async function create() {
     const chosen = [...scopes].filter(({ checked }) => checked).map(({ value }) => value);
     const body = { name: name.value, scopes: chosen };
     if (expires.value !== "") body.expires_at = new Date(expires.value).toISOString();
-    made = await call("POST", "/v1/keys", body);
+    made = await postOnce("/v1/keys", body);
   };
   if (!(await ask("New API key", fields, "Create", submit))) return;
   await showSecret("The new API key", `The key “${made.name}”. The server does not show it again.`, made.key);

@@ -1,6 +1,6 @@
 // One user: the inbox with all its states, what happens live, presence, and a form to send.
 
-import { call, part } from "./api.js";
+import { call, part, postOnce } from "./api.js";
 import { field, line } from "./dialog.js";
 import { button, make, retire } from "./dom.js";
 import { count, fullTime, sentence, time } from "./format.js";
@@ -392,7 +392,7 @@ function sendForm(user) {
     const rest = JSON.stringify({ user_id: user, type: type.value || undefined, key: key.value || undefined });
     try {
       send.disabled = true;
-      const { id } = await call("POST", "/v1/notifications", `${rest.slice(0, -1)},"payload":${payload}}`);
+      const { id } = await postOnce("/v1/notifications", `${rest.slice(0, -1)},"payload":${payload}}`);
       sent.dataset.state = "done";
       sent.textContent = `Stored as ${id}${isText && /^\s*[{[]/.test(text.value) ? ", as text: it looks like JSON, but is not valid" : ""}`;
       text.value = "";

@@ -377,3 +377,33 @@ async fn large_rows_that_are_loaded_stay_when_the_list_is_loaded_again() {
     browser.until("all are there", &rows("=== 16")).await;
     browser.close().await;
 }
+
+#[tokio::test]
+async fn what_a_person_sends_again_after_a_lost_reply_is_stored_once() {
+    let home = Home::new();
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users/anna").await;
+    browser.until("the stream opens", IS_LIVE).await;
+    let lost = "async (send) => {
+        const reply = await send();
+        if (window.isLost) return reply;
+        window.isLost = true;
+        throw new TypeError('the connection broke');
+    }";
+    intercept(&browser, "/notifications$/", lost).await;
+    let sent = async || {
+        browser.type_into("#send textarea", "once").await;
+        browser.click("#send button").await;
+    };
+    sent().await;
+    browser.until_shown("the server does not reply").await;
+    browser.click("#send button").await;
+    browser.until_shown("Stored as").await;
+    let inbox = server.get("/v1/users/anna/notifications").await;
+    assert_eq!(inbox["data"].as_array().unwrap().len(), 1);
+    // The same words with a reply are another notification.
+    sent().await;
+    browser.until_shown("2 unread").await;
+    browser.close().await;
+}

@@ -344,6 +344,34 @@ async fn a_person_watches_webhooks_arrive_in_a_request_bin() {
 }
 
 #[tokio::test]
+async fn a_person_reads_a_request_of_a_bin_while_others_arrive() {
+    let home = Home::new();
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/bins").await;
+    browser.until_shown("There is no bin yet").await;
+    browser.click("#new-bin").await;
+    browser.until_shown("Nothing has come yet").await;
+    let bins = server.get("/v1/bins").await;
+    let path = bins["data"][0]["path"].as_str().unwrap();
+    server.post(path, &json!("first")).await;
+    browser.until_shown("first").await;
+    browser.click("#requests summary").await;
+    let reading = "const row = document.querySelector('#requests li');
+        getSelection().selectAllChildren(row.querySelector('pre'));
+        return (window.row = row).querySelector('details').open";
+    let is_open = browser.client.execute(reading, vec![]).await.unwrap();
+    assert_eq!(is_open, true);
+    server.post(path, &json!("second")).await;
+    browser.until_shown("second").await;
+    let is_kept = "window.row.isConnected && window.row.querySelector('details').open
+        && getSelection().toString().includes('first')
+        && window.row.contains(document.activeElement)";
+    browser.until("the same row", is_kept).await;
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn what_others_change_while_a_person_edits_an_endpoint_stays() {
     let home = Home::new();
     let server = home.start().await;
