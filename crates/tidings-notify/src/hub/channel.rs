@@ -343,10 +343,8 @@ impl State {
                         && event.id.seq <= last.seq
                         && event.read_at.is_none()
                 };
-                // Events that a later one has replaced are archived in the store alone.
-                let replaced = self.ring.replaced();
                 for event in self.ring.iter_mut().filter(|event| is_marked(event)) {
-                    if event.archived_at.is_none() && !replaced.contains(&event.id.seq) {
+                    if event.archived_at.is_none() {
                         Arc::make_mut(event).read_at = Some(at);
                     }
                 }
