@@ -274,7 +274,13 @@ impl State {
             self.inbox.restart();
             self.ring.clear();
         }
-        if epoch != self.position.epoch || self.inbox.includes(seen.counts.revision) {
+        let known = self.position.epoch;
+        // A log is known by now, and there was none when the store was asked.
+        let is_before_log = epoch == Epoch::NONE && known != Epoch::NONE;
+        if is_before_log || (epoch == known && self.inbox.includes(seen.counts.revision)) {
+            return self.inbox.observe_older(seen.counts.revision, known) || moved;
+        }
+        if epoch != known {
             return moved;
         }
         let keyed = self.keyed_up_to(top_seq);

@@ -319,3 +319,57 @@ fn an_event_that_has_left_the_ring_is_not_mistaken_for_a_later_one_with_its_key(
     channel.offer(&[event(EPOCH, 9), keyed(8)]);
     assert_eq!(next(&channel, id(EPOCH, 7)), Some(8));
 }
+
+#[test]
+fn regression_an_event_that_was_read_before_the_inbox_was_known_is_left_to_the_store() {
+    let channel = Channel::new(8);
+    let asked = channel.asked();
+    channel.offer(&[event(EPOCH, 1)]);
+    // Another instance has marked it as read.
+    channel.observe(head(EPOCH, 1, 1), asked);
+    assert!(matches!(
+        channel.view().after(EventId::ORIGIN),
+        AfterCursor::AskStore
+    ));
+}
+
+#[test]
+fn regression_the_first_change_is_exact_only_after_a_known_state() {
+    let channel = Channel::new(8);
+    let asked = channel.asked();
+    let top = id(EPOCH, 2);
+    let at = Timestamp::UNIX_EPOCH;
+    channel.change(&update(2, &[top], top), at);
+    channel.change(&update(1, &[id(EPOCH, 1)], top), at);
+    channel.observe(head(EPOCH, 2, 0), asked);
+    let (change, heard) = channel.view().change_after(0, top).unwrap();
+    assert_eq!(change.what, Changed::Unknown);
+    assert_eq!(channel.view().change_after(heard, top), None);
+    // What follows is known again.
+    channel.change(&update(3, &[top], top), at);
+    let (change, _) = channel.view().change_after(heard, top).unwrap();
+    assert_eq!(change.what, Changed::Read([top].into()));
+}
+
+#[test]
+fn regression_a_stream_that_begins_before_the_first_known_state_is_told_of_changes_since() {
+    let channel = Channel::new(8);
+    let asked = channel.asked();
+    let top = id(EPOCH, 2);
+    // Two streams ask at the same time, and the later state arrives first.
+    channel.observe(head(EPOCH, 2, 3), asked);
+    channel.observe(head(EPOCH, 1, 2), asked);
+    let (change, heard) = channel.view().change_after(0, top).unwrap();
+    assert_eq!((change.what, change.cursor), (Changed::Unknown, top));
+    // Once is enough for all of them, and a stream that begins later has heard it all.
+    channel.observe(head(EPOCH, 1, 1), asked);
+    channel.observe(head(EPOCH, 2, 3), channel.asked());
+    assert_eq!(channel.view().change_after(heard, top), None);
+    // Nor does it need a log to begin with.
+    let channel = Channel::new(8);
+    let asked = channel.asked();
+    channel.observe(head(EPOCH, 2, 3), asked);
+    channel.observe((&Head::EMPTY).into(), asked);
+    let (change, _) = channel.view().change_after(0, top).unwrap();
+    assert_eq!((change.what, change.cursor), (Changed::Unknown, top));
+}
