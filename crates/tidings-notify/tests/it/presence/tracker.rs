@@ -11,7 +11,7 @@ use tidings_notify::presence::{
 };
 use tidings_notify::{MemoryPresence, Presence, RoutingInfo, UserId};
 use tidings_test_support::Log;
-use tokio::time::{Instant, advance, sleep};
+use tokio::time::{Instant, advance, sleep, timeout};
 
 use crate::support::{ann, place, user};
 
@@ -24,6 +24,8 @@ struct Flaky {
     loses_replies: AtomicBool,
     /// Heartbeats are accepted, as by a server without room.
     refuses_updates: AtomicBool,
+    /// The next question for transitions panics.
+    panics: AtomicBool,
     updates: AtomicUsize,
     ends: AtomicUsize,
 }
@@ -80,6 +82,8 @@ impl Presence for Flaky {
         limit: usize,
     ) -> Result<Transitions, PresenceError> {
         self.check()?;
+        let is_well = !self.panics.swap(false, Ordering::SeqCst);
+        assert!(is_well, "the test wants it");
         self.inner.transitions(after, limit).await
     }
 
@@ -301,6 +305,21 @@ async fn watches_cost_one_question_for_each_interval() {
     let before = updates();
     sleep(DEFAULT_WATCH_INTERVAL * 50).await;
     assert_eq!(updates(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn regression_a_presence_that_panics_ends_no_watch() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let (presence, tracker) = flaky();
+    let mut watch = tracker.watch().await.unwrap();
+    presence.panics.store(true, Ordering::SeqCst);
+    sleep(DEFAULT_WATCH_INTERVAL * 2).await;
+    assert!(!presence.panics.load(Ordering::SeqCst));
+    assert_eq!(log.lines("watching presence panicked").len(), 1);
+    let _ann = tracker.register(ann()).unwrap();
+    let reported = timeout(Duration::from_secs(60), watch.next()).await;
+    assert_eq!(reported.unwrap().unwrap(), WatchItem::Online(ann()));
 }
 
 #[tokio::test(start_paused = true)]
