@@ -63,6 +63,7 @@ macro_rules! store_conformance {
                 find_knows_only_events_that_are_kept,
                 cursor_before_finds_the_first_event_stamped_so_late,
                 cursor_before_is_exact_for_disordered_stamps,
+                cursor_before_counts_the_stamps_of_removed_events,
             }
             inbox {
                 inbox_pages_go_from_new_to_old_without_repeats,

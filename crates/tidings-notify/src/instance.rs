@@ -27,7 +27,7 @@ pub(crate) struct Instance {
 }
 
 /// Time until a task that panicked is started again.
-const RESTART_PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// The background tasks. They end when the notifier and all its streams are gone.
 #[derive(Debug)]

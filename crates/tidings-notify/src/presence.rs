@@ -21,6 +21,7 @@
 //! | the store loses data (a flush, a failover, an eviction) | the next heartbeat notices, and everything is written again |
 //! | an instance was paused until its lease ended | the same |
 //! | the store cannot be reached | connections are counted all the same, and written later |
+//! | the store has no room | the same, and the users that it has stay online |
 //! | a user reconnects within the grace time | [`Watch`] reports nothing |
 //!
 //! When a lease ends is judged by the store's clock alone; clocks of instances are never compared. It is the

@@ -110,8 +110,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// epoch, or beyond the top, is ignored. This need not survive a loss of power.
     async fn mark_delivered(&self, marks: Vec<(UserId, EventId)>) -> Result<(), StoreError>;
 
-    /// Returns the cursor before the first event that is kept and stamped at or after `time`, or the
-    /// top if there is no such event.
+    /// Returns the cursor before the first event that is stamped at or after `time`, or the top if there
+    /// is no such event. If that event was removed, it is the cursor before the oldest event that is kept,
+    /// so that a reader gets a gap.
     ///
     /// All later events follow that one, whatever their timestamps.
     async fn cursor_before(&self, user: &UserId, time: Timestamp) -> Result<EventId, StoreError>;

@@ -1,7 +1,7 @@
 //! Reading a log by cursor, by id and by time.
 
 use super::support::{
-    append, append_sized, append_stamped, at_second, head, inbox, now, ok, seqs, user,
+    append, append_sized, append_stamped, at_second, head, inbox, next_moment, now, ok, seqs, user,
 };
 use crate::{
     Epoch, EventId, Head, InboxAction, InboxPage, InboxQuery, MAX_PAGE_BYTES, Page, Store,
@@ -119,6 +119,18 @@ pub async fn cursor_before_is_exact_for_disordered_stamps(store: &dyn Store) {
     let ann = user("ann");
     let epoch = append_stamped(store, &ann, &[10, 50, 5, 20, 60, 1]).await;
     for (time, seq) in [(10, 0), (11, 1), (50, 1), (51, 4), (60, 4), (61, 6)] {
+        let cursor = ok(store.cursor_before(&ann, at_second(time)).await);
+        assert_eq!(cursor, EventId::new(epoch, seq), "at second {time}");
+    }
+}
+
+/// The same holds when the event with the late stamp was removed, and no event of that time is left.
+pub async fn cursor_before_counts_the_stamps_of_removed_events(store: &dyn Store) {
+    let ann = user("ann");
+    let epoch = append_stamped(store, &ann, &[100]).await;
+    assert_eq!(ok(store.cleanup(next_moment()).await), 1);
+    append_stamped(store, &ann, &[10]).await;
+    for (time, seq) in [(10, 1), (50, 1), (100, 1), (101, 2)] {
         let cursor = ok(store.cursor_before(&ann, at_second(time)).await);
         assert_eq!(cursor, EventId::new(epoch, seq), "at second {time}");
     }

@@ -274,7 +274,13 @@ impl State {
             self.inbox.restart();
             self.ring.clear();
         }
-        if epoch != self.position.epoch || self.inbox.includes(seen.counts.revision) {
+        let known = self.position.epoch;
+        // A log is known by now, and there was none when the store was asked.
+        let is_before_log = epoch == Epoch::NONE && known != Epoch::NONE;
+        if is_before_log || (epoch == known && self.inbox.includes(seen.counts.revision)) {
+            return self.inbox.observe_older(seen.counts.revision, known) || moved;
+        }
+        if epoch != known {
             return moved;
         }
         let keyed = self.keyed_up_to(top_seq);
@@ -343,10 +349,8 @@ impl State {
                         && event.id.seq <= last.seq
                         && event.read_at.is_none()
                 };
-                // Events that a later one has replaced are archived in the store alone.
-                let replaced = self.ring.replaced();
                 for event in self.ring.iter_mut().filter(|event| is_marked(event)) {
-                    if event.archived_at.is_none() && !replaced.contains(&event.id.seq) {
+                    if event.archived_at.is_none() {
                         Arc::make_mut(event).read_at = Some(at);
                     }
                 }

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use super::channel::is_same_log;
-use crate::EventId;
 use crate::change::{Changed, InboxChange, InboxUpdate};
+use crate::{Epoch, EventId};
 
 /// The counts as of a revision, and the newest changes for readers to be given.
 #[derive(Debug)]
@@ -18,6 +18,9 @@ pub(super) struct Inbox {
     end: u64,
     /// The number up to which events may have changed since they were appended.
     changed_through: u64,
+    /// The first revision that was known: changes up to it are not in `recent`. A reader who began with
+    /// an older one has missed them.
+    unreported: u64,
     /// The log was rewound and readers have not got the counts since.
     is_stale: bool,
 }
@@ -45,6 +48,7 @@ impl Inbox {
             recent: VecDeque::new(),
             end: 0,
             changed_through: 0,
+            unreported: 0,
             is_stale: false,
         }
     }
@@ -83,7 +87,7 @@ impl Inbox {
     }
 
     /// Takes in a state that the store returned when its log ended at `top`. Returns `true` if there
-    /// were changes that this instance does not know of.
+    /// were changes that this instance does not know of: copies of events may be wrong.
     ///
     /// `keyed` is as for [`apply`](Self::apply).
     pub(super) fn observe(&mut self, seen: Counts, top: EventId, keyed: Option<u64>) -> bool {
@@ -100,9 +104,10 @@ impl Inbox {
             self.changed_through = top.seq;
         }
         if known.is_none() && !self.is_stale {
-            return false;
+            // Readers begin with these counts, but events that came before may have been changed since.
+            self.unreported = seen.revision;
+            return seen.revision > 0;
         }
-        self.is_stale = false;
         self.push(InboxChange {
             what: if explained {
                 Changed::Replaced
@@ -114,6 +119,25 @@ impl Inbox {
             cursor: top,
         });
         !explained
+    }
+
+    /// Takes in a revision that is known already, of the log `epoch`. A reader may begin with it. If so, and
+    /// if it is older than the first that was known, the reader gets one change that stands for those
+    /// in between. Returns `true` if there is such a change.
+    pub(super) fn observe_older(&mut self, revision: u64, epoch: Epoch) -> bool {
+        let Some(Known { counts, top_seq }) =
+            self.known.filter(|_known| revision < self.unreported)
+        else {
+            return false;
+        };
+        self.unreported = 0;
+        self.push(InboxChange {
+            what: Changed::Unknown,
+            unread: counts.unread,
+            unseen: counts.unseen,
+            cursor: EventId::new(epoch, top_seq),
+        });
+        true
     }
 
     /// The newest revision that is known.
@@ -141,8 +165,8 @@ impl Inbox {
         let follows = |known: Known| {
             keyed.is_some_and(|keyed| update.revision == known.counts.revision + keyed + 1)
         };
-        if !self.known.is_none_or(follows) {
-            // The changes between were made elsewhere.
+        if !self.known.is_some_and(follows) {
+            // There were changes in between that were made elsewhere; or it is not known whether there were.
             change.what = Changed::Unknown;
         }
         self.known = Some(Known {
@@ -165,10 +189,12 @@ impl Inbox {
         self.known = None;
         self.recent.clear();
         self.changed_through = 0;
+        self.unreported = 0;
         self.is_stale = true;
     }
 
     fn push(&mut self, change: InboxChange) {
+        self.is_stale = false;
         self.recent.push_back(change);
         self.end += 1;
         if self.recent.len() > self.capacity {

@@ -274,6 +274,11 @@ async fn a_late_stream_is_given_the_state_that_events_have_now() {
     ] {
         notifier.change(&ann(), &action).await.unwrap();
     }
+    assert_given_as_stored(&notifier).await;
+}
+
+/// A new stream from the start is given what the store returns now.
+async fn assert_given_as_stored(notifier: &Notifier) {
     let mut late = notifier.subscribe(ann(), Since::Start).await.unwrap();
     let given = items_at_hand(&mut late);
     let stored = notifier.store().read(&ann(), 0, 10).await.unwrap().events;
@@ -285,6 +290,30 @@ async fn a_late_stream_is_given_the_state_that_events_have_now() {
         })
         .collect();
     assert_eq!(given, stored);
+}
+
+/// Pushes two events with one key while a stream is open, which keeps them in memory.
+async fn replaced() -> (Notifier, Subscription, EventId) {
+    let notifier = without_sweep(MemoryStore::new()).build();
+    let open = notifier.subscribe(ann(), Since::Now).await.unwrap();
+    let first = notifier.push(keyed(1)).await.unwrap();
+    notifier.push(keyed(2)).await.unwrap();
+    (notifier, open, first.id)
+}
+
+#[tokio::test]
+async fn regression_a_late_stream_is_given_a_replaced_event_as_archived() {
+    let (notifier, _open, _first) = replaced().await;
+    assert_given_as_stored(&notifier).await;
+}
+
+#[tokio::test]
+async fn regression_a_replaced_event_that_came_back_is_read_with_all_others() {
+    let (notifier, _open, first) = replaced().await;
+    for action in [InboxAction::Unarchive(vec![first]), InboxAction::ReadAll] {
+        notifier.change(&ann(), &action).await.unwrap();
+    }
+    assert_given_as_stored(&notifier).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 use super::super::ring::MAX_BYTES;
 use super::*;
-use crate::{Draft, EventType, Payload, UserId};
+use crate::{Draft, EventKey, EventType, Payload, UserId};
 
 const EPOCH: u64 = 7;
 
@@ -15,6 +15,12 @@ fn event_of_size(epoch: u64, seq: u64, bytes: usize) -> Arc<Event> {
         Payload::parse(&"1".repeat(bytes)).unwrap(),
     );
     Arc::new(Event::from_draft(draft, id(epoch, seq)))
+}
+
+fn keyed(seq: u64) -> Arc<Event> {
+    let mut event = Arc::unwrap_or_clone(event(EPOCH, seq));
+    event.key = Some(EventKey::new("progress").unwrap());
+    Arc::new(event)
 }
 
 fn id(epoch: u64, seq: u64) -> EventId {
@@ -288,4 +294,82 @@ fn a_page_is_taken_in_whole_or_left_to_the_store() {
     channel.offer(&[event(EPOCH, 10), event(EPOCH, 11)]);
     channel.take_in(page(10, 0, &[10]), asked);
     assert_eq!(next(&channel, id(EPOCH, 10)), Some(11));
+}
+
+#[test]
+fn regression_a_replaced_event_is_left_to_the_store_in_whatever_order_the_events_come() {
+    for (known_top, order) in [(0, [1, 2, 3]), (3, [3, 2, 1])] {
+        let channel = Channel::new(8);
+        channel.observe(head(EPOCH, known_top, 0), channel.asked());
+        channel.offer(&order.map(keyed));
+        let given = [0, 1, 2].map(|seq| next(&channel, id(EPOCH, seq)));
+        assert_eq!(given, [None, None, Some(3)]);
+    }
+}
+
+#[test]
+fn an_event_that_has_left_the_ring_is_not_mistaken_for_a_later_one_with_its_key() {
+    let channel = Channel::new(2);
+    channel.offer(&[keyed(1), event(EPOCH, 2), event(EPOCH, 3), keyed(4)]);
+    assert_eq!(next(&channel, id(EPOCH, 3)), Some(4));
+    channel.offer(&[event(EPOCH, 5), keyed(6)]);
+    assert_eq!(next(&channel, id(EPOCH, 4)), Some(5));
+    assert_eq!(next(&channel, id(EPOCH, 5)), Some(6));
+    // Nor after the ring was emptied.
+    channel.offer(&[event(EPOCH, 9), keyed(8)]);
+    assert_eq!(next(&channel, id(EPOCH, 7)), Some(8));
+}
+
+#[test]
+fn regression_an_event_that_was_read_before_the_inbox_was_known_is_left_to_the_store() {
+    let channel = Channel::new(8);
+    let asked = channel.asked();
+    channel.offer(&[event(EPOCH, 1)]);
+    // Another instance has marked it as read.
+    channel.observe(head(EPOCH, 1, 1), asked);
+    assert!(matches!(
+        channel.view().after(EventId::ORIGIN),
+        AfterCursor::AskStore
+    ));
+}
+
+#[test]
+fn regression_the_first_change_is_exact_only_after_a_known_state() {
+    let channel = Channel::new(8);
+    let asked = channel.asked();
+    let top = id(EPOCH, 2);
+    let at = Timestamp::UNIX_EPOCH;
+    channel.change(&update(2, &[top], top), at);
+    channel.change(&update(1, &[id(EPOCH, 1)], top), at);
+    channel.observe(head(EPOCH, 2, 0), asked);
+    let (change, heard) = channel.view().change_after(0, top).unwrap();
+    assert_eq!(change.what, Changed::Unknown);
+    assert_eq!(channel.view().change_after(heard, top), None);
+    // What follows is known again.
+    channel.change(&update(3, &[top], top), at);
+    let (change, _) = channel.view().change_after(heard, top).unwrap();
+    assert_eq!(change.what, Changed::Read([top].into()));
+}
+
+#[test]
+fn regression_a_stream_that_begins_before_the_first_known_state_is_told_of_changes_since() {
+    let channel = Channel::new(8);
+    let asked = channel.asked();
+    let top = id(EPOCH, 2);
+    // Two streams ask at the same time, and the later state arrives first.
+    channel.observe(head(EPOCH, 2, 3), asked);
+    channel.observe(head(EPOCH, 1, 2), asked);
+    let (change, heard) = channel.view().change_after(0, top).unwrap();
+    assert_eq!((change.what, change.cursor), (Changed::Unknown, top));
+    // Once is enough for all of them, and a stream that begins later has heard it all.
+    channel.observe(head(EPOCH, 1, 1), asked);
+    channel.observe(head(EPOCH, 2, 3), channel.asked());
+    assert_eq!(channel.view().change_after(heard, top), None);
+    // Nor does it need a log to begin with.
+    let channel = Channel::new(8);
+    let asked = channel.asked();
+    channel.observe(head(EPOCH, 2, 3), asked);
+    channel.observe((&Head::EMPTY).into(), asked);
+    let (change, _) = channel.view().change_after(0, top).unwrap();
+    assert_eq!((change.what, change.cursor), (Changed::Unknown, top));
 }

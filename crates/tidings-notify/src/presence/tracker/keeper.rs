@@ -34,6 +34,17 @@ pub(super) struct Keeper {
 /// Most leases that are to be ended. The store lets the others end.
 const MAX_OLD: usize = 16;
 
+/// Why the store is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    /// There is something to write.
+    Change,
+    /// It has failed. It is asked also when there is nothing to write.
+    Retry,
+    /// It is time to renew the lease.
+    Beat,
+}
+
 /// A lease that was written to the store.
 struct Held {
     lease: Lease,
@@ -71,18 +82,17 @@ impl Keeper {
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let pause = self.pause;
-            let is_beat = tokio::select! {
+            let occasion = tokio::select! {
                 biased;
                 () = here.closing.cancelled() => break,
-                _ = beats.tick() => true,
-                () = here.wake.notified(), if pause.is_none() => false,
-                // A heartbeat, so that the store is asked also when there is nothing to write.
-                () = until(pause), if pause.is_some() => true,
+                _ = beats.tick() => Occasion::Beat,
+                () = here.wake.notified(), if pause.is_none() => Occasion::Change,
+                () = until(pause), if pause.is_some() => Occasion::Retry,
             };
             let kept = tokio::select! {
                 biased;
                 () = here.closing.cancelled() => break,
-                kept = self.keep(is_beat) => kept,
+                kept = self.keep(occasion) => kept,
             };
             self.note(kept);
         }
@@ -92,10 +102,10 @@ impl Keeper {
     }
 
     /// Brings the store up to date, and renews the lease if it is time.
-    async fn keep(&mut self, is_beat: bool) -> Result<(), PresenceError> {
+    async fn keep(&mut self, occasion: Occasion) -> Result<(), PresenceError> {
         // What was lost is written again at once. If that is lost as well, it waits for the next heartbeat.
         for _ in 0..2 {
-            if self.renew(is_beat).await? == Standing::Kept {
+            if self.renew(occasion).await? == Standing::Kept {
                 while let Some(&old) = self.old.front() {
                     self.presence.end(old).await?;
                     self.old.pop_front();
@@ -113,26 +123,52 @@ impl Keeper {
     }
 
     /// Writes what there is to write, which renews the lease; without it, a heartbeat does so if it is time.
-    async fn renew(&mut self, is_beat: bool) -> Result<Standing, PresenceError> {
+    async fn renew(&mut self, occasion: Occasion) -> Result<Standing, PresenceError> {
         loop {
-            if let Some(standing) = self.write().await? {
-                return Ok(standing);
+            match self.write().await {
+                Ok(None) => {}
+                Ok(Some(standing)) => return Ok(standing),
+                Err(error) => {
+                    if occasion == Occasion::Beat {
+                        self.beat_without_write().await;
+                    }
+                    return Err(error);
+                }
             }
-            let Some(held) = self.lease.as_ref().filter(|_| is_beat) else {
+            let Some(held) = self.lease.as_ref() else {
                 return Ok(Standing::Kept);
             };
+            if occasion == Occasion::Change {
+                return Ok(Standing::Kept);
+            }
             let Some(written) = self.here.with(|roster| roster.written()) else {
                 return Ok(Standing::Kept);
             };
             // Otherwise there is something to write by now.
             if let Some(users) = written {
-                let expected = Heartbeat {
-                    version: held.confirmed,
-                    users: users as u64,
-                };
-                return self.presence.beat(&held.lease, &expected).await;
+                return self.beat(held, users).await;
             }
         }
+    }
+
+    /// Renews the lease as it was written last, after a write has failed. A server without room refuses the
+    /// write and has room for this: those whom it has stay online.
+    async fn beat_without_write(&self) {
+        if let Some(held) = self.lease.as_ref().filter(|held| held.confirmed > 0)
+            && let Some(users) = self.here.with(|roster| roster.stored())
+        {
+            // The write that has failed may have taken effect, and then the lease is not as expected. Whether
+            // it is lost, the next write finds out.
+            let _outcome = self.beat(held, users).await;
+        }
+    }
+
+    async fn beat(&self, held: &Held, users: usize) -> Result<Standing, PresenceError> {
+        let expected = Heartbeat {
+            version: held.confirmed,
+            users: users as u64,
+        };
+        self.presence.beat(&held.lease, &expected).await
     }
 
     /// Writes to the store what it does not have yet; returns `None` if there was nothing.

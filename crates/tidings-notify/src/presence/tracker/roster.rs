@@ -14,6 +14,8 @@ pub(super) type Waiter = oneshot::Sender<Result<(), PresenceError>>;
 #[derive(Debug)]
 pub(super) struct Roster {
     users: HashMap<UserId, Entry>,
+    /// How many of them the store had after the last write that has succeeded.
+    stored: usize,
     /// Those who wait for the store to have a user as the user is here.
     waiting: HashMap<UserId, Vec<Waiter>>,
     /// Users of whom the store may know something else, each once, in the order of their changes.
@@ -25,8 +27,10 @@ pub(super) struct Roster {
 #[derive(Debug)]
 struct Entry {
     connections: usize,
-    /// Whether the store has the user; `None` when that is not known.
-    stored: Option<bool>,
+    /// Whether the store had the user after the last write that has succeeded.
+    was_stored: bool,
+    /// A later write may have changed that: its outcome is not known, or not yet.
+    is_uncertain: bool,
     is_queued: bool,
 }
 
@@ -36,7 +40,7 @@ impl Entry {
     }
 
     fn is_stored(&self) -> bool {
-        self.stored == Some(self.is_here())
+        !self.is_uncertain && self.was_stored == self.is_here()
     }
 }
 
@@ -86,6 +90,7 @@ impl Default for Roster {
     fn default() -> Self {
         Self {
             users: HashMap::new(),
+            stored: 0,
             waiting: HashMap::new(),
             queue: VecDeque::new(),
             replies: Replies::default(),
@@ -99,7 +104,8 @@ impl Roster {
     pub(super) fn connect(&mut self, user: &UserId) {
         let entry = self.users.entry(user.clone()).or_insert(Entry {
             connections: 0,
-            stored: Some(false),
+            was_stored: false,
+            is_uncertain: false,
             is_queued: false,
         });
         entry.connections += 1;
@@ -139,7 +145,12 @@ impl Roster {
 
     /// How many users the store has; `None` if it does not know everything.
     pub(super) fn written(&self) -> Option<usize> {
-        self.queue.is_empty().then_some(self.users.len())
+        self.queue.is_empty().then_some(self.stored)
+    }
+
+    /// How many users the store had after the last write that has succeeded.
+    pub(super) fn stored(&self) -> usize {
+        self.stored
     }
 
     /// Takes the outcomes for those who waited.
@@ -162,7 +173,7 @@ impl Roster {
                 self.settle(&user);
             } else {
                 // Until the store has replied, it is not known what it has.
-                entry.stored = None;
+                entry.is_uncertain = true;
                 let waiters = self.waiting.remove(&user).unwrap_or_default();
                 let is_here = entry.is_here();
                 batch.0.push(BatchUser {
@@ -186,12 +197,14 @@ impl Roster {
             let Some(entry) = self.users.get_mut(&user) else {
                 continue;
             };
-            entry.stored = match standing {
-                Ok(Standing::Kept) => Some(is_here),
-                Ok(Standing::Lost) | Err(_) => None,
-            };
             match standing {
-                Ok(Standing::Kept) => self.replies.add(waiters, &Ok(())),
+                Ok(Standing::Kept) => {
+                    self.stored -= usize::from(entry.was_stored);
+                    self.stored += usize::from(is_here);
+                    entry.was_stored = is_here;
+                    entry.is_uncertain = false;
+                    self.replies.add(waiters, &Ok(()));
+                }
                 // It is written again at once.
                 Ok(Standing::Lost) if waiters.is_empty() => {}
                 Ok(Standing::Lost) => {
@@ -206,10 +219,12 @@ impl Roster {
 
     /// The store has nothing any more: everything is to be written again.
     pub(super) fn forget(&mut self) {
+        self.stored = 0;
         let users: Vec<UserId> = self.users.keys().cloned().collect();
         for user in users {
             if let Some(entry) = self.users.get_mut(&user) {
-                entry.stored = Some(false);
+                entry.was_stored = false;
+                entry.is_uncertain = false;
                 self.settle(&user);
             }
         }
@@ -234,6 +249,7 @@ impl Roster {
     /// Ends all registrations. What the store said to that is the roster's [farewell](Self::farewell).
     pub(super) fn close(&mut self, farewell: Result<(), PresenceError>) {
         self.users.clear();
+        self.stored = 0;
         for (_, waiters) in self.waiting.drain() {
             self.replies.add(waiters, &Err(PresenceError::Closed));
         }

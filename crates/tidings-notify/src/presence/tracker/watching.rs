@@ -1,17 +1,20 @@
 //! Asking the store for transitions, once for all watches of a tracker.
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tidings_reconnect::Trouble;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::grace::Grace;
 use super::watch::{Outlet, Watch, WatchItem, watch};
 use crate::UserId;
+use crate::instance::RESTART_PAUSE;
 use crate::presence::{Mark, Presence, PresenceError, Transition};
 
 /// Transitions in one reply of the store.
@@ -96,7 +99,12 @@ impl Watching {
         let polling = async {
             loop {
                 polls.tick().await;
-                self.poll().await;
+                // Readers would wait for ever. Those who come and go are kept by the store, and what was
+                // asked when it panicked is asked again.
+                if AssertUnwindSafe(self.poll()).catch_unwind().await.is_err() {
+                    tracing::error!("watching presence panicked, and continues");
+                    sleep(RESTART_PAUSE).await;
+                }
             }
         };
         let _closed = closing.run_until_cancelled(polling).await;

@@ -18,6 +18,10 @@ pub(super) struct Log {
     /// The number of `events`' first element, or the next number when it is empty.
     pub(super) first_seq: u64,
     pub(super) delivered_seq: u64,
+    /// The greatest timestamp so far, and the greatest time when an event was stored, also of events that
+    /// are gone.
+    latest_at: Timestamp,
+    stored_at: Timestamp,
     unread: u64,
     unseen: u64,
     /// The number up to which events have been seen.
@@ -46,6 +50,8 @@ impl Log {
             events: VecDeque::new(),
             first_seq: 1,
             delivered_seq: 0,
+            latest_at: Timestamp::MIN,
+            stored_at: Timestamp::MIN,
             unread: 0,
             unseen: 0,
             seen_seq: 0,
@@ -74,10 +80,11 @@ impl Log {
     pub(super) fn append(&mut self, draft: Draft, stored_at: Timestamp) -> Event {
         let id = EventId::new(self.epoch, self.top_seq() + 1);
         let event = Event::from_draft(draft, id);
-        let last = self.events.back();
+        self.latest_at = self.latest_at.max(event.timestamp);
+        self.stored_at = self.stored_at.max(stored_at);
         let kept = Kept {
-            latest_at: last.map_or(event.timestamp, |last| last.latest_at.max(event.timestamp)),
-            stored_at: last.map_or(stored_at, |last| last.stored_at.max(stored_at)),
+            latest_at: self.latest_at,
+            stored_at: self.stored_at,
             event: event.clone(),
         };
         if let Some(key) = &event.key {
@@ -276,22 +283,41 @@ mod tests {
     use super::*;
     use crate::{EventType, Payload, UserId};
 
-    #[test]
-    fn events_stored_after_the_clock_was_set_back_age_from_the_latest_time() {
-        let draft = Draft::new(
+    fn draft() -> Draft {
+        Draft::new(
             UserId::new("ann").unwrap(),
             EventType::new("test").unwrap(),
             Payload::parse("1").unwrap(),
-        );
-        let at = |hour| Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hour);
+        )
+    }
+
+    fn at(hour: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hour)
+    }
+
+    #[test]
+    fn events_stored_after_the_clock_was_set_back_age_from_the_latest_time() {
         let mut log = Log::new();
         for hour in [5, 6, 5, 7] {
-            log.append(draft.clone(), at(hour));
+            log.append(draft(), at(hour));
         }
         let stored: Vec<_> = log.events.iter().map(|kept| kept.stored_at).collect();
         assert_eq!(stored, [5, 6, 6, 7].map(at));
         let dropped = log.drop_while(|_, kept| kept.stored_at < at(6));
         assert_eq!(dropped, (1, true));
         assert_eq!((log.first_seq, log.head().unread), (2, 3));
+    }
+
+    #[test]
+    fn regression_a_log_without_events_keeps_its_latest_times() {
+        let mut log = Log::new();
+        log.append(draft().with_timestamp(at(9)), at(6));
+        log.drop_while(|_, _| true);
+        log.append(draft().with_timestamp(at(1)), at(5));
+        let times = log
+            .events
+            .iter()
+            .map(|kept| (kept.latest_at, kept.stored_at));
+        assert_eq!(times.collect::<Vec<_>>(), [(at(9), at(6))]);
     }
 }

@@ -209,6 +209,35 @@ async fn every_key_may_be_lost() {
     }
 }
 
+/// It refuses the update, and accepts the heartbeat.
+#[tokio::test]
+async fn regression_a_full_server_keeps_those_online_whom_it_has() {
+    let server = RedisServer::start().await.unwrap();
+    let client = Client::connect(&server.url()).await;
+    let presence = open(&server.url(), "p").await;
+    let tracker = quick(&presence, "one");
+    let connection = tracker.register(ann()).unwrap();
+    connection.stored().await.unwrap();
+    server.fill().unwrap();
+    let bob = tracker.register(user("bob")).unwrap();
+    assert!(bob.stored().await.is_err());
+    let end = async || {
+        let leases: Vec<(String, f64)> = client
+            .run(&["ZRANGE", "{p}:lease", "0", "-1", "WITHSCORES"])
+            .await;
+        leases[0].1
+    };
+    // Twice, so that what was under way does not count.
+    for _ in 0..2 {
+        let before = end().await;
+        soon(async { while end().await <= before {} }).await;
+    }
+    assert!(presence.is_online(&ann()).await.unwrap());
+    server.make_room().unwrap();
+    let everyone = ["ann", "bob"].map(user);
+    until_online(&presence, &everyone, &everyone).await;
+}
+
 /// A replica that had not got everything was promoted.
 #[tokio::test]
 async fn a_server_that_was_set_back_is_corrected_and_the_gap_reported() {

@@ -11,7 +11,7 @@ use tidings_notify::presence::{
 };
 use tidings_notify::{MemoryPresence, Presence, RoutingInfo, UserId};
 use tidings_test_support::Log;
-use tokio::time::{Instant, advance, sleep};
+use tokio::time::{Instant, advance, sleep, timeout};
 
 use crate::support::{ann, place, user};
 
@@ -22,7 +22,12 @@ struct Flaky {
     is_down: AtomicBool,
     /// An update is stored, and only the reply is lost.
     loses_replies: AtomicBool,
+    /// Heartbeats are accepted, as by a server without room.
+    refuses_updates: AtomicBool,
+    /// The next question for transitions panics.
+    panics: AtomicBool,
     updates: AtomicUsize,
+    ends: AtomicUsize,
 }
 
 impl Flaky {
@@ -46,16 +51,20 @@ impl Flaky {
 impl Presence for Flaky {
     async fn update(&self, lease: &Lease, update: &Update) -> Result<Standing, PresenceError> {
         self.check()?;
+        if self.refuses_updates.load(Ordering::SeqCst) {
+            return Err(PresenceError::backend("there is no room"));
+        }
         self.reply(self.inner.update(lease, update).await?)
     }
 
     async fn beat(&self, lease: &Lease, expected: &Heartbeat) -> Result<Standing, PresenceError> {
         self.check()?;
-        self.reply(self.inner.beat(lease, expected).await?)
+        self.inner.beat(lease, expected).await
     }
 
     async fn end(&self, lease: LeaseId) -> Result<(), PresenceError> {
         self.check()?;
+        self.ends.fetch_add(1, Ordering::SeqCst);
         self.inner.end(lease).await
     }
 
@@ -73,6 +82,8 @@ impl Presence for Flaky {
         limit: usize,
     ) -> Result<Transitions, PresenceError> {
         self.check()?;
+        let is_well = !self.panics.swap(false, Ordering::SeqCst);
+        assert!(is_well, "the test wants it");
         self.inner.transitions(after, limit).await
     }
 
@@ -197,6 +208,43 @@ async fn a_lost_reply_does_no_harm() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn regression_a_refused_write_takes_no_one_offline() {
+    let (presence, tracker) = flaky();
+    let everyone = ["ann", "bob", "cid"].map(user);
+    let _ann = tracker.register(ann()).unwrap();
+    let mut cid = tracker.register(user("cid")).unwrap();
+    cid.stored().await.unwrap();
+    presence.refuses_updates.store(true, Ordering::SeqCst);
+    let bob = tracker.register(user("bob")).unwrap();
+    assert!(bob.stored().await.is_err());
+    assert!(cid.unregister().await.is_err());
+    sleep(DEFAULT_LEASE_TTL * 3).await;
+    let online = presence.online_users(&everyone).await.unwrap();
+    assert_eq!(online, ["ann", "cid"].map(user));
+    presence.refuses_updates.store(false, Ordering::SeqCst);
+    bob.stored().await.unwrap();
+    let online = presence.online_users(&everyone).await.unwrap();
+    assert_eq!(online, ["ann", "bob"].map(user));
+}
+
+/// The store has a later version than the tracker knows of, and refuses its heartbeats.
+#[tokio::test(start_paused = true)]
+async fn a_lost_reply_gives_no_lease_up() {
+    let (presence, tracker) = flaky();
+    let _ann = tracker.register(ann()).unwrap();
+    let bob = tracker.register(user("bob")).unwrap();
+    bob.stored().await.unwrap();
+    presence.loses_replies.store(true, Ordering::SeqCst);
+    drop(bob);
+    sleep(DEFAULT_LEASE_TTL * 3).await;
+    presence.loses_replies.store(false, Ordering::SeqCst);
+    sleep(DEFAULT_LEASE_TTL * 3).await;
+    let online = presence.online_users(&[ann(), user("bob")]).await.unwrap();
+    assert_eq!(online, [ann()]);
+    assert_eq!(presence.ends.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_tracker_without_connections_writes_nothing() {
     let (presence, tracker) = flaky();
     sleep(DEFAULT_LEASE_TTL * 10).await;
@@ -257,6 +305,21 @@ async fn watches_cost_one_question_for_each_interval() {
     let before = updates();
     sleep(DEFAULT_WATCH_INTERVAL * 50).await;
     assert_eq!(updates(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn regression_a_presence_that_panics_ends_no_watch() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let (presence, tracker) = flaky();
+    let mut watch = tracker.watch().await.unwrap();
+    presence.panics.store(true, Ordering::SeqCst);
+    sleep(DEFAULT_WATCH_INTERVAL * 2).await;
+    assert!(!presence.panics.load(Ordering::SeqCst));
+    assert_eq!(log.lines("watching presence panicked").len(), 1);
+    let _ann = tracker.register(ann()).unwrap();
+    let reported = timeout(Duration::from_secs(60), watch.next()).await;
+    assert_eq!(reported.unwrap().unwrap(), WatchItem::Online(ann()));
 }
 
 #[tokio::test(start_paused = true)]

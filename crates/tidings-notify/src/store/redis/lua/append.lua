@@ -38,8 +38,9 @@ for at = 5 + 2 * users, #ARGV, 5 do
   local log = logs[tonumber(ARGV[at])]
   local seq, timestamp, name = log.top + 1, tonumber(ARGV[at + 3]), ARGV[at + 4]
   log.top = seq
-  -- The first of all has no earlier one to be compared with: times may be before 1970.
-  if seq == log.first or timestamp > log.latest then
+  -- The first of all has no earlier one to be compared with: times may be before 1970. All others are compared
+  -- also with those that are gone.
+  if seq == 1 or timestamp > log.latest then
     log.latest, log.latest_text = timestamp, ARGV[at + 3]
   end
   if seq == log.first then
