@@ -176,3 +176,22 @@ pub async fn a_deleted_dead_letter_is_not_brought_back(engine: Arc<dyn Engine>) 
     let brought_back = streams.read("s", Some(id(4)), 10).await.unwrap();
     assert_eq!(brought_back.iter().map(number).collect::<Vec<_>>(), [1, 3]);
 }
+
+/// A redrive goes on behind deleted letters, also where all that one claim finds was deleted.
+pub async fn a_redrive_goes_on_behind_deleted_letters(engine: Arc<dyn Engine>) {
+    let streams = streams(engine);
+    let elsewhere = || Redrive::default().with_target("t");
+    for (letters, deleted, redrive, moved) in [
+        (3, 1..=1, elsewhere().with_limit(1), 1),
+        (250, 101..=200, elsewhere(), 150),
+    ] {
+        let stream = format!("s{letters}.dead");
+        let published = streams.publish_batch(&stream, numbered(letters)).await;
+        published.unwrap();
+        for letter in deleted {
+            assert!(streams.delete_message(&stream, id(letter)).await.unwrap());
+        }
+        let redriven = streams.redrive(&stream, redrive).await.unwrap();
+        assert_eq!((redriven.moved, redriven.skipped), (moved, 0));
+    }
+}

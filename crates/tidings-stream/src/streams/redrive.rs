@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Streams;
 use crate::dead_letter;
 use crate::engine::{
-    self, ClaimedMessage, ConsumerKey, Engine, GroupKey, Outcome, Receipt, Settlement,
+    self, Claimed, ClaimedMessage, ConsumerKey, Engine, GroupKey, Outcome, Receipt, Settlement,
 };
 use crate::{Error, Headers, Message, MessageId, Result, StartFrom, StreamName};
 
@@ -214,16 +214,20 @@ impl Redriving<'_> {
             self.extend_if_old().await?;
             let room = usize::try_from(self.room(options).min(BATCH)).unwrap_or(usize::MAX);
             let claiming = self.store.claim(&self.consumer, room, VISIBILITY.into());
-            let claimed = claiming.await?.messages;
-            let receipts = claimed.iter().map(|it| (it.message.id, it.receipt));
+            let Claimed { messages, next_due } = claiming.await?;
+            // All that this claim has met may have been deleted, and there is more.
+            if messages.is_empty() && next_due == Some(Duration::ZERO) {
+                continue;
+            }
+            let receipts = messages.iter().map(|it| (it.message.id, it.receipt));
             self.held.extend(receipts);
-            if claimed.iter().all(|it| Some(it.message.id) > self.end) {
+            if messages.iter().all(|it| Some(it.message.id) > self.end) {
                 return Ok(());
             }
             let is_wanted = |letter: &&ClaimedMessage| {
                 Some(letter.message.id) <= self.end && (options.is_wanted)(&letter.message)
             };
-            let wanted: Vec<_> = claimed.iter().filter(is_wanted).collect();
+            let wanted: Vec<_> = messages.iter().filter(is_wanted).collect();
             // No more than in a second, so that claims are extended in time.
             let at_once = options.rate.map_or(u32::MAX, NonZeroU32::get);
             let at_once = usize::try_from(at_once).unwrap_or(usize::MAX);
