@@ -167,7 +167,8 @@ behaviours! { $
         a_message_may_be_deleted_while_a_consumer_has_it
         deleting_a_message_that_waits_frees_its_key
         a_deleted_dead_letter_is_not_brought_back
-        a_redrive_goes_on_behind_deleted_letters;
+        a_redrive_goes_on_behind_deleted_letters
+        the_neighbours_of_a_deleted_message_keep_their_time;
     admin:
         a_group_may_start_at_a_time
         a_group_seeks

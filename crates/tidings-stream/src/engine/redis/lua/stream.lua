@@ -111,22 +111,30 @@ local function find(stream, number)
   end
 end
 
--- The place of an entry without the fields, for which a large message is not read. If the message was
--- removed by hand it is the next entry, if there is one.
+-- The place of an entry without the fields, for which a large message is not read; a message that is apart is
+-- one by itself. If the message was removed it is the next one, if there is one.
 local function place(stream, number)
   local large = call('ZRANGE', stream.large, number, number, 'BYSCORE')[1]
   if large then
     return number, tonumber(string.match(large, ':(%d+)$'))
   end
   local first, time = find_entry(stream.log, number)
-  if not first then
-    local entry = call('XRANGE', stream.log, number, '+', 'COUNT', 1)[1]
-    if not entry then
-      return number, nil
-    end
-    first, time = string.match(entry[1], '^(%d+)-(%d+)$')
+  if first then
+    return first, time
   end
-  return tonumber(first), tonumber(time)
+  local entry = call('XRANGE', stream.log, number, '+', 'COUNT', 1)[1]
+  if entry then
+    first, time = string.match(entry[1], '^(%d+)-(%d+)$')
+    first, time = tonumber(first), tonumber(time)
+  end
+  local apart = call('ZRANGE', stream.apart, number, '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]
+  if apart then
+    local apart_number, apart_time = string.match(apart, '^(%d+)-(%d+)')
+    if not first or tonumber(apart_number) < first then
+      return tonumber(apart_number), tonumber(apart_time)
+    end
+  end
+  return first or number, time
 end
 
 -- The ordering key among headers.
