@@ -10,9 +10,9 @@
 //! ```
 //!
 //! A claim of a hundred new messages is one row, and their acknowledgement deletes it; only what
-//! fails, or is left over when a claim expires, gets a row of its own. Publishing waits for the
-//! disk. Claiming and settling survive a crash of the process and may be undone by a loss of power,
-//! which brings messages again and loses none.
+//! fails, or is left over when a claim expires, gets a row of its own. Publishing and moving to another
+//! stream wait for the disk. Claiming and other settlements survive a crash of the process and may be undone
+//! by a loss of power, which brings messages again and loses none.
 //!
 //! # Time
 //!
@@ -37,7 +37,7 @@ use tidings_sqlite::{Database, Liveness};
 
 use super::trim_round::{leave_rest, trim_all};
 use super::{
-    ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes, time,
+    ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Outcome, Receipt, Settlement, Wakes, time,
 };
 use crate::{
     Error, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
@@ -242,11 +242,17 @@ impl Engine for SqliteEngine {
         key: &GroupKey,
         settlements: Arc<[Settlement]>,
     ) -> Result<Vec<bool>, Error> {
+        // A dead letter is a publish: its id must not be given to another one after a loss of power.
+        let publishes = settlements
+            .iter()
+            .any(|it| matches!(it.outcome, Outcome::Dead { .. }));
         let (group, ended) = (key.clone(), Arc::clone(&settlements));
-        let settled = self
-            .database
-            .write_relaxed(move |tx| settle::settle(tx, &group, &ended))
-            .await?;
+        let settle = move |tx: &Transaction<'_>| settle::settle(tx, &group, &ended);
+        let settled = if publishes {
+            self.database.write(settle).await?
+        } else {
+            self.database.write_relaxed(settle).await?
+        };
         for stream in settled.wakes(key, &settlements) {
             self.wakes.wake(stream);
         }
