@@ -344,7 +344,7 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     async fn stats(&self, stream: &StreamName) -> Result<StreamStats, Error>;
 
     /// Up to `max` messages of a stream, beginning with the first one after `after`; fewer if they
-    /// are large, none for an unknown stream. Their attempt is 0, because no group claims them.
+    /// are large or many, none for an unknown stream. Their attempt is 0, because no group claims them.
     async fn read(
         &self,
         stream: &StreamName,

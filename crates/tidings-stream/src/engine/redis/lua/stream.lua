@@ -8,13 +8,13 @@
 --         a number and a size that the client decides on: headers as a field, payload as its value. Its
 --         id is <number of the first>-<milliseconds since 1970>
 -- large:  zset by number; '<number>:<bytes>:<milliseconds>' of each message with more than LARGE bytes
---         of payload, which has an entry of its own
+--         of headers and payload, which has an entry of its own. Earlier versions counted the payload only
 -- apart:  zset by number; '<number>-<milliseconds>', bytes of headers, headers and payload of each message that
 --         shared its entry with one that was deleted: the entry is gone
 -- groups: zset of the groups' names
 -- <root>:streams, <root>:bounded: zset of the streams' names; set of those that have a bound
 
--- A claim and a page end with the message that makes their payloads MAX_BYTES. What is not large does
+-- A claim and a page end with the message that makes them MAX_BYTES. What is not large does
 -- not count: MAX_RANGE of them are not more than that.
 local LARGE = 1024
 local MAX_RANGE = 4096
@@ -67,7 +67,8 @@ local function write(stream, time, ...)
   local number = stream.head + 1
   call('XADD', stream.log, number .. '-' .. time, ...)
   local count = select('#', ...) / 2
-  local bytes = #select(2, ...)
+  local headers, payload = ...
+  local bytes = #headers + #payload
   if bytes > LARGE then
     call('ZADD', stream.large, number, number .. ':' .. bytes .. ':' .. time)
   end
@@ -161,7 +162,7 @@ local function first_at(stream, lo, hi, time)
   return first
 end
 
--- The payload of a message as it counts towards MAX_BYTES, and the last message up to `hi` at which
+-- The bytes of a message as they count towards MAX_BYTES, and the last message up to `hi` at which
 -- those from `lo` on, beside the bytes there are, come to it.
 local function cut(stream, lo, hi, bytes)
   for _, entry in ipairs(call('ZRANGE', stream.large, lo, hi, 'BYSCORE')) do
