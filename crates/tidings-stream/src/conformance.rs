@@ -146,7 +146,8 @@ behaviours! { $
         a_pulled_message_lasts_while_it_is_worked_on
         what_a_pull_has_claimed_and_not_given_goes_back;
     redrive:
-        a_filter_chooses_which_letters_are_brought_back;
+        a_filter_chooses_which_letters_are_brought_back
+        what_a_redrive_skips_can_be_sent_elsewhere;
     ordering:
         messages_of_a_key_are_handled_in_their_order_one_at_a_time
         a_failed_message_holds_back_its_key_and_nothing_else
@@ -166,7 +167,9 @@ behaviours! { $
         a_deleted_message_is_gone_and_leaves_the_others
         a_message_may_be_deleted_while_a_consumer_has_it
         deleting_a_message_that_waits_frees_its_key
-        a_deleted_dead_letter_is_not_brought_back;
+        a_deleted_dead_letter_is_not_brought_back
+        a_redrive_goes_on_behind_deleted_letters
+        the_neighbours_of_a_deleted_message_keep_their_time;
     admin:
         a_group_may_start_at_a_time
         a_group_seeks

@@ -247,13 +247,13 @@ pub enum Outcome {
 ///   waits.
 /// - **Settle** does all of its work or none. It obeys a receipt, even a late one, until another
 ///   claim takes the message, and does nothing for a stale one. A move to another stream makes
-///   exactly one copy, whatever crashes.
+///   exactly one copy, whatever crashes, and as durably as an append.
 /// - **Trim** removes from the old end only. A message that is removed before a group has handled
 ///   it is counted as lost for that group, and never stops the group: when it is removed, or, if a
 ///   consumer has it or the group is busy at that moment, when it would be claimed next. Messages
 ///   that were removed by other means are counted and skipped as well.
-/// - **Claims, settlements, extensions and check-ins need not survive a loss of power**: what is
-///   lost comes again.
+/// - **Claims, extensions, check-ins, and settlements that move nothing to another stream need not survive a
+///   loss of power**: what is lost comes again.
 /// - **Wake-ups** follow the commit that gives a group something to claim. They may be lost.
 /// - **A dropped future** may or may not have done its work, and never half of it.
 ///
@@ -344,7 +344,7 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     async fn stats(&self, stream: &StreamName) -> Result<StreamStats, Error>;
 
     /// Up to `max` messages of a stream, beginning with the first one after `after`; fewer if they
-    /// are large, none for an unknown stream. Their attempt is 0, because no group claims them.
+    /// are large or many, none for an unknown stream. Their attempt is 0, because no group claims them.
     async fn read(
         &self,
         stream: &StreamName,

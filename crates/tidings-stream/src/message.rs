@@ -193,13 +193,7 @@ impl NewMessage {
 
     /// The bytes of its payload and headers.
     pub(crate) fn bytes(&self) -> usize {
-        self.payload.len() + self.header_bytes()
-    }
-
-    /// The bytes of its headers, keys and values together.
-    fn header_bytes(&self) -> usize {
-        let bytes = self.headers.iter();
-        bytes.map(|(key, value)| key.len() + value.len()).sum()
+        self.payload.len() + header_bytes(&self.headers)
     }
 
     /// Refuses what no engine takes, and what only a death may add.
@@ -212,12 +206,18 @@ impl NewMessage {
                 expected: "without keys that begin with `x-dlq-`, which dead letters get when they die",
             });
         }
-        check_size("headers", self.header_bytes(), MAX_HEADER_BYTES)?;
+        check_size("headers", header_bytes(&self.headers), MAX_HEADER_BYTES)?;
         if let Some(key) = self.ordering_key() {
             check_key("ordering_key", key, MAX_ORDERING_KEY_BYTES)?;
         }
         self.publish_key.as_ref().map_or(Ok(()), PublishKey::check)
     }
+}
+
+/// The bytes of headers, keys and values together.
+fn header_bytes(headers: &Headers) -> usize {
+    let bytes = headers.iter();
+    bytes.map(|(key, value)| key.len() + value.len()).sum()
 }
 
 /// Refuses what is longer than any engine takes.
@@ -309,6 +309,12 @@ impl Message {
             attempt,
             in_hand: InHand::default(),
         }
+    }
+
+    /// The bytes of its payload and headers.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn bytes(&self) -> usize {
+        self.payload.len() + header_bytes(&self.headers)
     }
 
     /// Reads the payload as JSON. What cannot be read now cannot be read later, so a handler does best to

@@ -5,12 +5,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use reqwest::{Response, StatusCode};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use tidings_test_support::SmallDisk;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::support::{Home, Server, payloads};
+use crate::support::{Home, Server, payloads, soon};
 
 async fn unread(server: &Server) -> u64 {
     let count = server
@@ -77,6 +78,27 @@ async fn a_disk_that_fills_is_reported_and_recovered_from() {
     assert!(log.lines().count() <= 10, "{log}");
 }
 
+/// Posts a notification that the server makes no end of making a delivery of.
+async fn hang_in_the_fan_out(server: &Server, connection: &Connection) {
+    let endpoint = json!({ "url": "http://127.0.0.1:9/" });
+    let created = server.post("/v1/endpoints", &endpoint).await;
+    assert_eq!(created.status(), StatusCode::CREATED);
+    let hang = "
+        CREATE VIEW endless AS
+            WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number) SELECT n FROM number;
+        CREATE TRIGGER hang BEFORE INSERT ON webhook_delivery
+            BEGIN SELECT count(*) FROM endless; END";
+    connection.execute_batch(hang).unwrap();
+    server.notify("anna", json!("on its way")).await;
+    let claims = "SELECT count(*) FROM stream_lease";
+    soon("the claim of the fan-out", async {
+        while connection.query_row(claims, [], |row| row.get(0)) != Ok(1) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_server_starts_on_a_full_disk_and_recovers_when_there_is_room() {
     let disk = SmallDisk::mount(16 << 20).unwrap();
@@ -85,12 +107,14 @@ async fn a_server_starts_on_a_full_disk_and_recovers_when_there_is_room() {
     for _ in 0..10 {
         server.notify("anna", json!("x".repeat(100_000))).await;
     }
-    disk.fill().unwrap();
-    let accepted = 10 + post_until_full(&server, 10).await;
+    let connection = Connection::open(home.database()).unwrap();
+    hang_in_the_fan_out(&server, &connection).await;
     server.kill().await;
+    connection.execute_batch("DROP TRIGGER hang").unwrap();
+    disk.fill().unwrap();
 
     let server = home.start().await;
-    assert_eq!(unread(&server).await, accepted);
+    assert_eq!(unread(&server).await, 11);
     let page = server.get("/v1/users/anna/notifications?limit=1").await;
     assert_eq!(page["data"].as_array().unwrap().len(), 1);
     let not_ready = server.until_ready_is(503).await;

@@ -191,18 +191,11 @@ pub async fn dead_letters_are_brought_back(engine: Arc<dyn Engine>) {
         streams.redrive("s.dead", Redrive::default()),
     );
     let (left, right) = (left.unwrap(), right.unwrap());
-    assert_eq!(
-        (left.moved + right.moved, left.skipped + right.skipped),
-        (4, 1)
-    );
-    assert_eq!(
-        streams
-            .redrive("s.dead", Redrive::default())
-            .await
-            .unwrap()
-            .moved,
-        0
-    );
+    assert_eq!(left.moved + right.moved, 4);
+    // One may end before the other begins.
+    assert!((1..=2).contains(&(left.skipped + right.skipped)));
+    let again = streams.redrive("s.dead", Redrive::default()).await.unwrap();
+    assert_eq!((again.moved, again.skipped), (0, 1));
 
     let brought_back = streams.read("s", None, 100).await.unwrap().split_off(5);
     assert_eq!(brought_back.len(), 5);

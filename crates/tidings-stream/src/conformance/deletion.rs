@@ -1,11 +1,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::support::{
     NEVER, from_start, key, number, numbered, recorder, some_consumer, streams, subscribe, until,
 };
 use crate::engine::{ClaimOptions, Engine, Outcome, Settlement};
-use crate::{HandlerError, Headers, Message, MessageId, NewMessage, Redrive, StartFrom};
+use crate::{
+    HandlerError, Headers, Message, MessageId, NewMessage, Redrive, Retention, StartFrom, Streams,
+};
 
 fn id(number: u64) -> MessageId {
     MessageId::from_u64(number)
@@ -175,4 +179,69 @@ pub async fn a_deleted_dead_letter_is_not_brought_back(engine: Arc<dyn Engine>) 
     assert_eq!((rest.moved, rest.skipped), (1, 0));
     let brought_back = streams.read("s", Some(id(4)), 10).await.unwrap();
     assert_eq!(brought_back.iter().map(number).collect::<Vec<_>>(), [1, 3]);
+}
+
+/// A redrive goes on behind deleted letters, also where all that one claim finds was deleted.
+pub async fn a_redrive_goes_on_behind_deleted_letters(engine: Arc<dyn Engine>) {
+    let streams = streams(engine);
+    let elsewhere = || Redrive::default().with_target("t");
+    for (letters, deleted, redrive, moved) in [
+        (3, 1..=1, elsewhere().with_limit(1), 1),
+        (250, 101..=200, elsewhere(), 150),
+    ] {
+        let stream = format!("s{letters}.dead");
+        let published = streams.publish_batch(&stream, numbered(letters)).await;
+        published.unwrap();
+        for letter in deleted {
+            assert!(streams.delete_message(&stream, id(letter)).await.unwrap());
+        }
+        let redriven = streams.redrive(&stream, redrive).await.unwrap();
+        assert_eq!((redriven.moved, redriven.skipped), (moved, 0));
+    }
+}
+
+/// Publishes to another stream until the clock of the store is past a time, in whole milliseconds.
+async fn clock_passes(streams: &Streams, time: Timestamp) {
+    loop {
+        let id = streams.publish("clock", NewMessage::new("")).await.unwrap();
+        let before = MessageId::from_u64(id.as_u64() - 1);
+        let last = streams.read("clock", Some(before), 1).await.unwrap();
+        if last[0].created_at > time {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The messages of a batch keep the time at which they were appended when one of them is deleted.
+pub async fn the_neighbours_of_a_deleted_message_keep_their_time(engine: Arc<dyn Engine>) {
+    let streams = streams(engine);
+    streams.publish_batch("s", numbered(3)).await.unwrap();
+    let begun = StartFrom::Earliest;
+    streams.create_group("s", "g", begun).await.unwrap();
+    let batch = streams.read("s", None, 1).await.unwrap().remove(0);
+    assert!(streams.delete_message("s", id(1)).await.unwrap());
+    let figures = streams.stats("s").await.unwrap().groups.remove(0);
+    assert_eq!(figures.lag, 3);
+    assert!(figures.lag_time.is_some());
+
+    clock_passes(&streams, batch.created_at).await;
+    let later = streams.publish("s", NewMessage::new("4")).await.unwrap();
+    assert_eq!(later, id(4));
+    let after = StartFrom::At(batch.created_at + SignedDuration::from_millis(1));
+    streams.create_group("s", "after", after).await.unwrap();
+    let groups = streams.stats("s").await.unwrap().groups;
+    let position = groups.iter().find(|it| it.name.as_str() == "after");
+    assert_eq!(position.unwrap().position, id(3));
+
+    streams.publish_batch("old", numbered(3)).await.unwrap();
+    let batch = streams.read("old", None, 1).await.unwrap().remove(0);
+    assert!(streams.delete_message("old", id(1)).await.unwrap());
+    let age = SignedDuration::from_millis(1);
+    clock_passes(&streams, batch.created_at + age).await;
+    let bounded = Retention::default().with_max_age(age.unsigned_abs());
+    streams.set_retention("old", bounded).await.unwrap();
+    streams.trim().await.unwrap();
+    let left = streams.stats("old").await.unwrap();
+    assert_eq!((left.messages, left.oldest), (0, None));
 }

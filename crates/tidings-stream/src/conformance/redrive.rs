@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::support::{from_start, number, numbered, streams, subscribe, until};
 use crate::engine::Engine;
-use crate::{HandlerError, Message, Redrive};
+use crate::{HandlerError, Message, NewMessage, Redrive};
 
 /// A filter chooses what is brought back. What it leaves is brought back by a later redrive, and nothing
 /// twice.
@@ -38,6 +38,37 @@ pub async fn a_filter_chooses_which_letters_are_brought_back(engine: Arc<dyn Eng
     assert!(numbers[..83].iter().all(|number| number.is_multiple_of(3)));
     numbers.sort_unstable();
     assert!(numbers.into_iter().eq(1..=250));
+    let group = &streams.stats("s.dead").await.unwrap().groups[0];
+    assert_eq!((group.lag, group.pending), (0, 0));
+}
+
+/// What says no stream stays, counts towards no limit, and moves once a redrive has a target.
+pub async fn what_a_redrive_skips_can_be_sent_elsewhere(engine: Arc<dyn Engine>) {
+    let streams = streams(engine);
+    let by_hand = NewMessage::new("0");
+    streams.publish("s.dead", by_hand).await.unwrap();
+    streams.publish_batch("s", numbered(2)).await.unwrap();
+    let bury = |_: Message| async { Err(HandlerError::skip_retry("not today")) };
+    let consumer = subscribe(&streams, "s", "g", from_start(), bury).await;
+    until(|| async { consumer.stats().dead_lettered == 2 }).await;
+    consumer.close().await;
+
+    let default = Redrive::default;
+    let elsewhere = || default().with_target("t");
+    for (redrive, expected) in [
+        (default().with_limit(1), (1, 1)),
+        (default(), (1, 1)),
+        (default(), (0, 1)),
+        (elsewhere(), (1, 0)),
+        (elsewhere(), (0, 0)),
+    ] {
+        let redriven = streams.redrive("s.dead", redrive).await.unwrap();
+        assert_eq!((redriven.moved, redriven.skipped), expected);
+    }
+    let moved = streams.read("t", None, 10).await.unwrap();
+    assert_eq!(moved.iter().map(number).collect::<Vec<_>>(), [0]);
+    let brought_back = streams.read("s", None, 10).await.unwrap().split_off(2);
+    assert!(brought_back.iter().map(number).eq([1, 2]));
     let group = &streams.stats("s.dead").await.unwrap().groups[0];
     assert_eq!((group.lag, group.pending), (0, 0));
 }

@@ -205,6 +205,7 @@ pub(crate) fn offering(
             };
             let closing = context.closing();
             let mut is_closing = false;
+            let mut is_taken = false;
             // Before its claim has to be extended.
             let mut time = pin!(sleep(visibility / 4));
             // There is room for as many as there are handlers, unless what was taken back is in the way.
@@ -223,7 +224,10 @@ pub(crate) fn offering(
                     result = &mut was_settled => {
                         return result.unwrap_or_else(|_| Err(HandlerError::retry("the pulled message was dropped")));
                     }
-                    () = working.notified() => time.set(sleep(limit)),
+                    () = working.notified() => {
+                        is_taken = true;
+                        time.set(sleep(limit));
+                    }
                     () = closing.cancelled(), if !is_closing => {
                         is_closing = true;
                         if untaken.lock().take().is_some() {
@@ -232,6 +236,12 @@ pub(crate) fn offering(
                     }
                     () = &mut time => {
                         let mut untaken = untaken.lock();
+                        if untaken.is_none() && !is_taken {
+                            // It was taken at this moment: its notification is on the way.
+                            is_taken = true;
+                            time.set(sleep(limit));
+                            continue;
+                        }
                         if untaken.is_none() {
                             return Err(HandlerError::retry_after(Duration::ZERO, "the pulled message was not settled in its time"));
                         }
@@ -245,4 +255,44 @@ pub(crate) fn offering(
         }
     });
     (handler, offers)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::{MessageId, NewMessage};
+
+    /// The stream has emptied the slot, and its notification comes after the end of the offer, or never.
+    #[tokio::test(start_paused = true)]
+    async fn regression_a_message_that_is_taken_as_its_offer_ends_has_its_whole_time() {
+        for is_notified in [true, false] {
+            let options = SubscribeOptions::default();
+            let limit = options.visibility_timeout;
+            let (handler, mut offers) = offering(&options, watch::Sender::new(false));
+            let (id, stream) = (MessageId::from_u64(1), "app.default.s".parse().unwrap());
+            let created_at = jiff::Timestamp::UNIX_EPOCH;
+            let message = Message::new(id, stream, NewMessage::new(""), created_at, 1);
+            let mut handling = pin!(handler.handle(message, Context::new(Arc::default())));
+            assert!(poll!(&mut handling).is_pending());
+            let offer = offers.recv().await.unwrap();
+            assert!(offer.message.lock().take().is_some());
+            advance(limit / 4).await;
+            assert!(poll!(&mut handling).is_pending());
+            if is_notified {
+                offer.working.notify_one();
+            }
+            advance(limit / 4 * 3).await;
+            assert!(poll!(&mut handling).is_pending());
+            if is_notified {
+                offer.settled.send(Ok(())).unwrap();
+                handling.await.unwrap();
+            } else {
+                advance(limit / 4).await;
+                handling.await.unwrap_err();
+            }
+        }
+    }
 }

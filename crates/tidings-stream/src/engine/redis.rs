@@ -202,9 +202,19 @@ impl Engine for RedisEngine {
         let (kind, place) = start.parts();
         let mut call = scripts.call_for(Script::OpenGroup, group);
         call.arg(append::birth()).arg(kind).arg(place);
-        match scripts.run(Script::OpenGroup, &call).await? {
-            Value::Nil => Ok(()),
-            head => Err(start.is_ahead_of(scripts::read(head)?)),
+        match scripts.run(Script::OpenGroup, &call).await {
+            Ok(Value::Nil) => Ok(()),
+            Ok(head) => Err(start.is_ahead_of(scripts::read(head)?)),
+            // Without room the server refuses the script also where it has nothing to write.
+            Err(full @ Error::Full(_)) => {
+                let call = scripts.call_for(Script::HasGroup, group);
+                if scripts.run(Script::HasGroup, &call).await? {
+                    Ok(())
+                } else {
+                    Err(full)
+                }
+            }
+            Err(error) => Err(error),
         }
     }
 

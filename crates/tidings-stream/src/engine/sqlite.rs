@@ -10,9 +10,9 @@
 //! ```
 //!
 //! A claim of a hundred new messages is one row, and their acknowledgement deletes it; only what
-//! fails, or is left over when a claim expires, gets a row of its own. Publishing waits for the
-//! disk. Claiming and settling survive a crash of the process and may be undone by a loss of power,
-//! which brings messages again and loses none.
+//! fails, or is left over when a claim expires, gets a row of its own. Publishing and moving to another
+//! stream wait for the disk. Claiming and other settlements survive a crash of the process and may be undone
+//! by a loss of power, which brings messages again and loses none.
 //!
 //! # Time
 //!
@@ -25,7 +25,8 @@
 //!
 //! The file `<database>.streams.lock` shows an engine whether another one is alive on the same
 //! database, in this process or another. When it is alone, whatever is claimed belongs to a run that
-//! has ended, and comes again at once. When it is not, claims come again as they expire.
+//! has ended, and comes again at once. When it is not, or when the disk has no room to note that, claims
+//! come again as they expire.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +37,7 @@ use tidings_sqlite::{Database, Liveness};
 
 use super::trim_round::{leave_rest, trim_all};
 use super::{
-    ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes, time,
+    ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Outcome, Receipt, Settlement, Wakes, time,
 };
 use crate::{
     Error, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
@@ -62,6 +63,9 @@ mod undelivered;
 pub use settle::settle_in;
 use undelivered::Undelivered;
 
+/// Part of the name of the lock file.
+const KIND: &str = "streams";
+
 /// Streams on a SQLite file, beside whatever else lives there. Clones share it.
 #[derive(Debug, Clone)]
 pub struct SqliteEngine {
@@ -71,7 +75,8 @@ pub struct SqliteEngine {
 }
 
 impl SqliteEngine {
-    /// Creates the tables if need be, and brings back what an earlier run had claimed.
+    /// Creates the tables if need be, and brings back what an earlier run had claimed. Where the disk has no
+    /// room for that, it comes again as its claims expire.
     ///
     /// # Errors
     ///
@@ -79,7 +84,18 @@ impl SqliteEngine {
     /// [`Error::Closed`] when it is closed.
     pub async fn open(database: Database) -> Result<Self, Error> {
         database.migrate(schema::COMPONENT, schema::STEPS).await?;
-        let liveness = Liveness::register(&database, "streams", lease::bring_back_all).await?;
+        let liveness = match Liveness::register(&database, KIND, lease::bring_back_all).await {
+            // A process must be able to start on a full disk.
+            Err(error @ Error::Full(_)) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "no room to bring back what an earlier run had claimed, claims wait until they expire"
+                );
+                let leave = |_: &Transaction<'_>| Ok::<(), Error>(());
+                Liveness::register(&database, KIND, leave).await?
+            }
+            registered => registered?,
+        };
         Ok(Self {
             database,
             wakes: Wakes::default(),
@@ -226,11 +242,17 @@ impl Engine for SqliteEngine {
         key: &GroupKey,
         settlements: Arc<[Settlement]>,
     ) -> Result<Vec<bool>, Error> {
+        // A dead letter is a publish: its id must not be given to another one after a loss of power.
+        let publishes = settlements
+            .iter()
+            .any(|it| matches!(it.outcome, Outcome::Dead { .. }));
         let (group, ended) = (key.clone(), Arc::clone(&settlements));
-        let settled = self
-            .database
-            .write_relaxed(move |tx| settle::settle(tx, &group, &ended))
-            .await?;
+        let settle = move |tx: &Transaction<'_>| settle::settle(tx, &group, &ended);
+        let settled = if publishes {
+            self.database.write(settle).await?
+        } else {
+            self.database.write_relaxed(settle).await?
+        };
         for stream in settled.wakes(key, &settlements) {
             self.wakes.wake(stream);
         }

@@ -118,8 +118,8 @@ impl Streams {
     }
 
     /// Reads up to `max` messages without a group, from the first one after `after` on, or from the
-    /// oldest; fewer where they are large, at most 4,096 on PostgreSQL and Redis, and none at the end. No
-    /// group moves.
+    /// oldest; fewer where they are large, at most 4,096 on SQLite, PostgreSQL and Redis, and none at the
+    /// end. No group moves.
     ///
     /// # Errors
     ///

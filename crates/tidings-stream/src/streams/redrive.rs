@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Streams;
 use crate::dead_letter;
 use crate::engine::{
-    self, ClaimedMessage, ConsumerKey, Engine, GroupKey, Outcome, Receipt, Settlement,
+    self, Claimed, ClaimedMessage, ConsumerKey, Engine, GroupKey, Outcome, Receipt, Settlement,
 };
 use crate::{Error, Headers, Message, MessageId, Result, StartFrom, StreamName};
 
@@ -47,7 +47,8 @@ impl Default for Redrive {
 }
 
 impl Redrive {
-    /// Brings back so many at most, the oldest first. The default is all.
+    /// Brings back so many at most, the oldest first. What is [skipped](Redriven::skipped) does not count. The
+    /// default is all.
     pub fn with_limit(mut self, letters: u64) -> Self {
         self.limit = letters;
         self
@@ -94,7 +95,8 @@ impl fmt::Debug for Redrive {
 pub struct Redriven {
     /// Messages that were published again.
     pub moved: u64,
-    /// Messages that do not say which stream they came from, and stay where they are.
+    /// Messages that do not say which stream they came from, and stay where they are. A redrive with a
+    /// [target](Redrive::with_target) brings them back.
     pub skipped: u64,
 }
 
@@ -121,7 +123,7 @@ impl Streams {
     /// # Cancel safety
     ///
     /// Dropping the future stops after some letters; calling again continues, with up to 100 of them, and
-    /// those that a filter has left, half a minute later.
+    /// those that a filter has left or that were skipped, half a minute later.
     ///
     /// # Panics
     ///
@@ -214,22 +216,36 @@ impl Redriving<'_> {
             self.extend_if_old().await?;
             let room = usize::try_from(self.room(options).min(BATCH)).unwrap_or(usize::MAX);
             let claiming = self.store.claim(&self.consumer, room, VISIBILITY.into());
-            let claimed = claiming.await?.messages;
-            let receipts = claimed.iter().map(|it| (it.message.id, it.receipt));
+            let Claimed { messages, next_due } = claiming.await?;
+            // All that this claim has met may have been deleted, and there is more.
+            if messages.is_empty() && next_due == Some(Duration::ZERO) {
+                continue;
+            }
+            let receipts = messages.iter().map(|it| (it.message.id, it.receipt));
             self.held.extend(receipts);
-            if claimed.iter().all(|it| Some(it.message.id) > self.end) {
+            if messages.iter().all(|it| Some(it.message.id) > self.end) {
                 return Ok(());
             }
             let is_wanted = |letter: &&ClaimedMessage| {
                 Some(letter.message.id) <= self.end && (options.is_wanted)(&letter.message)
             };
-            let wanted: Vec<_> = claimed.iter().filter(is_wanted).collect();
+            let mut ends = Vec::new();
+            for letter in messages.iter().filter(is_wanted) {
+                match fate(letter, &self.consumer.group, self.target.as_ref()) {
+                    Some(outcome) => ends.push(Settlement {
+                        receipt: letter.receipt,
+                        outcome,
+                    }),
+                    // It is held like what a filter leaves, and given back at the end.
+                    None => self.done.skipped += 1,
+                }
+            }
             // No more than in a second, so that claims are extended in time.
             let at_once = options.rate.map_or(u32::MAX, NonZeroU32::get);
             let at_once = usize::try_from(at_once).unwrap_or(usize::MAX);
-            for letters in wanted.chunks(at_once) {
+            for ends in ends.chunks(at_once) {
                 self.extend_if_old().await?;
-                let moved = self.bring_back(letters).await?;
+                let moved = self.bring_back(ends.into()).await?;
                 if let Some(rate) = options.rate {
                     tokio::time::sleep(Duration::from_secs(1) * moved / rate.get()).await;
                 }
@@ -238,29 +254,19 @@ impl Redriving<'_> {
         Ok(())
     }
 
-    /// How many letters it may still bring back or skip.
+    /// How many letters it may still bring back.
     fn room(&self, options: &Redrive) -> u64 {
-        options.limit - self.done.moved - self.done.skipped
+        options.limit - self.done.moved
     }
 
     /// Moves letters, and returns how many it has moved.
-    async fn bring_back(&mut self, letters: &[&ClaimedMessage]) -> Result<u32> {
-        let group = &self.consumer.group;
-        let settlements = letters.iter().map(|letter| Settlement {
-            receipt: letter.receipt,
-            outcome: fate(letter, group, self.target.as_ref()),
-        });
-        let settlements: Arc<[Settlement]> = settlements.collect();
-        let settling = self.store.settle(group, Arc::clone(&settlements));
+    async fn bring_back(&mut self, ends: Arc<[Settlement]>) -> Result<u32> {
+        let settling = self.store.settle(&self.consumer.group, Arc::clone(&ends));
         let obeyed = settling.await?;
         let mut moved: u32 = 0;
-        for (settlement, obeyed) in settlements.iter().zip(obeyed) {
-            self.held.remove(&settlement.receipt.id);
-            match settlement.outcome {
-                _ if !obeyed => {}
-                Outcome::Dead { .. } => moved += 1,
-                _ => self.done.skipped += 1,
-            }
+        for (end, obeyed) in ends.iter().zip(obeyed) {
+            self.held.remove(&end.receipt.id);
+            moved += u32::from(obeyed);
         }
         self.done.moved += u64::from(moved);
         Ok(moved)
@@ -303,14 +309,12 @@ fn origin(message: &Message, dead_letters: &StreamName) -> Option<StreamName> {
     (origin != *dead_letters).then_some(origin)
 }
 
-/// Moves a letter where it belongs: without provenance it is the message that it was.
-fn fate(letter: &ClaimedMessage, group: &GroupKey, target: Option<&StreamName>) -> Outcome {
+/// Moves a letter where it belongs, if that is known: without provenance it is the message that it was.
+fn fate(letter: &ClaimedMessage, group: &GroupKey, target: Option<&StreamName>) -> Option<Outcome> {
     let origin = || origin(&letter.message, &group.stream);
-    match target.cloned().or_else(origin) {
-        Some(to) => Outcome::Dead {
-            to,
-            provenance: Headers::new(),
-        },
-        None => Outcome::Acknowledged,
-    }
+    let to = target.cloned().or_else(origin)?;
+    Some(Outcome::Dead {
+        to,
+        provenance: Headers::new(),
+    })
 }

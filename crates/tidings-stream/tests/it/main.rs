@@ -35,6 +35,7 @@ mod redrive;
 mod redrive_processes;
 mod send_sync;
 mod settle_in;
+mod sizes;
 mod sqlite;
 mod sqlite_faults;
 mod wrapped;

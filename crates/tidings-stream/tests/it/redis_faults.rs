@@ -176,6 +176,13 @@ async fn a_full_server_fails_publishing_by_name_and_goes_on_with_the_rest() {
         assert!(matches!(refused, Error::Full(_)), "{refused:?}");
     }
     assert_eq!(engine.stats(&key.stream).await.unwrap().messages, 4);
+    // A process that starts now finds its group, and makes no other one.
+    let started = open(&server.url()).await.unwrap();
+    started.open_group(&key, StartFrom::Latest).await.unwrap();
+    for new in [self::key("s", "new"), self::key("new", "g")] {
+        let refused = started.open_group(&new, StartFrom::Earliest).await;
+        assert!(matches!(refused, Err(Error::Full(_))), "{refused:?}");
+    }
     let claimed = engine
         .claim(&consumer(&key), 2, NEVER.into())
         .await

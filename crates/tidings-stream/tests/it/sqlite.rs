@@ -10,10 +10,13 @@ use tidings_stream::engine::{
 };
 use tidings_stream::sqlite::{SqliteEngine, publish_in};
 use tidings_stream::{
-    Context, Error, GroupName, Handler, HandlerError, Message, NewMessage, Retention,
+    Context, Error, GroupName, Handler, HandlerError, Headers, Message, NewMessage, Retention,
     ServiceConfig, StartFrom, StreamName, Streams, SubscribeOptions,
 };
+use tidings_test_support::DiskTrace;
 use tokio::sync::mpsc;
+
+use crate::children::say;
 
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -601,4 +604,71 @@ async fn a_stream_whose_messages_cannot_be_removed_yet_is_deleted() {
         Ok(connection.query_row(left, [], |row| row.get(0))?)
     });
     assert_eq!(left.await.unwrap(), 0);
+}
+
+/// Has the folder of a traced child.
+const TRACED: &str = "TIDINGS_STREAM_TEST_TRACED";
+
+/// Otherwise its id could be given to another message after a loss of power, and who has read it would miss that
+/// one. An acknowledgement need not be on disk: what is lost of it comes again.
+#[tokio::test]
+async fn a_dead_letter_is_on_disk_before_it_is_there_for_others() {
+    if let Ok(folder) = std::env::var(TRACED) {
+        return settle_and_say(Path::new(&folder)).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let trace = DiskTrace::new(&folder.path().join("trace"));
+    let mut child = trace.command(std::env::current_exe().unwrap());
+    let test = "sqlite::a_dead_letter_is_on_disk_before_it_is_there_for_others";
+    let output = child
+        .args(["--exact", test, "--nocapture"])
+        .env(TRACED, folder.path())
+        .output()
+        .unwrap();
+    let of = |said| trace.replies(said, &["test.db-wal", "test.db"]).unwrap();
+    let (acknowledged, dead) = (of("said acknowledged"), of("said dead"));
+    assert_eq!((acknowledged.len(), dead.len()), (1, 2), "{output:?}");
+    assert!(!acknowledged[0].unsynced.is_empty(), "{acknowledged:?}");
+    for letter in dead {
+        assert!(
+            letter.written > 0 && letter.unsynced.is_empty(),
+            "{letter:?}"
+        );
+    }
+}
+
+/// Says how claims have ended: alone, and together with another one.
+async fn settle_and_say(folder: &Path) {
+    let engine = SqliteEngine::open(open_database(folder)).await.unwrap();
+    let key = GroupKey {
+        stream: StreamName::new("app", "default", "s").unwrap(),
+        group: GroupName::new("g").unwrap(),
+    };
+    engine.open_group(&key, StartFrom::Earliest).await.unwrap();
+    engine.append(&key.stream, numbered(4), None).await.unwrap();
+    let consumer = ConsumerKey {
+        group: key.clone(),
+        consumer: "c".into(),
+    };
+    let claimed = engine.claim(&consumer, 4, NEVER.into()).await.unwrap();
+    let dead = || Outcome::Dead {
+        to: key.stream.dead_letter(),
+        provenance: Headers::new(),
+    };
+    let ends = [dead(), Outcome::Acknowledged, dead(), Outcome::Acknowledged];
+    let settlements = claimed.messages.iter().zip(ends);
+    let settlements = settlements.map(|(it, outcome)| Settlement {
+        receipt: it.receipt,
+        outcome,
+    });
+    let settlements: Vec<_> = settlements.collect();
+    for (ending, what) in [
+        (&settlements[..1], "said dead"),
+        (&settlements[1..2], "said acknowledged"),
+        (&settlements[2..], "said dead"),
+    ] {
+        let obeyed = engine.settle(&key, ending.into()).await.unwrap();
+        assert!(obeyed.into_iter().all(|it| it));
+        say(what);
+    }
 }

@@ -23,6 +23,7 @@ tidings_redis::scripts! {
         Release = " flags=allow-oom": "keys" "group" "release",
         Settle = " flags=allow-oom": "keys" "group" "stream" "settle",
         OpenGroup = "": "keys" "group" "stream" "position" "open_group",
+        HasGroup = " flags=no-writes": "keys" "group" "stream" "has_group",
         Seek = " flags=allow-oom": "keys" "group" "stream" "position" "seek",
         DeleteGroup = " flags=allow-oom": "keys" "group" "delete_group",
         DeleteMessage = " flags=allow-oom": "keys" "group" "stream" "delete_message",

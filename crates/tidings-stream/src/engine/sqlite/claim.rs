@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Transaction, params};
 
-use super::content::{self, CONTENT_COLUMNS};
+use super::content::{self, CONTENT_COLUMNS, MAX_BYTES};
 use super::group::GroupRow;
 use super::lease::Lease;
 use super::schema::HELD_BACK;
@@ -18,10 +18,6 @@ const EXPIRED_LEASES: u32 = 8;
 
 /// Messages of one claim that room is made for at once.
 const EXPECTED: usize = 1024;
-
-/// Payload bytes after which a claim takes no further message: all writers wait while they are
-/// read.
-const MAX_BYTES: usize = 4 << 20;
 
 /// How long a message that cannot be read waits, in milliseconds: the shortest and the longest time.
 const FIRST_PAUSE: i64 = 1000;
@@ -88,7 +84,7 @@ struct Claiming<'a> {
     now: i64,
     visibility: i64,
     messages: Vec<ClaimedMessage>,
-    /// The payloads of the deliveries together.
+    /// The headers and payloads that were read.
     bytes: usize,
     /// Messages that turned out to have been trimmed.
     lost: i64,
@@ -216,7 +212,7 @@ impl Claiming<'_> {
             };
             if in_key_order && !self.take_key(&message)? {
                 self.held_back += 1;
-                self.bytes += message.payload.len();
+                self.bytes += message.bytes();
             } else {
                 self.deliver(message, 1, None);
             }
@@ -365,13 +361,13 @@ impl Claiming<'_> {
         Ok(next.map(|due| time::duration(due.saturating_sub(self.now))))
     }
 
-    /// Whether the payloads are as many bytes as one claim should read.
+    /// Whether the messages are as many bytes as one claim should read.
     fn is_full(&self) -> bool {
         self.bytes >= MAX_BYTES
     }
 
     fn deliver(&mut self, message: Message, attempt: u32, last_error: Option<String>) {
-        self.bytes += message.payload.len();
+        self.bytes += message.bytes();
         let claim = self.claim.cast_unsigned();
         let claimed = ClaimedMessage::new(message, attempt, claim, last_error);
         self.messages.push(claimed);

@@ -9,8 +9,12 @@ use super::schema;
 use crate::engine::{self, stored, time};
 use crate::{Message, MessageId, Result, StreamName};
 
-/// Payload bytes after which a page takes no further message.
-const MAX_PAGE_BYTES: usize = 4 << 20;
+/// Most messages of a page.
+const MAX_PAGE: i64 = 4096;
+
+/// Bytes of headers and payloads after which a page, or a claim, takes no further message. All writers wait
+/// while a claim reads.
+pub(super) const MAX_BYTES: usize = 4 << 20;
 
 /// The columns that [`read`] reads, in its order.
 pub(super) const CONTENT_COLUMNS: &str = "key, created_at, headers, payload";
@@ -93,14 +97,14 @@ pub(super) fn page(
     let mut rows = statement.query(params![
         schema::key(stream_id, after + 1),
         schema::key(stream_id, schema::MAX_NUMBER),
-        max
+        max.min(MAX_PAGE)
     ])?;
     let (mut messages, mut bytes) = (Vec::new(), 0);
-    while bytes < MAX_PAGE_BYTES
+    while bytes < MAX_BYTES
         && let Some(row) = rows.next()?
     {
         let message = read(row, stream)?;
-        bytes += message.payload.len();
+        bytes += message.bytes();
         messages.push(message);
     }
     Ok(messages)

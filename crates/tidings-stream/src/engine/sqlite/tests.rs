@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::{append, claim, delete, group, pending, schema, settle};
+use super::{append, claim, content, delete, group, pending, schema, settle};
 use crate::engine::{ConsumerKey, GroupKey, Outcome, Settlement};
 use crate::{GroupName, Headers, NewMessage, Retention, StartFrom, StreamName};
 
@@ -253,4 +253,19 @@ fn regression_holes_are_skipped_and_counted() {
     assert_eq!(again, [3, 4, 7, 9]);
     assert_eq!(found.next_due, Some(Duration::ZERO));
     assert_eq!(number(lost), 6);
+}
+
+/// What a page has in memory does not grow with the stream, however small its messages are.
+#[test]
+fn a_page_has_4096_messages_at_most() {
+    let mut database = Counted::new();
+    database.publish(5000, Retention::default());
+    let Counted {
+        connection, key, ..
+    } = &database;
+    let page = |after| content::page(connection, &key.stream, after, 10_000).unwrap();
+    let first = page(None);
+    assert_eq!(first.len(), 4096);
+    let rest = page(first.last().map(|it| it.id));
+    assert_eq!(rest.len(), 5000 - 4096);
 }

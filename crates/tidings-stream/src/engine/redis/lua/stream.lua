@@ -8,13 +8,13 @@
 --         a number and a size that the client decides on: headers as a field, payload as its value. Its
 --         id is <number of the first>-<milliseconds since 1970>
 -- large:  zset by number; '<number>:<bytes>:<milliseconds>' of each message with more than LARGE bytes
---         of payload, which has an entry of its own
+--         of headers and payload, which has an entry of its own. Earlier versions counted the payload only
 -- apart:  zset by number; '<number>-<milliseconds>', bytes of headers, headers and payload of each message that
 --         shared its entry with one that was deleted: the entry is gone
 -- groups: zset of the groups' names
 -- <root>:streams, <root>:bounded: zset of the streams' names; set of those that have a bound
 
--- A claim and a page end with the message that makes their payloads MAX_BYTES. What is not large does
+-- A claim and a page end with the message that makes them MAX_BYTES. What is not large does
 -- not count: MAX_RANGE of them are not more than that.
 local LARGE = 1024
 local MAX_RANGE = 4096
@@ -67,7 +67,8 @@ local function write(stream, time, ...)
   local number = stream.head + 1
   call('XADD', stream.log, number .. '-' .. time, ...)
   local count = select('#', ...) / 2
-  local bytes = #select(2, ...)
+  local headers, payload = ...
+  local bytes = #headers + #payload
   if bytes > LARGE then
     call('ZADD', stream.large, number, number .. ':' .. bytes .. ':' .. time)
   end
@@ -111,22 +112,30 @@ local function find(stream, number)
   end
 end
 
--- The place of an entry without the fields, for which a large message is not read. If the message was
--- removed by hand it is the next entry, if there is one.
+-- The place of an entry without the fields, for which a large message is not read; a message that is apart is
+-- one by itself. If the message was removed it is the next one, if there is one.
 local function place(stream, number)
   local large = call('ZRANGE', stream.large, number, number, 'BYSCORE')[1]
   if large then
     return number, tonumber(string.match(large, ':(%d+)$'))
   end
   local first, time = find_entry(stream.log, number)
-  if not first then
-    local entry = call('XRANGE', stream.log, number, '+', 'COUNT', 1)[1]
-    if not entry then
-      return number, nil
-    end
-    first, time = string.match(entry[1], '^(%d+)-(%d+)$')
+  if first then
+    return first, time
   end
-  return tonumber(first), tonumber(time)
+  local entry = call('XRANGE', stream.log, number, '+', 'COUNT', 1)[1]
+  if entry then
+    first, time = string.match(entry[1], '^(%d+)-(%d+)$')
+    first, time = tonumber(first), tonumber(time)
+  end
+  local apart = call('ZRANGE', stream.apart, number, '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]
+  if apart then
+    local apart_number, apart_time = string.match(apart, '^(%d+)-(%d+)')
+    if not first or tonumber(apart_number) < first then
+      return tonumber(apart_number), tonumber(apart_time)
+    end
+  end
+  return first or number, time
 end
 
 -- The ordering key among headers.
@@ -153,7 +162,7 @@ local function first_at(stream, lo, hi, time)
   return first
 end
 
--- The payload of a message as it counts towards MAX_BYTES, and the last message up to `hi` at which
+-- The bytes of a message as they count towards MAX_BYTES, and the last message up to `hi` at which
 -- those from `lo` on, beside the bytes there are, come to it.
 local function cut(stream, lo, hi, bytes)
   for _, entry in ipairs(call('ZRANGE', stream.large, lo, hi, 'BYSCORE')) do
