@@ -79,7 +79,7 @@ async fn a_disk_that_fills_is_reported_and_recovered_from() {
 }
 
 /// Posts a notification that the server makes no end of making a delivery of.
-async fn hang_in_the_fan_out(server: &Server, connection: &Connection) {
+async fn hang_in_the_fan_out(server: &Server, connection: Connection) -> Connection {
     let endpoint = json!({ "url": "http://127.0.0.1:9/" });
     let created = server.post("/v1/endpoints", &endpoint).await;
     assert_eq!(created.status(), StatusCode::CREATED);
@@ -97,6 +97,7 @@ async fn hang_in_the_fan_out(server: &Server, connection: &Connection) {
         }
     })
     .await;
+    connection
 }
 
 #[tokio::test]
@@ -108,7 +109,7 @@ async fn a_server_starts_on_a_full_disk_and_recovers_when_there_is_room() {
         server.notify("anna", json!("x".repeat(100_000))).await;
     }
     let connection = Connection::open(home.database()).unwrap();
-    hang_in_the_fan_out(&server, &connection).await;
+    let connection = hang_in_the_fan_out(&server, connection).await;
     server.kill().await;
     connection.execute_batch("DROP TRIGGER hang").unwrap();
     disk.fill().unwrap();
