@@ -518,7 +518,11 @@ impl<E: Encoder> Session<E> {
                 self.change(archive).await
             }
             Ok(Request::Seen(id)) => self.change(inbox::see_up_to(app, user, id)).await,
-            Ok(_) | Err(_) => Err(unreadable(request)),
+            Ok(_) | Err(_) => {
+                // It gets an error frame, which costs as much as another response.
+                count_request(&app.limits, &self.caller)?;
+                Err(unreadable(request))
+            }
         }
     }
 
