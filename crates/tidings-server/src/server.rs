@@ -200,6 +200,12 @@ impl Server {
         self.address
     }
 
+    /// What its handlers share.
+    #[cfg(test)]
+    pub(crate) fn app(&self) -> SharedApp {
+        Arc::clone(&self.app)
+    }
+
     /// Changes the limits to those of another configuration, of which nothing else is used. What is open beyond them
     /// stays open.
     pub fn change_limits(&self, config: &Config) {

@@ -31,7 +31,7 @@ async fn regression_an_instance_that_stops_learns_that_a_key_was_revoked_elsewhe
         "--shutdown-timeout=60s".to_owned(),
     ]);
     let server = Server::start(config.unwrap()).await.unwrap();
-    let app = Arc::clone(&server.app);
+    let app = server.app();
     let client = Client::builder().tls_certs_only([]).build().unwrap();
     let keys = client.post(format!("http://{}/v1/keys", server.address()));
     let request = keys.json(&json!({ "name": "test", "scopes": ["read"] }));
