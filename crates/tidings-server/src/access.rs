@@ -157,6 +157,10 @@ impl Access {
     /// Removes a key, which this instance refuses at once. Returns `false` if there is none.
     pub(crate) async fn revoke_key(&self, id: &str) -> Result<bool, StorageError> {
         let is_removed = self.api_keys.stored.store().remove(id).await?;
+        if is_removed {
+            // The reading of all keys may fail, and the caller relies on what is said here.
+            self.api_keys.stored.forget(id).await;
+        }
         self.learn_of_change().await;
         Ok(is_removed)
     }

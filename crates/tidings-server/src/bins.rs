@@ -138,6 +138,11 @@ impl Bins {
         all
     }
 
+    /// Whether there is such a bin. To ask is not to use it.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.bins().contains_key(id)
+    }
+
     /// A bin with its requests, the newest first.
     pub(crate) fn get(&self, id: &str) -> Option<(Settings, Vec<Received>)> {
         self.with(id, |bin| {
@@ -241,6 +246,7 @@ mod tests {
         tokio::time::advance(hour).await;
         assert_eq!(bins.all().len(), 1);
         assert_eq!(bins.all()[0].id, ids[0]);
+        assert!(bins.has(&ids[0]) && !bins.has(&ids[1]));
         assert!(bins.create().unwrap().is_some());
         assert!(bins.remove(&ids[0]) && !bins.remove(&ids[0]));
     }

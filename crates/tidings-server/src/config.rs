@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::ops::Deref;
+use std::time::Duration;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use tidings::AddressPolicy;
@@ -17,6 +18,7 @@ use crate::storage::DatabaseUrl;
 pub struct Config {
     settings: Settings,
     max_connections: usize,
+    read_period: Duration,
 }
 
 /// Why settings cannot be used.
@@ -44,6 +46,9 @@ const EXTRA_CONNECTIONS: usize = 1024;
 
 /// Descriptors for the database and everything else beside connections and webhooks.
 const OTHER_DESCRIPTORS: usize = 512;
+
+/// How long a client may take for each part of a large response: as long as one that reads nothing.
+const READ_PERIOD: Duration = Duration::from_secs(60);
 
 /// Maximum number of attempts of one delivery.
 const MAX_ATTEMPTS: usize = 100;
@@ -77,6 +82,18 @@ impl Config {
     /// Maximum number of connections. More wait in the operating system's queue.
     pub(crate) fn max_connections(&self) -> usize {
         self.max_connections
+    }
+
+    /// How long a client may take for each part of a large response.
+    pub(crate) fn read_period(&self) -> Duration {
+        self.read_period
+    }
+
+    /// With less patience for clients that read slowly.
+    #[cfg(test)]
+    pub(crate) fn with_read_period(mut self, period: Duration) -> Self {
+        self.read_period = period;
+        self
     }
 
     /// Descriptors that the process needs at these limits.
@@ -246,6 +263,7 @@ impl TryFrom<Settings> for Config {
         }
         Ok(Self {
             max_connections: settings.limits.max_streams + EXTRA_CONNECTIONS,
+            read_period: READ_PERIOD,
             settings,
         })
     }

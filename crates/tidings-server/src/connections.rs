@@ -50,6 +50,9 @@ use crate::http;
 use crate::settings::network::Network;
 use crate::telemetry::OpenConnection;
 
+#[cfg(test)]
+mod tests;
+
 /// Connections that the operating system completes before the server accepts them: enough for the
 /// clients that reconnect after a restart.
 const BACKLOG: u32 = 4096;
@@ -219,6 +222,7 @@ async fn serve(
 ) {
     let keep_alive = app.config.keep_alive;
     let stopping = app.stopping.clone();
+    let read_period = app.config.read_period();
     let progress = Arc::new(Progress::default());
     let handover = Arc::new(Handover::default());
     let connection = ClientConnection {
@@ -298,6 +302,10 @@ async fn serve(
             }
             () = connection.stalls_the_stop(&stopping), if is_ending => {
                 tracing::info!("closed a connection whose client does not read");
+                return;
+            }
+            () = connection.inner.progress.fell_behind(read_period) => {
+                tracing::info!("closed a connection whose client reads a response too slowly");
                 return;
             }
         }

@@ -49,8 +49,8 @@ pub struct Server {
     _retention: AbortOnDropHandle<()>,
     /// Encrypts what was stored without a key.
     _resealing: AbortOnDropHandle<()>,
-    /// Keeps the keys of callers up to date.
-    _access: AbortOnDropHandle<()>,
+    /// Keeps the keys of callers up to date, as long as there are streams.
+    access: AbortOnDropHandle<()>,
     _loop_tasks: LoopTasks,
     /// Compares the setting of this instance with those of the others, if there can be some.
     _same_redis: Option<AbortOnDropHandle<()>>,
@@ -169,10 +169,7 @@ impl Server {
             cutting_off,
             tasks,
         });
-        let stopping = app.stopping.clone();
-        let access = tokio::spawn(async move {
-            stopping.run_until_cancelled(access.run()).await;
-        });
+        let access = tokio::spawn(async move { access.run().await });
         let accepting = CancellationToken::new();
         let accept_loop = tokio::spawn(connections::accept(
             listener,
@@ -192,7 +189,7 @@ impl Server {
             accept_loop: AbortOnDropHandle::new(accept_loop),
             _retention: AbortOnDropHandle::new(retention),
             _resealing: AbortOnDropHandle::new(resealing),
-            _access: AbortOnDropHandle::new(access),
+            access: AbortOnDropHandle::new(access),
             _loop_tasks: loop_tasks,
             _same_redis: same_redis.map(AbortOnDropHandle::new),
         })
@@ -201,6 +198,12 @@ impl Server {
     /// The address that the server listens on, with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What its handlers share.
+    #[cfg(test)]
+    pub(crate) fn app(&self) -> SharedApp {
+        Arc::clone(&self.app)
     }
 
     /// Changes the limits to those of another configuration, of which nothing else is used. What is open beyond them
@@ -239,6 +242,9 @@ impl Server {
             Ok(()) => 0,
             Err(_) => drop_connections(&self.app).await,
         };
+        // Up to here, streams wait for their turn, and must end when their keys are revoked.
+        self.access.abort();
+        let _cancelled = self.access.await;
         let limit = deadline.max(Instant::now() + CLOSE_TIMEOUT);
         let waiting_deliveries = timeout_at(limit, close_database(&self.app)).await;
         let waiting_deliveries = waiting_deliveries.unwrap_or_else(|_| {
@@ -313,3 +319,6 @@ async fn drop_connections(app: &SharedApp) -> usize {
     }
     left
 }
+
+#[cfg(test)]
+mod tests;

@@ -108,6 +108,20 @@ impl StoredKeys {
         outcome
     }
 
+    /// Refuses a key that was removed from the store, and ends what it has opened.
+    pub(crate) async fn forget(&self, id: &str) {
+        // A reading that is under way may have found the key before it was removed.
+        let _no_reading = self.read.lock().await;
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, known| {
+            let is_gone = known.key.id == id;
+            if is_gone {
+                known.revoked.cancel();
+            }
+            !is_gone
+        });
+    }
+
     /// A store that fails is not asked by every request either.
     async fn refresh_unless_recent(&self) -> Result<(), StorageError> {
         let mut read = self.read.lock().await;

@@ -1,9 +1,11 @@
 //! How long a caller's permission lasts, on a stream that may be open longer.
 
+use std::future::pending;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use jiff::Timestamp;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -47,6 +49,21 @@ impl Validity {
         let has_expired = |expiry: &Expiry| expiry.end <= Instant::now();
         self.revoked.as_deref().is_some_and(is_revoked)
             || self.expiry.as_deref().is_some_and(has_expired)
+    }
+
+    /// Waits until the end has come.
+    pub(crate) fn over(&self) -> impl Future<Output = ()> + Send + use<> {
+        let revoked = self.revoked.as_deref().map(|revoked| revoked.token.clone());
+        let end = self.expiry.as_deref().map(|expiry| expiry.end);
+        async move {
+            let revoked = OptionFuture::from(revoked.map(CancellationToken::cancelled_owned));
+            let expired = OptionFuture::from(end.map(sleep_until));
+            tokio::select! {
+                Some(()) = revoked => {}
+                Some(()) = expired => {}
+                else => pending().await,
+            }
+        }
     }
 
     /// Ready with what is due next; never if nothing is.
@@ -135,8 +152,9 @@ mod tests {
             assert_eq!(due(&mut validity).await, Due::Warning(at));
             assert_eq!(elapsed(), warned);
             assert!(!validity.is_over());
-            assert_eq!(due(&mut validity).await, Due::Expired);
+            validity.over().await;
             assert!(validity.is_over());
+            assert_eq!(due(&mut validity).await, Due::Expired);
             assert_eq!(elapsed(), left);
             assert_eq!(due(&mut validity).await, Due::Expired);
         }
@@ -153,11 +171,10 @@ mod tests {
         let year = Duration::from_secs(365 * 24 * 60 * 60);
         for end in [Some(Timestamp::MAX), None] {
             let mut validity = Validity::new(end, Some(CancellationToken::new()));
-            assert!(
-                tokio::time::timeout(year, due(&mut validity))
-                    .await
-                    .is_err()
-            );
+            let over = tokio::time::timeout(year, validity.over());
+            assert!(over.await.is_err());
+            let due = tokio::time::timeout(year, due(&mut validity));
+            assert!(due.await.is_err());
         }
     }
 
@@ -166,7 +183,9 @@ mod tests {
         let revoked = CancellationToken::new();
         let mut validity = Validity::new(Some(Timestamp::MAX), Some(revoked.clone()));
         assert!(!validity.is_over());
+        let over = validity.over();
         revoked.cancel();
+        over.await;
         assert!(validity.is_over());
         assert_eq!(due(&mut validity).await, Due::Revoked);
     }

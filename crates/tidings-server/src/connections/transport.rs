@@ -106,13 +106,13 @@ impl Transport {
     ) -> Poll<io::Result<usize>> {
         loop {
             if self.socket.poll_write_ready(context)?.is_pending() {
-                self.progress.wrote(true);
+                self.progress.waits();
                 return Poll::Pending;
             }
             match write(&self.socket) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => {
-                    self.progress.wrote(false);
+                    self.progress.wrote(*written.as_ref().unwrap_or(&0));
                     return Poll::Ready(written);
                 }
             }
@@ -165,7 +165,7 @@ impl AsyncWrite for Transport {
 
     /// What the socket has taken needs no flush.
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.progress.wrote(false);
+        self.progress.flushed();
         if let Some(handover) = &self.handover {
             handover.flushed();
         }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Request, State};
+use axum::RequestExt;
+use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
@@ -40,22 +41,25 @@ pub(super) async fn authorize(
     request: Request,
     next: Next,
 ) -> Response {
-    let (mut parts, body) = request.into_parts();
-    let caller = match gate.admit(&mut parts).await {
+    let (parts, body) = request.into_parts();
+    let caller = match gate.identify(&parts).await {
         Ok(caller) => caller,
         Err(refused) => return refused,
     };
     tracing::Span::current().record(CALLER, &*caller.name());
+    // Before it is known whether the caller may use the route: a request that is refused counts too.
     let counted = Counted::new(&gate.limits, &caller);
-    parts.extensions.insert(caller);
-    let request = Request::from_parts(parts, body);
+    let mut request = Request::from_parts(parts, body);
     let refused = counted
         .as_ref()
         .and_then(|counted| counted.refusal(&request));
     let mut response = match refused {
         Some(refused) => refused,
-        None => match gate.check_parameters(&request) {
-            Ok(()) => next.run(request).await,
+        None => match gate.check(&caller, &mut request).await {
+            Ok(()) => {
+                request.extensions_mut().insert(caller);
+                next.run(request).await
+            }
             Err(refused) => refused.into_response(),
         },
     };
@@ -66,7 +70,8 @@ pub(super) async fn authorize(
 }
 
 impl Gate {
-    async fn admit(&self, parts: &mut Parts) -> Result<Caller, Response> {
+    /// Finds out who calls.
+    async fn identify(&self, parts: &Parts) -> Result<Caller, Response> {
         if is_cross_site(&parts.headers) {
             return Err(not_from_a_page(
                 "requests from pages of other sites are not allowed",
@@ -85,24 +90,22 @@ impl Gate {
                 parts.uri.path(),
             ));
         }
-        let caller = self.access.identify(sent).await.map_err(refused)?;
-        let Demand::Scope(scope) = self.demand else {
-            return Ok(caller);
-        };
-        // A user that cannot be read is the handler's to refuse.
-        let user = if self.is_of_a_user {
-            InPath::<UserId>::from_request_parts(parts, &()).await.ok()
-        } else {
-            None
-        };
-        let user = user.as_ref().map(|InPath(user)| user);
-        match caller.check(scope, user) {
-            Ok(()) => Ok(caller),
-            Err(rule) => Err(forbid(rule, parts.uri.path())),
-        }
+        self.access.identify(sent).await.map_err(refused)
     }
 
-    fn check_parameters(&self, request: &Request) -> Result<(), ApiError> {
+    /// Refuses a caller who may not use the route, and parameters that it does not know.
+    async fn check(&self, caller: &Caller, request: &mut Request) -> Result<(), ApiError> {
+        if let Demand::Scope(scope) = self.demand {
+            // A user that cannot be read is the handler's to refuse.
+            let user = if self.is_of_a_user {
+                request.extract_parts::<InPath<UserId>>().await.ok()
+            } else {
+                None
+            };
+            let user = user.as_ref().map(|InPath(user)| user);
+            let checked = caller.check(scope, user);
+            checked.map_err(|rule| forbid(rule, request.uri().path()))?;
+        }
         let known = self.parameters.as_ref();
         known.map_or(Ok(()), |known| parameters::check(known, request.uri()))
     }
@@ -136,9 +139,9 @@ fn not_from_a_page(message: &'static str, path: &str) -> Response {
 }
 
 /// The caller may not use the route.
-fn forbid(rule: Forbidden, path: &str) -> Response {
+fn forbid(rule: Forbidden, path: &str) -> ApiError {
     tracing::info!(%rule, url.path = path, "refused a caller");
-    ApiError::new(Code::Forbidden, rule.to_string()).into_response()
+    ApiError::new(Code::Forbidden, rule.to_string())
 }
 
 /// It is not known who calls. `tokens`: whether a token is accepted, too.

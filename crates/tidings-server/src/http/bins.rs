@@ -1,7 +1,8 @@
 //! `/v1/bins`: request bins, and where they take requests.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use tidings::signing::Secret;
 
@@ -110,10 +111,27 @@ pub(super) async fn remove(
     }
 }
 
+/// The id in the path, of a bin that is there. It stands before a body: nothing is read for a bin that is not there.
+#[derive(Debug)]
+pub(super) struct KnownBin(String);
+
+impl FromRequestParts<SharedApp> for KnownBin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &SharedApp) -> Result<Self, ApiError> {
+        let InPath(id) = InPath::<String>::from_request_parts(parts, app).await?;
+        if app.bins.has(&id) {
+            Ok(Self(id))
+        } else {
+            Err(unknown())
+        }
+    }
+}
+
 /// Takes a request of anyone. Its response has no body: nothing that was sent is shown as a page of this server.
 pub(super) async fn take(
     State(app): State<SharedApp>,
-    InPath(id): InPath<String>,
+    KnownBin(id): KnownBin,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<StatusCode, ApiError> {

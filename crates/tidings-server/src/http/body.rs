@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
+use crate::access::Caller;
 use crate::app::App;
 use crate::error::find;
 use crate::wire::code::Code;
@@ -24,17 +25,38 @@ const ROOM_TIMEOUT: Duration = Duration::from_secs(10);
 /// A body up to this size needs no room: its connection may buffer as much.
 const SMALL_BYTES: usize = 16 << 10;
 
-/// Most bytes of larger bodies that are in memory at the same time: twice the largest body that may be allowed. What
-/// finds no room is not read before others have their response.
-const ROOM_BYTES: usize = 128 << 20;
+/// Most bytes of larger bodies that are in memory at the same time, of callers with API keys: twice the largest body
+/// that may be allowed. What finds no room is not read before others have their response.
+const KEYS_ROOM_BYTES: usize = 128 << 20;
+
+/// The same of everyone else: as much as the largest body that may be allowed.
+const OTHERS_ROOM_BYTES: usize = 64 << 20;
 
 /// The room for the larger bodies of all requests.
 #[derive(Debug, Clone)]
-pub(crate) struct Room(Arc<Semaphore>);
+pub(crate) struct Room {
+    of_keys: Arc<Semaphore>,
+    /// Apart from that of the keys: users, and senders to request bins, are strangers, who could use it up with bodies
+    /// that do not end.
+    of_others: Arc<Semaphore>,
+}
 
 impl Default for Room {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(ROOM_BYTES)))
+        Self {
+            of_keys: Arc::new(Semaphore::new(KEYS_ROOM_BYTES)),
+            of_others: Arc::new(Semaphore::new(OTHERS_ROOM_BYTES)),
+        }
+    }
+}
+
+impl Room {
+    /// The room of a caller, who is not known on the routes that are open to everyone.
+    fn of(&self, caller: Option<&Caller>) -> &Arc<Semaphore> {
+        match caller {
+            Some(Caller::Operator | Caller::Key(_)) => &self.of_keys,
+            Some(Caller::User(_)) | None => &self.of_others,
+        }
     }
 }
 
@@ -48,10 +70,10 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Waits for room for so many bytes.
-    async fn take(&self, bytes: usize) -> Result<(), ApiError> {
+    /// Waits for so many bytes of the room of the caller.
+    async fn take(&self, bytes: usize, caller: Option<&Caller>) -> Result<(), ApiError> {
         let count = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.room.0).acquire_many_owned(count);
+        let permit = Arc::clone(self.room.of(caller)).acquire_many_owned(count);
         match tokio::time::timeout(ROOM_TIMEOUT, permit).await {
             Ok(Ok(permit)) => {
                 let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,6 +143,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 /// wait for each other could all be in the way.
 async fn read(request: Request) -> Result<Bytes, ApiError> {
     let part = request.extensions().get::<Part>().cloned();
+    let caller = request.extensions().get::<Caller>().cloned();
     let announced = announced(request.headers()).and_then(|length| usize::try_from(length).ok());
     let mut body = request.into_limited_body();
     let mut bytes = BytesMut::new();
@@ -141,7 +164,7 @@ async fn read(request: Request) -> Result<Bytes, ApiError> {
             && bytes.len() + data.len() > SMALL_BYTES
         {
             let most = announced.unwrap_or(part.max_bytes);
-            part.take(most).await?;
+            part.take(most, caller.as_ref()).await?;
             bytes.reserve(most.saturating_sub(bytes.len()));
             has_room = true;
         }
@@ -209,8 +232,12 @@ mod tests {
         })
     }
 
+    /// So much room for API keys, and for the others.
     fn room(bytes: usize) -> Room {
-        Room(Arc::new(Semaphore::new(bytes)))
+        Room {
+            of_keys: Arc::new(Semaphore::new(bytes)),
+            of_others: Arc::new(Semaphore::new(bytes)),
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -222,7 +249,7 @@ mod tests {
             assert_eq!(body(request).await, Err("BodyTimeout".to_owned()));
             assert_eq!(start.elapsed(), TIMEOUT);
             drop(part);
-            assert_eq!(room.0.available_permits(), MAX_BYTES);
+            assert_eq!(room.of_others.available_permits(), MAX_BYTES);
         }
     }
 
@@ -232,7 +259,7 @@ mod tests {
         let (slow, slow_part) = request(&room, Some(80 << 10), 20 << 10, false);
         let mut slow = Box::pin(body(slow));
         assert_eq!((&mut slow).now_or_never(), None);
-        assert_eq!(room.0.available_permits(), 20 << 10);
+        assert_eq!(room.of_others.available_permits(), 20 << 10);
 
         let (large, large_part) = request(&room, Some(64 << 10), 64 << 10, true);
         let mut large = Box::pin(body(large));
@@ -248,9 +275,29 @@ mod tests {
         drop((slow, slow_part));
         assert_eq!(large.now_or_never(), Some(Ok(64 << 10)));
         // Until there is a response.
-        assert_eq!(room.0.available_permits(), 36 << 10);
+        assert_eq!(room.of_others.available_permits(), 36 << 10);
         drop(large_part);
-        assert_eq!(room.0.available_permits(), MAX_BYTES);
+        assert_eq!(room.of_others.available_permits(), MAX_BYTES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_of_callers_without_a_key_leave_the_room_of_the_keys() {
+        let room = room(MAX_BYTES);
+        let mut parts = Vec::new();
+        let mut from = |caller: Option<Caller>, ends| {
+            let begin = if ends { 96 << 10 } else { 20 << 10 };
+            let (mut request, part) = request(&room, Some(96 << 10), begin, ends);
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(caller);
+            }
+            parts.push(part);
+            Box::pin(body(request))
+        };
+        let mut slow = from(None, false);
+        assert_eq!((&mut slow).now_or_never(), None);
+        assert_eq!(from(None, true).await, Err("Busy".to_owned()));
+        let of_key = from(Some(Caller::Operator), true).now_or_never();
+        assert_eq!(of_key, Some(Ok(96 << 10)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -258,11 +305,11 @@ mod tests {
         let room = room(MAX_BYTES);
         let (chunked, chunked_part) = request(&room, None, 32 << 10, true);
         assert_eq!(body(chunked).now_or_never(), Some(Ok(32 << 10)));
-        assert_eq!(room.0.available_permits(), MAX_BYTES - (32 << 10));
+        assert_eq!(room.of_others.available_permits(), MAX_BYTES - (32 << 10));
         let (beyond, part) = request(&room, None, MAX_BYTES + 1024, true);
         drop(chunked_part);
         assert_eq!(body(beyond).await, Err("BodyTooLarge".to_owned()));
         drop(part);
-        assert_eq!(room.0.available_permits(), MAX_BYTES);
+        assert_eq!(room.of_others.available_permits(), MAX_BYTES);
     }
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tidings_notify::presence::Registration;
 use tidings_notify::wire::{Bye, MAX_BATCH, MAX_BATCH_BYTES};
 use tidings_notify::{EventId, Item, Subscription};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::event_loop::Leave;
@@ -62,6 +62,10 @@ pub(crate) enum Step {
 
 /// What a stream sends before others are served.
 const STEPS_AT_ONCE: usize = 4;
+
+/// How long a client may block a write after the end of its permission. It is more than a client may take to agree to a
+/// close.
+const OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A stream that writes the steps of its feed as its client reads them.
 pub(crate) trait Encoding {
@@ -148,6 +152,16 @@ impl Feed {
     /// Whether the client's permission has ended.
     pub(crate) fn is_over(&self) -> bool {
         self.validity.is_over()
+    }
+
+    /// Waits until the client's permission has ended, and for a moment more, in which a client that reads gets its
+    /// `bye`. A write that waits longer is given up: the client would decide how long its stream is open.
+    pub(crate) fn outlasted(&self) -> impl Future<Output = ()> + Send + use<> {
+        let over = self.validity.over();
+        async move {
+            over.await;
+            sleep(OVER_TIMEOUT).await;
+        }
     }
 
     /// Waits for the next thing to send.

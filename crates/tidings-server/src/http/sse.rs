@@ -122,6 +122,8 @@ enum StreamError {
     Encode(#[from] serde_json::Error),
     #[error("the client does not read while the server stops")]
     Stalled,
+    #[error("the client does not read after the end of its permission")]
+    Over,
 }
 
 /// A stream that has sent its hello. It lasts, so what it holds while it waits is small.
@@ -272,9 +274,7 @@ impl EventStream {
         if !is_last {
             return Ok(Outcome::Waits);
         }
-        let finish = socket.finish();
-        let finished = self.app.cutting_off.run_until_cancelled(finish).await;
-        finished.unwrap_or(Ok(()))?;
+        self.unless_stalled(socket.finish()).await?;
         Ok(Outcome::Ended)
     }
 
@@ -284,8 +284,17 @@ impl EventStream {
         socket: &StreamSocket<Transport>,
         bytes: &[u8],
     ) -> Result<(), StreamError> {
+        self.unless_stalled(socket.write(bytes)).await
+    }
+
+    /// The result, unless the client does not read while the server stops, or after the end of its permission.
+    async fn unless_stalled(
+        &self,
+        write: impl Future<Output = io::Result<()>>,
+    ) -> Result<(), StreamError> {
         tokio::select! {
-            written = socket.write(bytes) => Ok(written?),
+            written = write => Ok(written?),
+            () = self.feed.outlasted() => Err(StreamError::Over),
             () = self.connection.stalls_the_stop(&self.app.stopping) => Err(StreamError::Stalled),
             () = self.app.cutting_off.cancelled() => Err(StreamError::Stalled),
         }

@@ -171,6 +171,8 @@ enum SocketError {
     Encode(#[from] serde_json::Error),
     #[error("the client does not read while the server stops")]
     Stalled,
+    #[error("the client does not read after the end of its permission")]
+    Over,
     #[error("the client violated the protocol")]
     Refused(#[source] Violation),
 }
@@ -354,8 +356,10 @@ impl<E: Encoder> Session<E> {
                 Next::Message(Some(Ok(Message::Pong(_)))) if self.pings_without_pong > 0 => {}
                 Next::Message(_) => is_active = true,
             }
+            let outlasted = self.feed.outlasted();
             let is_over = tokio::select! {
                 is_over = self.take(socket, next) => is_over?,
+                () = outlasted => return Err(SocketError::Over),
                 () = connection.stalls_the_stop(&app.stopping) => return Err(SocketError::Stalled),
             };
             if is_over {
@@ -368,13 +372,14 @@ impl<E: Encoder> Session<E> {
         }
     }
 
-    /// The result, unless the server stops and the client does not read.
+    /// The result, unless the client does not read while the server stops, or after the end of its permission.
     async fn unless_stalled(
         &self,
         write: impl Future<Output = Result<(), SocketError>>,
     ) -> Result<(), SocketError> {
         tokio::select! {
             written = write => written,
+            () = self.feed.outlasted() => Err(SocketError::Over),
             () = self.connection.stalls_the_stop(&self.app.stopping) => Err(SocketError::Stalled),
         }
     }
@@ -518,7 +523,11 @@ impl<E: Encoder> Session<E> {
                 self.change(archive).await
             }
             Ok(Request::Seen(id)) => self.change(inbox::see_up_to(app, user, id)).await,
-            Ok(_) | Err(_) => Err(unreadable(request)),
+            Ok(_) | Err(_) => {
+                // It gets an error frame, which costs as much as another response.
+                count_request(&app.limits, &self.caller)?;
+                Err(unreadable(request))
+            }
         }
     }
 

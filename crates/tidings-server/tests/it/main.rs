@@ -39,6 +39,7 @@ mod restored;
 mod retention;
 mod shutdown;
 mod slow;
+mod slow_readers;
 mod sse;
 mod start;
 mod storage;

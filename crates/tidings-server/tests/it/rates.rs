@@ -151,6 +151,71 @@ async fn regression_what_a_websocket_asks_for_counts_as_requests() {
 }
 
 #[tokio::test]
+async fn regression_requests_that_a_caller_may_not_send_count_too() {
+    let home = Home::with(&[
+        "--api-key",
+        KEY,
+        "--jwt-secret",
+        SECRET,
+        "--max-key-requests=5",
+        "--max-user-requests=5",
+    ]);
+    let server = home.start().await;
+    let client = http();
+    let keys = client.post(server.at("/v1/keys")).bearer_auth(KEY);
+    let body = json!({ "name": "metrics", "scopes": ["metrics"] });
+    let key: Value = keys.json(&body).send().await.unwrap().json().await.unwrap();
+    let key = key["key"].as_str().unwrap();
+    for caller in [&token("ben", 600), key] {
+        let get = || client.get(server.at(INBOX)).bearer_auth(caller).send();
+        let refused = soon("too many requests", async {
+            loop {
+                let response = get().await.unwrap();
+                let left = header(&response, "ratelimit");
+                assert!(left.starts_with("\"requests\";r="), "{left}");
+                let policy = header(&response, "ratelimit-policy");
+                assert_eq!(policy, "\"requests\";q=5;w=1");
+                if response.status() != 403 {
+                    return response;
+                }
+                assert_code(response, "forbidden").await;
+            }
+        })
+        .await;
+        assert_eq!(refused.status(), 429);
+        assert_eq!(header(&refused, "retry-after"), "1");
+    }
+}
+
+#[tokio::test]
+async fn regression_frames_of_a_websocket_that_cannot_be_read_count_too() {
+    let home = Home::with(&[
+        "--api-key",
+        KEY,
+        "--jwt-secret",
+        SECRET,
+        "--max-user-requests=1",
+    ]);
+    let server = home.start().await;
+    let path = format!("/v1/users/anna/ws?token={}", token("anna", 600));
+    let mut socket = RawSocket::open(&server, &path).await;
+    socket.until("caught_up").await;
+    soon("the refusal of a frame", async {
+        loop {
+            socket.send(0x81, b"nonsense").await;
+            let Some(Frame::Text(error)) = socket.next().await else {
+                panic!("expected an error");
+            };
+            if error["code"] == "too_many_requests" {
+                return;
+            }
+            assert_eq!(error["code"], "invalid_frame");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_user_gets_so_many_notifications_a_second_and_a_refused_request_stores_nothing() {
     let home = Home::with(&["--max-user-notifications", "2"]);
     let server = home.start().await;

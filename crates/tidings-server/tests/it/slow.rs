@@ -10,7 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::raw::{RawSocket, address, unread_events};
-use crate::support::{Home, Server, soon};
+use crate::support::{Home, Server, http, soon};
+use crate::tokens::{KEY, SECRET, token};
 
 /// Connects so many clients that send the same and nothing else, as far as the server reads it.
 fn clients(server: &Server, count: usize, sent: &str) -> JoinSet<()> {
@@ -157,4 +158,62 @@ async fn slow_bodies_cost_bounded_memory_and_delay_no_small_one() {
     drop(slow);
     let accepted = async { while server.post("/v1/notifications", &body).await.status() != 201 {} };
     soon("room for a large body", accepted).await;
+}
+
+/// Sends the beginnings of bodies of 1 MiB, more than there is room for, each on a connection of its own.
+async fn half_sent(server: &Server, path: &str, fields: &str) -> Vec<TcpStream> {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {}\r\n{fields}",
+        address(server)
+    );
+    let begin = format!(
+        "{head}Content-Length: 1048576\r\n\r\n{}",
+        "x".repeat(20_000)
+    );
+    let mut streams = Vec::new();
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(address(server)).await.unwrap();
+        stream.write_all(begin.as_bytes()).await.unwrap();
+        streams.push(stream);
+    }
+    streams
+}
+
+async fn status_line(stream: &mut TcpStream) -> String {
+    let mut line = [0; 12];
+    let read = stream.read_exact(&mut line);
+    soon("a status", read).await.unwrap();
+    String::from_utf8(line.to_vec()).unwrap()
+}
+
+/// Publishes a body of 100 kB with a key, and gives its status.
+async fn publish_large(server: &Server) -> u16 {
+    let body = json!({ "user_id": "ben", "payload": "x".repeat(100_000) });
+    let request = http().post(server.at("/v1/notifications")).bearer_auth(KEY);
+    request.json(&body).send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn regression_a_body_for_an_unknown_bin_is_refused_before_it_is_read() {
+    let home = Home::with(&["--api-key", KEY]);
+    let server = home.start().await;
+    let path = "/bins/bin_00000000000000000000000000000000";
+    let mut streams = half_sent(&server, path, "").await;
+    for stream in &mut streams {
+        assert_eq!(status_line(stream).await, "HTTP/1.1 404");
+    }
+    assert_eq!(publish_large(&server).await, 201);
+}
+
+#[tokio::test]
+async fn regression_slow_bodies_of_users_leave_the_room_of_the_keys() {
+    let home = Home::with(&["--api-key", KEY, "--jwt-secret", SECRET]);
+    let server = home.start().await;
+    let field = format!("Authorization: Bearer {}\r\n", token("anna", 600));
+    let path = "/v1/users/anna/notifications/seen";
+    let mut streams = half_sent(&server, path, &field).await;
+    // The last one has waited for room long enough, while the first ones keep theirs.
+    let last = streams.last_mut().unwrap();
+    assert_eq!(status_line(last).await, "HTTP/1.1 503");
+    assert_eq!(publish_large(&server).await, 201);
 }

@@ -1,11 +1,13 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use tidings_test_support::Log;
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::*;
-use crate::access::{Scope, Scopes};
+use crate::Config;
+use crate::access::{Access, Scope, Scopes};
 
 /// A store in memory that counts how often it is read, and fails on demand.
 #[derive(Debug, Default)]
@@ -126,6 +128,33 @@ async fn a_key_that_another_instance_revoked_is_refused_and_ends_its_streams_in_
         Arc::ptr_eq(&kept, &again),
         "its streams are ended by the same token"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn regression_a_revoked_key_is_refused_at_once_although_the_keys_cannot_be_read() {
+    let store = Arc::new(Store::default());
+    let (text, key) = store.add().await;
+    let (other, _) = store.add().await;
+    let config = Config::from_flags(["--dev"]).unwrap();
+    let access = Access::open(&config, Arc::clone(&store) as Arc<dyn ApiKeyStore>);
+    let access = access.await.unwrap();
+    let keys = &access.api_keys.stored;
+    let known = keys.find(&text).await.unwrap().unwrap();
+
+    // An earlier reading that has found the key is still under way.
+    let held = store.unreadable.lock().await;
+    let mut reading = Box::pin(keys.refresh());
+    assert!((&mut reading).now_or_never().is_none());
+    store.fail(true);
+    let mut revoking = Box::pin(access.revoke_key(&key.id));
+    assert!((&mut revoking).now_or_never().is_none());
+    drop(held);
+    reading.await.unwrap();
+    assert!(revoking.await.unwrap());
+
+    assert!(known.revoked.is_cancelled(), "its streams go on");
+    assert!(!matches!(keys.find(&text).await, Ok(Some(_))));
+    assert!(is_known(keys, &other).await);
 }
 
 #[tokio::test(start_paused = true)]
