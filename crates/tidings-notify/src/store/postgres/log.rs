@@ -219,16 +219,18 @@ pub(super) async fn inbox(
         (&bytes(MAX_INBOX_PAGE_BYTES) as _, Type::INT8),
     ];
     let rows = connections.query(&statement, &parameters).await?;
-    let head = match rows.first() {
-        Some(row) => head_at(row, 0)?.unwrap_or(Head::EMPTY),
-        None => Head::EMPTY,
-    };
-    if query
-        .before
-        .is_some_and(|before| before.epoch != head.epoch)
+    let head = rows
+        .first()
+        .map(|row| head_at(row, 0))
+        .transpose()?
+        .flatten();
+    // No cursor is one of a user without a log, whatever its epoch.
+    if let Some(before) = query.before
+        && head.as_ref().is_none_or(|head| head.epoch != before.epoch)
     {
         return Err(StoreError::ForeignCursor);
     }
+    let head = head.unwrap_or(Head::EMPTY);
     let mut page = InboxPage::of(&head);
     for row in &rows {
         let Some(event) = event_of(row, user, head.epoch)? else {
