@@ -327,3 +327,6 @@ async fn pass_on(mut heard: Wakes, wakes: WakeSender) {
         wakes.send(wake);
     }
 }
+
+#[cfg(test)]
+mod tests;
