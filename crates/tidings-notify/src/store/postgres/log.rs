@@ -181,12 +181,9 @@ fn wanted(query: &InboxQuery) -> String {
     }
 }
 
-pub(super) async fn inbox(
-    connections: &Connections,
-    user: &UserId,
-    query: &InboxQuery,
-) -> Result<InboxPage, StoreError> {
-    let statement = format!(
+/// The statement that lists the inbox of the user $1: at most $4 events, with payloads of $5 bytes in all.
+pub(super) fn inbox_statement(query: &InboxQuery) -> String {
+    format!(
         "SELECT {}, {} FROM tidings_notify_log AS l {}
          LEFT JOIN LATERAL (
              SELECT page.*, page.place = 1 OR (page.place < $4 AND page.bytes <= $5) AS admitted
@@ -202,7 +199,15 @@ pub(super) async fn inbox(
         event!(),
         delivered!(),
         wanted(query)
-    );
+    )
+}
+
+pub(super) async fn inbox(
+    connections: &Connections,
+    user: &UserId,
+    query: &InboxQuery,
+) -> Result<InboxPage, StoreError> {
+    let statement = inbox_statement(query);
     let newest = query
         .before
         .map_or(i64::MAX, |before| column(before.seq.saturating_sub(1)));

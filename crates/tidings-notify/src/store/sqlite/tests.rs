@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction};
 
-use super::{cleanup, schema};
-use crate::UserId;
+use super::{change, cleanup, inbox, schema};
 use crate::store::retention::Retention;
+use crate::{InboxAction, InboxQuery, UserId};
 
 /// A file with one log, which counts steps.
 struct Counted {
@@ -71,5 +71,26 @@ fn regression_a_step_of_a_cleanup_costs_as_much_in_a_long_log_as_in_a_short_one(
     let to_go = cleanup::ToGo::new(Retention::default(), Timestamp::now());
     assert_costs_the_same(|log| {
         log.steps_of(|tx| assert_eq!(to_go.trim(tx, &ann()).unwrap(), 512))
+    });
+}
+
+#[test]
+fn regression_read_all_costs_as_much_beside_any_number_of_replaced_events() {
+    assert_costs_the_same(|log| {
+        log.steps_of(|tx| {
+            let update = change::change(tx, &ann(), &InboxAction::ReadAll, Timestamp::now());
+            assert_eq!(update.unwrap().changed, 1);
+        })
+    });
+}
+
+#[test]
+fn regression_a_list_of_what_is_unread_costs_as_much_beside_any_number_of_replaced_events() {
+    assert_costs_the_same(|log| {
+        log.steps_of(|tx| {
+            change::change(tx, &ann(), &InboxAction::ReadAll, Timestamp::now()).unwrap();
+        });
+        let unread = InboxQuery::default().with_unread_only();
+        log.steps_of(|tx| assert_eq!(inbox::page(tx, &ann(), &unread).unwrap().events, []))
     });
 }
