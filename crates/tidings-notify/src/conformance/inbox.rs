@@ -2,7 +2,8 @@
 
 use super::support::{append, append_sized, inbox, now, ok, seqs, user};
 use crate::{
-    Draft, EventType, InboxAction, InboxQuery, MAX_INBOX_PAGE_BYTES, Payload, Store, StoreError,
+    Draft, Epoch, EventId, EventType, InboxAction, InboxQuery, MAX_INBOX_PAGE_BYTES, Payload,
+    Store, StoreError,
 };
 
 /// Pages join into the whole inbox, newest first.
@@ -133,12 +134,15 @@ pub async fn inbox_refuses_a_cursor_of_another_log(store: &dyn Store) {
     let ann = user("ann");
     append(store, &ann, 1).await;
     let bobs = append(store, &user("bob"), 1).await;
+    let of_no_log = [EventId::ORIGIN, EventId::new(Epoch::NONE, 5)];
     for user in [&ann, &user("nobody")] {
-        let query = InboxQuery::default().with_cursor(bobs[0].id);
-        let refused = store.inbox(user, &query).await;
-        assert!(
-            matches!(refused, Err(StoreError::ForeignCursor)),
-            "{refused:?}"
-        );
+        for cursor in [bobs[0].id].into_iter().chain(of_no_log) {
+            let query = InboxQuery::default().with_cursor(cursor);
+            let refused = store.inbox(user, &query).await;
+            assert!(
+                matches!(refused, Err(StoreError::ForeignCursor)),
+                "{user:?}, {cursor}: {refused:?}"
+            );
+        }
     }
 }

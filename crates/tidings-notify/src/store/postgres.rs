@@ -69,7 +69,7 @@ use announce::Announcer;
 use group_commit::GroupCommit;
 use patience::Patience;
 
-pub use append::{append_calls_in, append_in};
+pub use append::{CallOutcome, append_calls_in, append_in};
 
 /// The name of its tables in the list of schemas, and the version that this package makes.
 pub const SCHEMA: (&str, usize) = (schema::COMPONENT, schema::STEPS.len());
@@ -327,3 +327,6 @@ async fn pass_on(mut heard: Wakes, wakes: WakeSender) {
         wakes.send(wake);
     }
 }
+
+#[cfg(test)]
+mod tests;

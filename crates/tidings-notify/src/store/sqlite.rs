@@ -201,3 +201,6 @@ impl Store for SqliteStore {
         self.closed.store(true, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests;

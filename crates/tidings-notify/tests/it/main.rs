@@ -17,6 +17,7 @@ mod instances;
 mod killed_histories;
 mod marks;
 mod postgres;
+mod postgres_creation;
 mod postgres_faults;
 mod postgres_roles;
 mod presence;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use tidings_notify::conformance::{OpenTransaction, Subject, Transactions};
 use tidings_notify::postgres::{
-    Config, PostgresOptions, PostgresStore, append_calls_in, append_in,
+    CallOutcome, Config, PostgresOptions, PostgresStore, append_calls_in, append_in,
 };
 use tidings_notify::{
     Changed, Draft, Event, EventId, EventKey, EventType, InboxAction, InboxQuery, Item, Notifier,
@@ -39,20 +39,20 @@ async fn subject() -> Subject {
 /// Applications with transactions of their own.
 struct Applications(Config);
 
-struct Application {
+pub(crate) struct Application {
     client: Client,
     events: Vec<Event>,
 }
 
 impl Application {
-    async fn begin(config: &Config, drafts: &[Draft]) -> Self {
+    pub(crate) async fn begin(config: &Config, drafts: &[Draft]) -> Self {
         let client = config.connect().await.unwrap();
         client.batch_execute("BEGIN").await.unwrap();
         let events = append_in(&*client, drafts).await.unwrap();
         Self { client, events }
     }
 
-    async fn end(&self, statement: &str) {
+    pub(crate) async fn end(&self, statement: &str) {
         self.client.batch_execute(statement).await.unwrap();
     }
 }
@@ -76,7 +76,7 @@ impl OpenTransaction for Application {
 }
 
 /// What happens within a time that a sweep of these tests does not come in.
-async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
     let limit = Duration::from_secs(20);
     tokio::time::timeout(limit, work).await.expect(what)
 }
@@ -140,7 +140,7 @@ async fn an_event_of_the_applications_own_transaction_is_there_after_its_commit_
 }
 
 /// Also where the transaction has just created the log: there is no row yet that could be skipped.
-fn draft_of(name: &str, number: u64) -> Draft {
+pub(crate) fn draft_of(name: &str, number: u64) -> Draft {
     let payload = Payload::from_value(&number).unwrap();
     Draft::new(user(name), EventType::new("test.number").unwrap(), payload)
 }
@@ -169,9 +169,11 @@ async fn regression_each_call_of_a_shared_transaction_gets_its_own_events() {
         (&event.user, &event.payload) == (draft.user(), draft.payload())
     };
     assert_eq!(appended.len(), calls.len());
-    assert_eq!(appended[0], None);
-    for (events, drafts) in appended.iter().zip(&calls).skip(1) {
-        let events = events.as_ref().unwrap();
+    assert_eq!(appended[0], CallOutcome::Locked);
+    for (outcome, drafts) in appended.iter().zip(&calls).skip(1) {
+        let CallOutcome::Appended(events) = outcome else {
+            panic!("expected events, got {outcome:?}");
+        };
         assert_eq!(events.len(), drafts.len());
         assert!(
             events
@@ -411,7 +413,7 @@ async fn waiting_appends_share_a_transaction() {
 }
 
 /// How many transactions have stored the events of this schema.
-async fn transactions(schema: &Schema) -> i64 {
+pub(crate) async fn transactions(schema: &Schema) -> i64 {
     let client = schema.config().connect().await.unwrap();
     let count = "SELECT count(DISTINCT xmin::text) FROM tidings_notify_event";
     client.query_one(count, &[]).await.unwrap().get(0)

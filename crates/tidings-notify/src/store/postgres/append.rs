@@ -1,18 +1,20 @@
 //! Appending: the statement, and what is appended in a transaction of the caller's own.
 
+use std::collections::HashSet;
+
 use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::tokio_postgres::{GenericClient, Row};
 use tidings_postgres::{Connections, Parameter};
 
 use super::log::get;
 use super::schema::{epoch, epoch_column, number};
-use crate::{Draft, Epoch, Event, EventId, EventKey, StoreError};
+use crate::{Draft, Epoch, Event, EventId, EventKey, StoreError, UserId};
 
 const APPEND_IN: &str = "SELECT places, epochs, seqs
-    FROM tidings_notify_append($1, $2, $3, $4, $5, $6, $7, false)";
+    FROM tidings_notify_append_calls($1, $2, $3, $4, $5, $6, $7, false)";
 
-const APPEND_BATCH: &str = "SELECT places, epochs, seqs
-    FROM tidings_notify_append($1, $2, $3, $4, $5, $6, $7, true)";
+const APPEND_BATCH: &str = "SELECT places, epochs, seqs, held, untried
+    FROM tidings_notify_append_calls($1, $2, $3, $4, $5, $6, $7, true)";
 
 const TYPES: [Type; 7] = [
     Type::INT4_ARRAY,
@@ -62,17 +64,33 @@ pub async fn append_in(
     events.into_iter().collect::<Option<_>>().ok_or(TOO_FEW)
 }
 
+/// What became of one call of [`append_calls_in`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "nothing of a call may have been appended"]
+pub enum CallOutcome {
+    /// Its events, one for each draft and in the same order.
+    Appended(Vec<Event>),
+    /// Nothing was appended: another transaction has locked the log of one of its users.
+    Locked,
+    /// Nothing was appended: another transaction is creating the logs of these of its users. Each attempt
+    /// waits for a moment to find that out again, so make a pause before the next one, and do not call for these users
+    /// meanwhile.
+    BeingCreated(Vec<UserId>),
+    /// Nothing was appended: so many logs were being created that no time was left for those of this call.
+    Untried,
+}
+
 /// Appends the drafts of several calls within the caller's own transaction, each call as a whole or not
-/// at all. Returns the events of each call, or `None` for a call of which nothing was appended, because
-/// another transaction holds the log of one of its users: try that one again in another transaction.
+/// at all. Returns what became of each call. Try those of which nothing was appended again in another
+/// transaction.
 ///
 /// This is how many callers share one transaction without waiting for each other's users. Otherwise it
-/// is as [`append_in`], except that it waits for no lock longer than 20 milliseconds; it fails then.
+/// is as [`append_in`], except that it waits for no log that another transaction has locked, and some 20 milliseconds
+/// at most in all for those that others are creating.
 ///
 /// # Errors
 ///
-/// [`StoreError`] when the server refuses, also because another transaction is creating the log of one
-/// of the users. The transaction cannot continue then.
+/// [`StoreError`] when the server refuses. The transaction cannot continue then.
 ///
 /// # Cancel safety
 ///
@@ -80,45 +98,63 @@ pub async fn append_in(
 pub async fn append_calls_in(
     client: &(impl GenericClient + Sync),
     calls: &[&[Draft]],
-) -> Result<Vec<Option<Vec<Event>>>, StoreError> {
+) -> Result<Vec<CallOutcome>, StoreError> {
     let columns = Columns::of(calls.iter().copied());
     let rows = client
         .query_typed(APPEND_BATCH, &columns.parameters())
         .await
         .map_err(tidings_postgres::Error::of_statement)?;
-    events_of_calls(calls.iter().copied(), &rows)
+    outcomes(calls, &rows)
 }
 
 const TOO_FEW: StoreError = StoreError::ContractBroken {
     rule: "append returns one event for each draft",
 };
 
-/// Appends the drafts of several calls in one transaction. Returns the events of each call, or `None`
-/// for one whose users' logs are locked by others: of that one nothing was stored.
+/// Appends the drafts of several calls in one transaction, and returns what became of each call.
 pub(super) async fn batch(
     connections: &Connections,
     calls: &[&[Draft]],
-) -> Result<Vec<Option<Vec<Event>>>, BatchError> {
+) -> Result<Vec<CallOutcome>, BatchError> {
     let columns = Columns::of(calls.iter().copied());
     let rows = connections
         .query(APPEND_BATCH, &columns.parameters())
         .await
         .map_err(BatchError::Failed)?;
-    events_of_calls(calls.iter().copied(), &rows).map_err(BatchError::Unreadable)
+    outcomes(calls, &rows).map_err(BatchError::Unreadable)
 }
 
-fn events_of_calls<'a>(
-    calls: impl Iterator<Item = &'a [Draft]> + Clone,
-    rows: &[Row],
-) -> Result<Vec<Option<Vec<Event>>>, StoreError> {
-    let drafts: Vec<&Draft> = calls.clone().flatten().collect();
+fn outcomes(calls: &[&[Draft]], rows: &[Row]) -> Result<Vec<CallOutcome>, StoreError> {
+    let row = rows.first().ok_or(TOO_FEW)?;
+    let [held, untried]: [HashSet<&str>; 2] = [names(row, 3)?, names(row, 4)?];
+    let drafts: Vec<&Draft> = calls.iter().copied().flatten().collect();
     let mut events = events(&drafts, rows)?.into_iter();
-    let of_call = |call: &[Draft]| {
+    let outcome = |call: &&[Draft]| {
         // All that are the call's, before one that is missing ends the collecting.
         let own: Vec<Option<Event>> = events.by_ref().take(call.len()).collect();
-        own.into_iter().collect()
+        if let Some(events) = own.into_iter().collect() {
+            return CallOutcome::Appended(events);
+        }
+        let mut users = call.iter().map(|draft| &draft.user);
+        let held: Vec<UserId> = users
+            .clone()
+            .filter(|user| held.contains(user.as_str()))
+            .cloned()
+            .collect();
+        if !held.is_empty() {
+            CallOutcome::BeingCreated(held)
+        } else if users.any(|user| untried.contains(user.as_str())) {
+            CallOutcome::Untried
+        } else {
+            CallOutcome::Locked
+        }
     };
-    Ok(calls.map(of_call).collect())
+    Ok(calls.iter().map(outcome).collect())
+}
+
+fn names(row: &Row, index: usize) -> Result<HashSet<&str>, StoreError> {
+    let names: Vec<&str> = get(row, index)?;
+    Ok(names.into_iter().collect())
 }
 
 /// Why a batch was not appended.

@@ -1,7 +1,10 @@
 //! Appends of many callers as one transaction.
 //!
 //! A log that another transaction holds delays only the callers who want to append to it: they are left
-//! out, hold no connection, and are tried again with later batches.
+//! out, hold no connection, and are tried again with later batches. Those whose log another transaction is creating
+//! are set apart ([`held`]), because that is only noticed by waiting for a moment, in which others cannot append.
+
+mod held;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +15,10 @@ use tidings_postgres::{Connections, Error};
 use tokio::time::{Instant, sleep_until};
 
 use super::announce::Announcer;
-use super::append::{self, BatchError};
+use super::append::{self, BatchError, CallOutcome};
 use super::patience::Patience;
-use crate::{Draft, Event, StoreError};
-
-/// The shortest such time for a caller whose user's log another transaction is creating: that is only
-/// noticed by waiting for a moment, in which others cannot append.
-const CREATION_PAUSE: Duration = Duration::from_millis(200);
+use crate::{Draft, Event, StoreError, UserId};
+use held::Held;
 
 /// What one caller wants to append.
 #[derive(Debug)]
@@ -31,6 +31,12 @@ pub(super) struct Append {
 type Appended = Result<Vec<Event>, StoreError>;
 
 type Call = tidings_group_commit::Call<Append, Appended>;
+
+impl Append {
+    fn users(&self) -> impl Iterator<Item = &UserId> {
+        self.drafts.iter().map(Draft::user)
+    }
+}
 
 impl Request for Append {
     fn items(&self) -> usize {
@@ -67,6 +73,7 @@ pub(super) fn group_commit(
         connections,
         announcer,
         locked: Vec::new(),
+        held: Held::default(),
     };
     (GroupCommit { queue, patience }, worker.run(calls))
 }
@@ -87,21 +94,25 @@ struct Worker {
     connections: Arc<Connections>,
     announcer: Announcer,
     locked: Vec<Locked>,
+    held: Held,
 }
 
 impl Worker {
     async fn run(mut self, mut calls: tidings_group_commit::Calls<Append, Appended>) {
         let mut is_open = true;
-        while is_open || !self.locked.is_empty() {
-            let again_at = self.locked.iter().map(|locked| locked.again_at).min();
+        while is_open || !self.locked.is_empty() || self.held.has_calls() {
+            let locked = self.locked.iter().map(|locked| locked.again_at);
+            let again_at = locked.chain(self.held.again_at()).min();
             tokio::select! {
                 has_calls = calls.wait(), if is_open => is_open = has_calls,
                 () = until(again_at) => {}
             }
             calls.put_first(self.take_again());
+            calls.put_first(self.held.take_due().into_iter());
             while let Some(batch) = calls.next_batch() {
                 self.append(batch).await;
             }
+            self.held.go_on();
         }
     }
 
@@ -116,33 +127,40 @@ impl Worker {
     }
 
     async fn append(&mut self, calls: Vec<Call>) {
+        let mut calls = self.held.set_apart(calls);
+        if calls.is_empty() {
+            return;
+        }
         let drafts: Vec<_> = calls
             .iter()
             .map(|call| call.request.drafts.as_slice())
             .collect();
         match append::batch(&self.connections, &drafts).await {
             Ok(outcomes) => {
-                for (call, events) in calls.into_iter().zip(outcomes) {
-                    if let Some(events) = events {
-                        self.announcer
-                            .announce(events.iter().map(|event| &event.user));
-                        call.reply(Ok(events));
-                    } else {
-                        self.try_again(call, Patience::again_at);
+                for (call, outcome) in calls.into_iter().zip(outcomes) {
+                    match outcome {
+                        CallOutcome::Appended(events) => {
+                            let users = events.iter().map(|event| &event.user);
+                            self.announcer.announce(users);
+                            call.reply(Ok(events));
+                        }
+                        CallOutcome::BeingCreated(users) => self.held.add(call, users),
+                        CallOutcome::Locked | CallOutcome::Untried => self.try_again(call),
                     }
                 }
             }
             // One call may be the reason, so that the others are worth another attempt without it.
             Err(BatchError::Failed(error)) if calls.len() > 1 && is_of_one(&error) => {
-                for call in calls {
-                    Box::pin(self.append(vec![call])).await;
+                let second_half = calls.split_off(calls.len() / 2);
+                for half in [calls, second_half] {
+                    Box::pin(self.append(half)).await;
                 }
             }
             Err(BatchError::Failed(error))
                 if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) =>
             {
                 for call in calls {
-                    self.try_again(call, |patience| patience.again_in(CREATION_PAUSE));
+                    self.try_again(call);
                 }
             }
             Err(BatchError::Failed(error)) => {
@@ -159,12 +177,8 @@ impl Worker {
         }
     }
 
-    fn try_again(
-        &mut self,
-        mut call: Call,
-        again_at: impl Fn(&mut Patience) -> Result<Instant, StoreError>,
-    ) {
-        match again_at(&mut call.request.patience) {
+    fn try_again(&mut self, mut call: Call) {
+        match call.request.patience.again_at() {
             Ok(again_at) => self.locked.push(Locked { call, again_at }),
             Err(late) => call.reply(Err(late)),
         }
@@ -175,6 +189,8 @@ impl Worker {
 fn is_of_one(error: &Error) -> bool {
     let of_all = [
         &SqlState::DISK_FULL,
+        // No log's, but that of a table.
+        &SqlState::LOCK_NOT_AVAILABLE,
         &SqlState::QUERY_CANCELED,
         &SqlState::READ_ONLY_SQL_TRANSACTION,
     ];

@@ -181,12 +181,9 @@ fn wanted(query: &InboxQuery) -> String {
     }
 }
 
-pub(super) async fn inbox(
-    connections: &Connections,
-    user: &UserId,
-    query: &InboxQuery,
-) -> Result<InboxPage, StoreError> {
-    let statement = format!(
+/// The statement that lists the inbox of the user $1: at most $4 events, with payloads of $5 bytes in all.
+pub(super) fn inbox_statement(query: &InboxQuery) -> String {
+    format!(
         "SELECT {}, {} FROM tidings_notify_log AS l {}
          LEFT JOIN LATERAL (
              SELECT page.*, page.place = 1 OR (page.place < $4 AND page.bytes <= $5) AS admitted
@@ -202,7 +199,15 @@ pub(super) async fn inbox(
         event!(),
         delivered!(),
         wanted(query)
-    );
+    )
+}
+
+pub(super) async fn inbox(
+    connections: &Connections,
+    user: &UserId,
+    query: &InboxQuery,
+) -> Result<InboxPage, StoreError> {
+    let statement = inbox_statement(query);
     let newest = query
         .before
         .map_or(i64::MAX, |before| column(before.seq.saturating_sub(1)));
@@ -219,16 +224,18 @@ pub(super) async fn inbox(
         (&bytes(MAX_INBOX_PAGE_BYTES) as _, Type::INT8),
     ];
     let rows = connections.query(&statement, &parameters).await?;
-    let head = match rows.first() {
-        Some(row) => head_at(row, 0)?.unwrap_or(Head::EMPTY),
-        None => Head::EMPTY,
-    };
-    if query
-        .before
-        .is_some_and(|before| before.epoch != head.epoch)
+    let head = rows
+        .first()
+        .map(|row| head_at(row, 0))
+        .transpose()?
+        .flatten();
+    // No cursor is one of a user without a log, whatever its epoch.
+    if let Some(before) = query.before
+        && head.as_ref().is_none_or(|head| head.epoch != before.epoch)
     {
         return Err(StoreError::ForeignCursor);
     }
+    let head = head.unwrap_or(Head::EMPTY);
     let mut page = InboxPage::of(&head);
     for row in &rows {
         let Some(event) = event_of(row, user, head.epoch)? else {

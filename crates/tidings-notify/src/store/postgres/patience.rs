@@ -28,15 +28,14 @@ impl Patience {
     pub(super) fn again_at(&mut self) -> Result<Instant, StoreError> {
         let pause = self.pause;
         self.pause = (pause * 2).min(PAUSES[1]);
-        self.again_in(pause)
-    }
-
-    /// As [`again_at`](Self::again_at), after this time.
-    pub(super) fn again_in(&self, pause: Duration) -> Result<Instant, StoreError> {
-        let now = Instant::now();
-        if now >= self.give_up_at {
+        if self.is_over() {
             return Err(StoreError::Locked);
         }
-        Ok(now + pause)
+        Ok(Instant::now() + pause)
+    }
+
+    /// Whether the call has waited too long.
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.give_up_at
     }
 }

@@ -12,6 +12,9 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("schema/3_notify.sql"),
     include_str!("schema/4_line.sql"),
     include_str!("schema/5_checks.sql"),
+    include_str!("schema/6_creation.sql"),
+    include_str!("schema/7_trim.sql"),
+    include_str!("schema/8_unread.sql"),
 ];
 
 /// The columns have a sign and epochs have none: they share the same 64 bits.

@@ -7,7 +7,7 @@ use super::SqliteStore;
 use super::change::save_counts;
 use super::log::{Log, find_log};
 use super::schema::{clamp_seq, key, seq_of};
-use super::state::unread_above;
+use super::state::unread_between;
 use crate::store::retention::Retention;
 use crate::{StoreError, UserId};
 
@@ -45,7 +45,7 @@ pub(super) async fn run(store: &SqliteStore, cutoff: Timestamp) -> Result<u64, S
 
 /// Which events are to go.
 #[derive(Clone, Copy)]
-struct ToGo {
+pub(super) struct ToGo {
     /// Those that were stored before this time.
     cutoff: i64,
     /// Those that a log has beyond these.
@@ -54,7 +54,7 @@ struct ToGo {
 }
 
 impl ToGo {
-    fn new(retention: Retention, cutoff: Timestamp) -> Self {
+    pub(super) fn new(retention: Retention, cutoff: Timestamp) -> Self {
         let max = retention.max_events.map(i64::try_from);
         Self {
             cutoff: cutoff.as_microsecond(),
@@ -95,7 +95,7 @@ impl ToGo {
     }
 
     /// Removes what is to go of the oldest few events of one log, and returns how many there were.
-    fn trim(self, tx: &Transaction<'_>, user: &UserId) -> Result<u64, StoreError> {
+    pub(super) fn trim(self, tx: &Transaction<'_>, user: &UserId) -> Result<u64, StoreError> {
         let Some(log) = find_log(tx, user)? else {
             return Ok(0);
         };
@@ -157,10 +157,12 @@ fn first_unread(
 /// Removes the events up to this number, with their states.
 fn remove(tx: &Transaction<'_>, mut log: Log, last: u64) -> Result<u64, StoreError> {
     let before = (log.head.unread, log.head.unseen);
-    log.head.unread = unread_above(tx, &log, last)?;
-    if last >= log.seen_seq {
-        log.head.unseen = log.head.unread;
-    }
+    // What leaves is counted: it has a bound, and what stays has none.
+    let below = log.head.first_seq - 1;
+    let unread = unread_between(tx, &log, below, last)?;
+    let unseen = unread_between(tx, &log, below.max(log.seen_seq), last)?;
+    log.head.unread = log.head.unread.saturating_sub(unread);
+    log.head.unseen = log.head.unseen.saturating_sub(unseen);
     let keys = (
         key(log.id, clamp_seq(log.head.first_seq))?,
         key(log.id, clamp_seq(last))?,

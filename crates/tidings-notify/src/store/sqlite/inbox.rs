@@ -67,7 +67,7 @@ const ARCHIVED: &str =
     "notify_state AS s INDEXED BY notify_state_archived CROSS JOIN notify_event AS e ON e.key = s.key
     WHERE s.archived_at IS NOT NULL";
 const ARCHIVED_UNREAD: &str =
-    "notify_state AS s INDEXED BY notify_state_unread CROSS JOIN notify_event AS e ON e.key = s.key
+    "notify_state AS s INDEXED BY notify_state_archived CROSS JOIN notify_event AS e ON e.key = s.key
     WHERE s.is_unread = 1 AND s.archived_at IS NOT NULL";
 
 /// Newest first. What is read up to a mark is not looked at for what is unread.

@@ -74,6 +74,13 @@ pub(in crate::store) const STEPS: &[&str] = &[
     ALTER TABLE notify_log ADD COLUMN read_seq INTEGER NOT NULL DEFAULT 0;
     UPDATE notify_log SET unseen = unread;
 ",
+    // An event that is replaced while it is unread says so for as long as it is kept. The index is for the few that were
+    // put back to unread in the inbox.
+    "
+    DROP INDEX notify_state_unread;
+    CREATE INDEX notify_state_unread ON notify_state (key)
+        WHERE is_unread = 1 AND archived_at IS NULL;
+",
 ];
 
 const SEQ_BITS: u32 = 32;

@@ -56,16 +56,26 @@ pub(super) fn unread_above(
     log: &Log,
     seq: u64,
 ) -> Result<u64, StoreError> {
-    let top = log.head.top_seq;
-    let floor = seq.max(log.head.first_seq - 1);
-    let unmarked = floor.max(log.read_seq).min(top);
+    unread_between(connection, log, seq, log.head.top_seq)
+}
+
+/// Counts the unread events of the inbox with numbers above `above`, up to `up_to`.
+pub(super) fn unread_between(
+    connection: &Connection,
+    log: &Log,
+    above: u64,
+    up_to: u64,
+) -> Result<u64, StoreError> {
+    let last = up_to.min(log.head.top_seq);
+    let floor = above.max(log.head.first_seq - 1);
+    let unmarked = floor.max(log.read_seq).min(last);
     let key = |seq| key(log.id, clamp_seq(seq));
     let settled: u64 = connection
         .prepare_cached(
             "SELECT count(*) FROM notify_state WHERE key > ?1 AND key <= ?2
              AND (read_at IS NOT NULL OR archived_at IS NOT NULL)",
         )?
-        .query_row((key(unmarked)?, key(top)?), |row| row.get(0))?;
+        .query_row((key(unmarked)?, key(last)?), |row| row.get(0))?;
     let again: u64 = if floor < unmarked {
         connection
             .prepare_cached(
@@ -76,7 +86,7 @@ pub(super) fn unread_above(
     } else {
         0
     };
-    Ok(top - unmarked - settled + again)
+    Ok(last - unmarked - settled + again)
 }
 
 /// When events were read that have no row of their own: by the first mark that reached them.

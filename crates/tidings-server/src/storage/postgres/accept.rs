@@ -13,8 +13,8 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use tidings_notify::postgres::{append_calls_in, append_in};
-use tidings_notify::{Draft, Event, Store as _};
+use tidings_notify::postgres::{CallOutcome, append_calls_in, append_in};
+use tidings_notify::{Draft, Store as _};
 use tidings_postgres::tokio_postgres::Client;
 use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::{Database, Parameter};
@@ -35,6 +35,11 @@ pub(super) enum Outcome {
     Done(Accepted),
     /// Another transaction holds its key, or the log of one of its users. Nothing of it was stored.
     Busy,
+    /// Another transaction is creating the log of one of its users, which takes a moment to notice each time. Nothing
+    /// of it was stored.
+    BeingCreated,
+    /// No time was left for the logs of its users, because so many were being created. Nothing of it was stored.
+    Untried,
 }
 
 const TRANSACTION: &str = "SELECT pg_current_xact_id()::text";
@@ -149,8 +154,10 @@ impl Acceptor {
         outcomes.resize_with(requests.len(), || None);
         for (&place, events) in plan.append.iter().zip(appended) {
             outcomes[place] = Some(match events {
-                None => Outcome::Busy,
-                Some(events) => {
+                CallOutcome::Locked => Outcome::Busy,
+                CallOutcome::BeingCreated(_) => Outcome::BeingCreated,
+                CallOutcome::Untried => Outcome::Untried,
+                CallOutcome::Appended(events) => {
                     let has_webhooks = events
                         .iter()
                         .any(|event| interest.includes(Some(&event.user)));
@@ -252,12 +259,12 @@ impl Acceptor {
     }
 }
 
-/// Appends the drafts of each request. Returns `None` for a request that is left out.
+/// Appends the drafts of each request.
 async fn append(
     client: &Client,
     requests: &[&[Draft]],
     locks: Locks,
-) -> Result<Vec<Option<Vec<Event>>>, StorageError> {
+) -> Result<Vec<CallOutcome>, StorageError> {
     if locks == Locks::LeaveOut {
         return Ok(append_calls_in(client, requests).await?);
     }
@@ -266,7 +273,10 @@ async fn append(
     let (limited, events) = futures_util::join!(limited, append_in(client, &all));
     limited.map_err(failure)?;
     let mut events = events?.into_iter();
-    let of_request = |drafts: &&[Draft]| Some(events.by_ref().take(drafts.len()).collect());
+    let of_request = |drafts: &&[Draft]| {
+        let own = events.by_ref().take(drafts.len());
+        CallOutcome::Appended(own.collect())
+    };
     Ok(requests.iter().map(of_request).collect())
 }
 

@@ -3,7 +3,8 @@
 //! A request whose key, or the log of one of whose users, another transaction holds is left out and tried
 //! again soon, because most locks are held for the time of a commit. Logs that several instances write all
 //! the time would be locked each time one looks. So a request that was left out again and again waits for
-//! its locks (`waiters.rs`).
+//! its locks (`waiters.rs`), and so does at once one for a user whose log another transaction is creating: each look
+//! at such a log takes a moment, in which nothing else is accepted.
 
 mod waiters;
 
@@ -137,8 +138,18 @@ struct LeftOut {
 struct Missed {
     /// Their keys or logs are held at the moment.
     busy: Vec<Call>,
-    /// The transaction has waited for a lock in vain.
+    /// They have waited for a lock in vain.
     locked: Vec<Call>,
+    /// Nothing is known of their locks.
+    untried: Vec<Call>,
+}
+
+impl Missed {
+    fn extend(&mut self, other: Self) {
+        self.busy.extend(other.busy);
+        self.locked.extend(other.locked);
+        self.untried.extend(other.untried);
+    }
 }
 
 struct Worker {
@@ -182,24 +193,32 @@ impl Worker {
 
     fn try_again(&mut self, missed: Missed) {
         self.waiters.add(missed.locked);
-        let now = Instant::now();
+        let [first, longest] = PAUSES;
+        for call in missed.untried {
+            self.leave_out(call, first);
+        }
         for mut call in missed.busy {
             let request = &mut call.request;
-            if now >= request.give_up_at {
-                call.reply(Err(StorageError::Locked));
-                continue;
-            }
-            let [first, longest] = PAUSES;
             let pause = first.saturating_mul(1 << request.left_out.min(16));
-            let again_at = (now + pause.min(longest)).min(request.give_up_at);
             request.left_out += 1;
-            self.left_out.push(LeftOut { call, again_at });
+            self.leave_out(call, pause.min(longest));
         }
+    }
+
+    /// Has a call tried again after a pause, unless it has waited too long.
+    fn leave_out(&mut self, call: Call, pause: Duration) {
+        let (now, give_up_at) = (Instant::now(), call.request.give_up_at);
+        if now >= give_up_at {
+            call.reply(Err(StorageError::Locked));
+            return;
+        }
+        let again_at = (now + pause).min(give_up_at);
+        self.left_out.push(LeftOut { call, again_at });
     }
 }
 
 /// Accepts the requests in one transaction, if possible, and replies. Returns those that have no reply yet.
-async fn accept(acceptor: &Acceptor, calls: Vec<Call>, locks: Locks) -> Missed {
+async fn accept(acceptor: &Acceptor, mut calls: Vec<Call>, locks: Locks) -> Missed {
     let mut missed = Missed::default();
     if calls.is_empty() {
         return missed;
@@ -211,22 +230,22 @@ async fn accept(acceptor: &Acceptor, calls: Vec<Call>, locks: Locks) -> Missed {
                 match outcome {
                     Outcome::Done(accepted) => call.reply(Ok(accepted)),
                     Outcome::Busy => missed.busy.push(call),
+                    Outcome::BeingCreated => missed.locked.push(call),
+                    Outcome::Untried => missed.untried.push(call),
                 }
             }
         }
         Err(error) => match database_error(&error).and_then(tidings_postgres::Error::code) {
-            // Also when another transaction is creating the log of one of the users, or each of two
-            // transactions holds what the other one waits for.
+            // Also when each of two transactions holds what the other one waits for.
             Some(code) if is_about_locks(code) && (locks == Locks::Wait || calls.len() == 1) => {
                 missed.locked = calls;
             }
             // Some request of the batch may be the reason, so that the others are worth another
             // attempt without it.
             Some(code) if calls.len() > 1 && !is_for_all(code) => {
-                for call in calls {
-                    let alone = Box::pin(accept(acceptor, vec![call], Locks::LeaveOut)).await;
-                    missed.busy.extend(alone.busy);
-                    missed.locked.extend(alone.locked);
+                let second_half = calls.split_off(calls.len() / 2);
+                for half in [calls, second_half] {
+                    missed.extend(Box::pin(accept(acceptor, half, Locks::LeaveOut)).await);
                 }
             }
             _ => {
@@ -264,3 +283,6 @@ async fn until(time: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,12 +138,13 @@ async fn wait(acceptor: Arc<Acceptor>, batch: Vec<Call>) -> Missed {
     // Those whose logs are free need not wait for the others.
     let left = accept(&acceptor, waited.locked, Locks::LeaveOut).await;
     let mut locked = left.locked;
-    locked.extend(left.busy);
+    locked.extend(left.busy.into_iter().chain(left.untried));
     for call in &mut locked {
         call.request.has_waited = true;
     }
     Missed {
         busy: waited.busy,
         locked,
+        untried: waited.untried,
     }
 }

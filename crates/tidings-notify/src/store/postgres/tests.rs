@@ -1,0 +1,114 @@
+//! What calls cost in a long log, in pages that the server looks at.
+
+use tidings_postgres::tokio_postgres::SimpleQueryMessage;
+use tidings_postgres::{Client, Config};
+use tidings_test_support::Schema;
+
+use super::{PostgresOptions, PostgresStore, log};
+use crate::InboxQuery;
+
+/// So many events that were replaced while they were unread, and the one that replaced the last of them.
+const REPLACED: &str = "
+    INSERT INTO tidings_notify_log (user_id, epoch, line, top_seq, unread, unseen)
+        VALUES ('ann', 7, tidings_notify_line(), $1 + 1, 1, 1);
+    INSERT INTO tidings_notify_event (log, seq, timestamp, latest_at, stored_at, type, event_key, payload)
+        SELECT log.id, seq, 0, 0, 0, 't', 'k', '1'
+        FROM tidings_notify_log AS log, generate_series(1, log.top_seq) AS seq;
+    INSERT INTO tidings_notify_state (log, seq, is_unread, archived_at)
+        SELECT log, seq, true, 0 FROM tidings_notify_event WHERE seq <= $1;
+    INSERT INTO tidings_notify_key (log, event_key, seq)
+        SELECT id, 'k', top_seq FROM tidings_notify_log";
+
+const TRIM: &str = "SELECT tidings_notify_trim(id, 1, NULL, false, 100) FROM tidings_notify_log";
+
+const READ_ALL: &str = "SELECT * FROM tidings_notify_change('ann', 'read_up_to', '{}', '{}', 1)";
+
+/// A log in a schema of its own.
+struct Log {
+    client: Client,
+    _schema: Schema,
+}
+
+impl Log {
+    async fn with_replaced(events: u64) -> Self {
+        let schema = Schema::create().await;
+        let config = Config::new(&schema.url()).unwrap();
+        let store = PostgresStore::open(config.clone(), PostgresOptions::default());
+        drop(store.await.unwrap());
+        let client = config.connect().await.unwrap();
+        let rows = REPLACED.replace("$1", &events.to_string());
+        client.batch_execute(&rows).await.unwrap();
+        let _schema = schema;
+        Self { client, _schema }
+    }
+
+    /// How many pages a statement looks at after another one. Both are rolled back.
+    async fn pages_of(&self, earlier: &str, statement: &str) -> u64 {
+        let explain = format!("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, SUMMARY OFF) {statement}");
+        let mut pages = 0;
+        // The first time, the server also reads what it keeps about tables. From the sixth time on, it may plan a statement of
+        // a function for any parameters.
+        for _ in 0..8 {
+            self.client.batch_execute("BEGIN").await.unwrap();
+            self.client.batch_execute(earlier).await.unwrap();
+            let lines = self.client.simple_query(&explain).await.unwrap();
+            self.client.batch_execute("ROLLBACK").await.unwrap();
+            let lines = lines.iter().filter_map(|line| match line {
+                SimpleQueryMessage::Row(row) => row.get(0),
+                _ => None,
+            });
+            // The first line is about the whole statement.
+            let buffers = lines
+                .map(str::trim)
+                .find(|line| line.starts_with("Buffers:"));
+            pages = buffers.map_or(0, looked_at);
+        }
+        pages
+    }
+}
+
+/// The pages of a line such as `Buffers: shared hit=12 read=3 dirtied=1`.
+fn looked_at(buffers: &str) -> u64 {
+    let counts = buffers.split(' ').filter_map(|word| word.split_once('='));
+    let looks = counts.filter(|(kind, _)| ["hit", "read"].contains(kind));
+    looks.map(|(_, count)| count.parse::<u64>().unwrap()).sum()
+}
+
+/// What a statement costs after another one, beside a thousand events that were replaced, and beside a hundred thousand, before and
+/// after the server has counted the rows.
+async fn assert_costs_the_same(earlier: &str, statement: &str) {
+    let [few, many] = [1_000, 100_000].map(Log::with_replaced);
+    let (few, many) = (few.await, many.await);
+    for before in ["", "ANALYZE"] {
+        for log in [&few, &many] {
+            log.client.batch_execute(before).await.unwrap();
+        }
+        let few = few.pages_of(earlier, statement).await;
+        let many = many.pages_of(earlier, statement).await;
+        assert!(few > 0);
+        assert!(
+            many < 2 * few,
+            "{before}: {few} pages, and {many} in the long log"
+        );
+    }
+}
+
+#[tokio::test]
+async fn regression_a_step_of_a_cleanup_costs_as_much_in_a_long_log_as_in_a_short_one() {
+    assert_costs_the_same("", TRIM).await;
+}
+
+#[tokio::test]
+async fn regression_read_all_costs_as_much_beside_any_number_of_replaced_events() {
+    assert_costs_the_same("", READ_ALL).await;
+}
+
+#[tokio::test]
+async fn regression_a_list_of_what_is_unread_costs_as_much_beside_any_number_of_replaced_events() {
+    let list = log::inbox_statement(&InboxQuery::default().with_unread_only());
+    let parameters = ["'ann'", "1000000", "NULL", "51", "1000000"];
+    let list = (1..).zip(parameters).fold(list, |list, (place, value)| {
+        list.replace(&format!("${place}"), value)
+    });
+    assert_costs_the_same(READ_ALL, &list).await;
+}

@@ -1,0 +1,96 @@
+//! What calls cost in a long log, in steps of SQLite's virtual machine.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Transaction};
+
+use super::{change, cleanup, inbox, schema};
+use crate::store::retention::Retention;
+use crate::{InboxAction, InboxQuery, UserId};
+
+/// A file with one log, which counts steps.
+struct Counted {
+    connection: Connection,
+    steps: Arc<AtomicU64>,
+}
+
+/// So many events that were replaced while they were unread, and the one that replaced the last of them.
+const REPLACED: &str = "
+    INSERT INTO notify_log (id, user, epoch, top_seq, unread, unseen, latest_at, stored_at, changed)
+        VALUES (1, 'ann', 7, ?1 + 1, 1, 1, 0, 0, 1);
+    WITH RECURSIVE n (seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM n WHERE seq <= ?1)
+        INSERT INTO notify_event (key, timestamp, latest_at, stored_at, type, payload, event_key)
+        SELECT 1 << 32 | seq, 0, 0, 0, 't', '1', 'k' FROM n;
+    INSERT INTO notify_state (key, is_unread, archived_at)
+        SELECT key, 1, 0 FROM notify_event WHERE key <= (1 << 32 | ?1);
+    INSERT INTO notify_key (log, event_key, seq) VALUES (1, 'k', ?1 + 1);
+";
+
+fn ann() -> UserId {
+    UserId::new("ann").unwrap()
+}
+
+impl Counted {
+    fn with_replaced(events: u64) -> Self {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let rows = REPLACED.replace("?1", &events.to_string());
+        for step in schema::STEPS.iter().copied().chain([&*rows]) {
+            connection.execute_batch(step).unwrap();
+        }
+        let steps = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&steps);
+        let count = move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        connection.progress_handler(1, Some(count)).unwrap();
+        Self { connection, steps }
+    }
+
+    fn steps_of(&mut self, work: impl FnOnce(&Transaction<'_>)) -> u64 {
+        let transaction = self.connection.transaction().unwrap();
+        let before = self.steps.load(Ordering::Relaxed);
+        work(&transaction);
+        let steps = self.steps.load(Ordering::Relaxed) - before;
+        transaction.commit().unwrap();
+        steps
+    }
+}
+
+/// What some work costs beside a thousand events that were replaced, and beside a hundred thousand.
+fn assert_costs_the_same(work: impl Fn(&mut Counted) -> u64) {
+    let [few, many] = [1_000, 100_000].map(|events| work(&mut Counted::with_replaced(events)));
+    assert!(few > 0);
+    assert!(many < 2 * few, "{few} steps, and {many} in the long log");
+}
+
+#[test]
+fn regression_a_step_of_a_cleanup_costs_as_much_in_a_long_log_as_in_a_short_one() {
+    let to_go = cleanup::ToGo::new(Retention::default(), Timestamp::now());
+    assert_costs_the_same(|log| {
+        log.steps_of(|tx| assert_eq!(to_go.trim(tx, &ann()).unwrap(), 512))
+    });
+}
+
+#[test]
+fn regression_read_all_costs_as_much_beside_any_number_of_replaced_events() {
+    assert_costs_the_same(|log| {
+        log.steps_of(|tx| {
+            let update = change::change(tx, &ann(), &InboxAction::ReadAll, Timestamp::now());
+            assert_eq!(update.unwrap().changed, 1);
+        })
+    });
+}
+
+#[test]
+fn regression_a_list_of_what_is_unread_costs_as_much_beside_any_number_of_replaced_events() {
+    assert_costs_the_same(|log| {
+        log.steps_of(|tx| {
+            change::change(tx, &ann(), &InboxAction::ReadAll, Timestamp::now()).unwrap();
+        });
+        let unread = InboxQuery::default().with_unread_only();
+        log.steps_of(|tx| assert_eq!(inbox::page(tx, &ann(), &unread).unwrap().events, []))
+    });
+}
