@@ -79,7 +79,7 @@ async fn a_disk_that_fills_is_reported_and_recovered_from() {
 }
 
 /// Posts a notification that the server makes no end of making a delivery of.
-async fn hang_in_the_fan_out(server: &Server, connection: Connection) -> Connection {
+async fn hang_in_the_fan_out(server: &Server, database: &Path) {
     let endpoint = json!({ "url": "http://127.0.0.1:9/" });
     let created = server.post("/v1/endpoints", &endpoint).await;
     assert_eq!(created.status(), StatusCode::CREATED);
@@ -88,16 +88,25 @@ async fn hang_in_the_fan_out(server: &Server, connection: Connection) -> Connect
             WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number) SELECT n FROM number;
         CREATE TRIGGER hang BEFORE INSERT ON webhook_delivery
             BEGIN SELECT count(*) FROM endless; END";
-    connection.execute_batch(hang).unwrap();
+    execute(database, hang);
     server.notify("anna", json!("on its way")).await;
-    let claims = "SELECT count(*) FROM stream_lease";
     soon("the claim of the fan-out", async {
-        while connection.query_row(claims, [], |row| row.get(0)) != Ok(1) {
+        while claims(database) != 1 {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    connection
+}
+
+fn execute(database: &Path, statements: &str) {
+    let connection = Connection::open(database).unwrap();
+    connection.execute_batch(statements).unwrap();
+}
+
+fn claims(database: &Path) -> i64 {
+    let connection = Connection::open(database).unwrap();
+    let count = "SELECT count(*) FROM stream_lease";
+    connection.query_row(count, [], |row| row.get(0)).unwrap()
 }
 
 #[tokio::test]
@@ -108,10 +117,9 @@ async fn a_server_starts_on_a_full_disk_and_recovers_when_there_is_room() {
     for _ in 0..10 {
         server.notify("anna", json!("x".repeat(100_000))).await;
     }
-    let connection = Connection::open(home.database()).unwrap();
-    let connection = hang_in_the_fan_out(&server, connection).await;
+    hang_in_the_fan_out(&server, &home.database()).await;
     server.kill().await;
-    connection.execute_batch("DROP TRIGGER hang").unwrap();
+    execute(&home.database(), "DROP TRIGGER hang");
     disk.fill().unwrap();
 
     let server = home.start().await;

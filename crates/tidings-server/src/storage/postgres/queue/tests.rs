@@ -84,9 +84,9 @@ async fn a_transaction_that_creates_many_logs_delays_only_their_users() {
     for draft in drafts("other", 50) {
         let accepted = accept_each(&storage, vec![draft]).join_all();
         let accepted = soon("the request of another", accepted).await;
-        accepted
-            .into_iter()
-            .for_each(|accepted| drop(accepted.unwrap()));
+        for accepted in accepted {
+            accepted.unwrap();
+        }
     }
     assert!(waiting.try_join_next().is_none());
     application.batch_execute("COMMIT").await.unwrap();
