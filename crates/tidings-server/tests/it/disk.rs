@@ -78,35 +78,28 @@ async fn a_disk_that_fills_is_reported_and_recovered_from() {
     assert!(log.lines().count() <= 10, "{log}");
 }
 
-/// Posts a notification that the server makes no end of making a delivery of.
-async fn hang_in_the_fan_out(server: &Server, database: &Path) {
+/// Posts a notification that the server makes no end of making a delivery of. Returns a connection that keeps
+/// the log of the database there.
+async fn hang_in_the_fan_out(server: &Server, home: &Home) -> Connection {
     let endpoint = json!({ "url": "http://127.0.0.1:9/" });
     let created = server.post("/v1/endpoints", &endpoint).await;
     assert_eq!(created.status(), StatusCode::CREATED);
+    let connection = Connection::open(home.database()).unwrap();
     let hang = "
         CREATE VIEW endless AS
             WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number) SELECT n FROM number;
         CREATE TRIGGER hang BEFORE INSERT ON webhook_delivery
             BEGIN SELECT count(*) FROM endless; END";
-    execute(database, hang);
+    connection.execute_batch(hang).unwrap();
     server.notify("anna", json!("on its way")).await;
-    soon("the claim of the fan-out", async {
-        while claims(database) != 1 {
+    let claims = "SELECT count(*) FROM stream_lease";
+    soon("the claim of the fan-out", async move {
+        while connection.query_row(claims, [], |row| row.get(0)) != Ok(1) {
             tokio::task::yield_now().await;
         }
+        connection
     })
-    .await;
-}
-
-fn execute(database: &Path, statements: &str) {
-    let connection = Connection::open(database).unwrap();
-    connection.execute_batch(statements).unwrap();
-}
-
-fn claims(database: &Path) -> i64 {
-    let connection = Connection::open(database).unwrap();
-    let count = "SELECT count(*) FROM stream_lease";
-    connection.query_row(count, [], |row| row.get(0)).unwrap()
+    .await
 }
 
 #[tokio::test]
@@ -117,9 +110,11 @@ async fn a_server_starts_on_a_full_disk_and_recovers_when_there_is_room() {
     for _ in 0..10 {
         server.notify("anna", json!("x".repeat(100_000))).await;
     }
-    hang_in_the_fan_out(&server, &home.database()).await;
+    let connection = hang_in_the_fan_out(&server, &home).await;
     server.kill().await;
-    execute(&home.database(), "DROP TRIGGER hang");
+    connection
+        .execute_batch("DROP TRIGGER hang; DROP VIEW endless")
+        .unwrap();
     disk.fill().unwrap();
 
     let server = home.start().await;
