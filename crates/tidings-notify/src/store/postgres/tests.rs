@@ -38,8 +38,10 @@ impl Log {
         let client = config.connect().await.unwrap();
         let rows = REPLACED.replace("$1", &events.to_string());
         client.batch_execute(&rows).await.unwrap();
-        let _schema = schema;
-        Self { client, _schema }
+        Self {
+            client,
+            _schema: schema,
+        }
     }
 
     /// How many pages a statement looks at after another one. Both are rolled back.
