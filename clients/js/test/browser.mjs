@@ -118,9 +118,15 @@ class Browser {
       const check = ${code};
       const end = Date.now() + 30000;
       for (;;) {
-        const value = await check(...args);
-        if (value) return value;
-        if (Date.now() > end) return undefined;
+        const isOver = Date.now() > end;
+        try {
+          const value = await check(...args);
+          if (value) return value;
+        } catch (error) {
+          // What it looks for may not be there yet.
+          if (isOver) throw error;
+        }
+        if (isOver) return undefined;
         await new Promise((resolve) => setTimeout(resolve, 10));
       }
     }`;
