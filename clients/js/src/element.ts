@@ -62,9 +62,9 @@ export class TidingsInboxElement extends Base {
     return this.#labels;
   }
 
-  set labels(labels: Partial<Labels>) {
+  set labels(labels: Partial<Labels> | null | undefined) {
     const before = this.#labels;
-    const given = Object.entries(labels).filter(([, text]) => text !== undefined);
+    const given = Object.entries(labels ?? {}).filter(([, text]) => text !== undefined);
     this.#labels = { ...ENGLISH, ...(Object.fromEntries(given) as Partial<Labels>) };
     if (this.#parts === undefined) return;
     // Functions are called when their texts are needed.

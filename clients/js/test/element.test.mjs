@@ -395,6 +395,10 @@ test("what is set again changes nothing, and new texts leave the list open", asy
   await browser.run(inside(`void (element.labels = { notifications: "Mitteilungen" })`));
   await browser.until("the other text", isTrue(`$("h2").textContent === "Mitteilungen" && $$("li").length === 1 && $(".panel").matches(":popover-open")`));
   assert.equal(await browser.run(inside(`$("li .archive").title`)), "Archive");
+  for (const none of ["undefined", "null"]) {
+    await browser.run(inside(`void (element.labels = { notifications: "Mitteilungen" }, element.labels = ${none})`));
+    await browser.until("English again", isTrue(`$("h2").textContent === "Notifications" && $$("li").length === 1`));
+  }
 });
 
 test("yesterday is the day before, and not some hours ago", async (t) => {

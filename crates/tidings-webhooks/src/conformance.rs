@@ -71,6 +71,7 @@ macro_rules! for_each_store_behaviour {
             the_clock_never_goes_back
             an_outcome_changes_a_pending_delivery_only
             a_delivery_that_was_begun_again_is_changed_by_success_only
+            what_arrived_is_delivered_although_it_was_cancelled_meanwhile
             a_retry_is_due_at_its_time
             attempts_of_the_same_number_are_all_kept
             outcomes_that_are_recorded_again_change_nothing

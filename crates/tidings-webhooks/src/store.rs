@@ -449,7 +449,7 @@ pub struct Outcome {
     /// Its endpoint.
     pub endpoint: EndpointId,
     /// When it was due as it was taken to be sent. If that is another time now, it was begun again meanwhile: then only
-    /// success changes it, and the attempt is recorded all the same.
+    /// success changes it, which also changes one that was cancelled meanwhile. The attempt is recorded all the same.
     pub was_due_at: Timestamp,
     /// The attempt, if there was one.
     pub attempt: Option<AttemptRecord>,

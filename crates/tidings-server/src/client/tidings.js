@@ -2277,7 +2277,7 @@ class TidingsInboxElement extends Base {
 	}
 	set labels(labels) {
 		const before = this.#labels;
-		const given = Object.entries(labels).filter(([, text]) => text !== undefined);
+		const given = Object.entries(labels ?? {}).filter(([, text]) => text !== undefined);
 		this.#labels = { ...ENGLISH, ...Object.fromEntries(given) };
 		if (this.#parts === undefined)
 			return;

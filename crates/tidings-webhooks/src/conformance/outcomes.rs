@@ -5,7 +5,7 @@ use super::support::{
 use crate::store::{AfterAttempt, Outcome};
 use crate::{AttemptRecord, DeliveryId, DeliveryState, Owner};
 
-/// The first final outcome stays; attempts are recorded all the same.
+/// The first success stays; attempts are recorded all the same.
 pub async fn an_outcome_changes_a_pending_delivery_only(Stores { a, b }: Stores) {
     let endpoint = operator(&*a, 1).await;
     add(&*a, &["e1"], endpoint, at(0)).await;
@@ -38,6 +38,29 @@ pub async fn an_outcome_changes_a_pending_delivery_only(Stores { a, b }: Stores)
     let attempts = a.attempts(id).await.unwrap().unwrap();
     assert_eq!(attempts, [attempt(1), attempt(2), attempt(3)]);
     assert!(work(&*a, endpoint, at(100)).await.due.is_empty());
+}
+
+/// Or has failed, as another instance knew it. So a replay does not send it again.
+pub async fn what_arrived_is_delivered_although_it_was_cancelled_meanwhile(
+    Stores { a, b }: Stores,
+) {
+    let id = operator(&*a, 1).await;
+    add(&*a, &["e1", "e2"], id, at(0)).await;
+    let ids = made(&*a, id).await;
+    record(&*a, outcome(ids[0], id, 1, finish(DeliveryState::Failed))).await;
+    let off = disabled(endpoint(1, &Owner::Operator));
+    assert!(b.replace_endpoint(off, at(5), None).await.unwrap());
+    b.cancel_deliveries(id, "disabled", at(5), 100)
+        .await
+        .unwrap();
+    assert_eq!(delivery(&*b, ids[1]).await.state, DeliveryState::Cancelled);
+    for (delivered, number) in [(ids[0], 2), (ids[1], 1)] {
+        let late = outcome(delivered, id, number, finish(DeliveryState::Delivered));
+        record(&*a, late).await;
+        let found = delivery(&*b, delivered).await;
+        assert_eq!(found.state, DeliveryState::Delivered);
+        assert_eq!((found.reason, found.attempts), (None, number));
+    }
 }
 
 /// And its place in its schedule is kept.

@@ -69,8 +69,8 @@ fn were_recorded(tx: &Transaction<'_>, outcomes: &[Outcome]) -> Result<bool, Sto
     Ok(false)
 }
 
-/// Changes a delivery that is pending, if it was not begun again since it was taken, or was delivered all the same. Returns
-/// whether it exists.
+/// Changes a delivery that is pending, if it was not begun again since it was taken. What arrived has arrived, whatever its
+/// state is by now. Returns whether it exists.
 fn change(tx: &Transaction<'_>, outcome: &Outcome, at: Timestamp) -> Result<bool, StoreError> {
     let id = outcome.delivery.as_i64();
     let number = outcome.attempt.as_ref().map_or(0, |attempt| attempt.number);
@@ -88,7 +88,7 @@ fn change(tx: &Transaction<'_>, outcome: &Outcome, at: Timestamp) -> Result<bool
                 "UPDATE webhook_delivery
                  SET attempts = max(attempts, ?2), tries = tries + (?2 > 0), due_at = NULL,
                      state = ?3, finished_at = ?4, reason = ?5
-                 WHERE delivery = ?1 AND state = 0 AND (due_at = ?6 OR ?3 = ?7)",
+                 WHERE delivery = ?1 AND ((state = 0 AND due_at = ?6) OR (?3 = ?7 AND state <> ?7))",
             )?
             .execute((
                 id,

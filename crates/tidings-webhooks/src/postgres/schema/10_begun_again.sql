@@ -1,4 +1,5 @@
--- A delivery that was begun again while an attempt of it was under way stays begun, unless that attempt delivered it. And
+-- A delivery that was begun again while an attempt of it was under way stays begun, unless that attempt delivered it; and
+-- one that was cancelled meanwhile is delivered, if it arrived all the same. And
 -- an endpoint that asked for a wait gets it, also if nothing is left for it when its lane is given back.
 
 -- What instances of an earlier version call stays beside it. The outcomes of one round are of different deliveries; later
@@ -48,8 +49,8 @@ BEGIN
             reason = new.reason
         FROM unnest(o_rounds, o_deliveries, o_were_due, o_states, o_dues, o_reasons, o_numbers)
             AS new (round, delivery, was_due, state, due, reason, number)
-        WHERE new.round = this_round AND stored.delivery = new.delivery AND stored.state = 0
-            AND (stored.due_at = new.was_due OR new.state = 1);
+        WHERE new.round = this_round AND stored.delivery = new.delivery
+            AND (stored.state = 0 AND stored.due_at = new.was_due OR new.state = 1 AND stored.state <> 1);
 
         -- An attempt whose number another instance has used comes after those that there are.
         WITH kept AS (
