@@ -42,6 +42,8 @@ pub use self::key_set::{KeySetError, NameInSet};
 pub(crate) use self::new_key::new_key;
 pub(crate) use self::scope::{Scope, Scopes};
 use self::stored_keys::StoredKeys;
+#[cfg(test)]
+pub(crate) use self::token::Token;
 pub(crate) use self::token::TokenRule;
 use self::token::Tokens;
 pub(crate) use self::validity::{Due, Validity};

@@ -35,6 +35,7 @@ mod reference;
 mod repeatable;
 mod request;
 mod request_id;
+mod response_room;
 mod routes;
 #[cfg(test)]
 mod running;

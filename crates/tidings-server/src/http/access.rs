@@ -16,6 +16,7 @@ use super::observe::CALLER;
 use super::origin::is_cross_site;
 use super::parameters::{self, Known};
 use super::rate_limit::Counted;
+use super::response_room::ResponseRoom;
 use super::routes::Demand;
 use crate::access::credential::{Credential, Place, Unclear};
 use crate::access::{Access, Caller, Forbidden, Refusal, TokenRule};
@@ -27,6 +28,7 @@ use crate::wire::code::Code;
 pub(super) struct Gate {
     pub(super) access: Arc<Access>,
     pub(super) limits: Arc<Limits>,
+    pub(super) responses: ResponseRoom,
     /// The parameters of the query, if others are refused.
     pub(super) parameters: Option<Known>,
     pub(super) demand: Demand,
@@ -57,8 +59,10 @@ pub(super) async fn authorize(
         Some(refused) => refused,
         None => match gate.check(&caller, &mut request).await {
             Ok(()) => {
-                request.extensions_mut().insert(caller);
-                next.run(request).await
+                let only_reads = only_reads(request.method());
+                request.extensions_mut().insert(caller.clone());
+                let response = next.run(request).await;
+                gate.responses.admit(&caller, only_reads, response)
             }
             Err(refused) => refused.into_response(),
         },
@@ -118,9 +122,12 @@ fn is_forgeable(sent: &Credential, parts: &Parts) -> bool {
     if sent.place != Place::Cookie || headers.contains_key(header::ORIGIN) {
         return false;
     }
-    let only_reads = matches!(parts.method, Method::GET | Method::HEAD);
     let is_upgrade = headers.contains_key(header::UPGRADE);
-    !only_reads || is_upgrade || is_same_site(headers)
+    !only_reads(&parts.method) || is_upgrade || is_same_site(headers)
+}
+
+fn only_reads(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 /// Whether a browser reports that the page of a sibling host caused the request.

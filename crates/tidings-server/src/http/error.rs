@@ -135,6 +135,14 @@ impl ApiError {
         )
     }
 
+    /// There is no room for a larger response.
+    pub(crate) fn too_many_unread() -> Self {
+        Self::unavailable(
+            Code::Busy,
+            "too many large responses were not read by their clients yet; read the others first, or ask for fewer entries",
+        )
+    }
+
     /// No token can be verified yet.
     pub(crate) fn no_token_keys() -> Self {
         Self::unavailable(

@@ -261,6 +261,7 @@ fn codes(route: &Route) -> BTreeSet<Code> {
             Code::TooManyRequests,
             Code::Internal,
             Code::TokenKeysUnavailable,
+            Code::Busy,
             Code::Stopping,
             Code::StorageFull,
             Code::StorageUnavailable,
@@ -275,7 +276,6 @@ fn codes(route: &Route) -> BTreeSet<Code> {
             Code::InvalidBody,
             Code::IncompleteBody,
             Code::BodyTimeout,
-            Code::Busy,
             Code::UnsupportedEncoding,
         ]);
     }

@@ -17,6 +17,7 @@ use super::extract::{InPath, NoFields};
 use super::operation::Operation;
 use super::operations as described;
 use super::parameters::Known;
+use super::response_room::ResponseRoom;
 use super::{
     api_keys, asyncapi, bins, client, console, deliveries, endpoints, health, inbox, metrics,
     notifications, openapi, presence, reference, sse, unversioned, websocket, whoami,
@@ -105,6 +106,7 @@ impl Route {
 
 /// Makes the router.
 pub(super) fn router(access: &Arc<Access>, limits: &Arc<Limits>) -> Router<SharedApp> {
+    let responses = ResponseRoom::default();
     all().into_iter().fold(Router::new(), |router, route| {
         let handler = if route.demand == Demand::Nothing {
             route.handler
@@ -112,6 +114,7 @@ pub(super) fn router(access: &Arc<Access>, limits: &Arc<Limits>) -> Router<Share
             let gate = Gate {
                 access: Arc::clone(access),
                 limits: Arc::clone(limits),
+                responses: responses.clone(),
                 parameters: route.known_parameters(),
                 demand: route.demand,
                 is_of_a_user: route.is_of_a_user(),

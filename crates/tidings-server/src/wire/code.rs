@@ -65,7 +65,7 @@ codes! {
     TooManyConnections = TOO_MANY_REQUESTS: "the address has too many connections";
     Internal = INTERNAL_SERVER_ERROR: "the server failed; the cause is in its log";
     TokenKeysUnavailable = SERVICE_UNAVAILABLE: "the key set for tokens was never loaded";
-    Busy = SERVICE_UNAVAILABLE: "too many large bodies arrive at the same time";
+    Busy = SERVICE_UNAVAILABLE: "too many large bodies arrive at the same time, or too many large responses were not read yet";
     Stopping = SERVICE_UNAVAILABLE: "the server is stopping";
     StorageFull = SERVICE_UNAVAILABLE: "the disk of the server is full; nothing was stored";
     StorageUnavailable = SERVICE_UNAVAILABLE: "the database is not available; nothing was stored";

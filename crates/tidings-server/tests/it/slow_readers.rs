@@ -109,3 +109,48 @@ async fn regression_a_slow_reader_does_not_outlast_the_expiry_of_its_token() {
         assert_place_is_free(&server).await;
     }
 }
+
+/// Asks for the list of anna, and gives the status, which is all that is read of the response.
+async fn ask_for_list(server: &Server, credential: &str) -> (u16, TcpStream) {
+    let mut stream = connect(server).await;
+    let head = format!(
+        "GET /v1/users/anna/notifications HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {credential}\r\n\r\n",
+        address(server)
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut line = [0; 12];
+    let read = stream.read_exact(&mut line);
+    soon("a status", read).await.unwrap();
+    let line = std::str::from_utf8(&line).unwrap();
+    (line["HTTP/1.1 ".len()..].parse().unwrap(), stream)
+}
+
+#[tokio::test]
+async fn regression_the_responses_that_a_user_does_not_read_are_bounded_in_sum() {
+    let (_home, server) = start().await;
+    let token = token("anna", 600);
+    let (status, mut unread) = ask_for_list(&server, &token).await;
+    assert_eq!(status, 200);
+    let refused = http().get(server.at("/v1/users/anna/notifications"));
+    let refused = refused.bearer_auth(&token).send().await.unwrap();
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(
+        refused.json::<Value>().await.unwrap()["error"]["code"],
+        "busy"
+    );
+    let (status, _of_key) = ask_for_list(&server, KEY).await;
+    assert_eq!(status, 200);
+
+    let mut buffer = vec![0; 1 << 20];
+    let mut read = 0;
+    while read < 12_000_000 {
+        let more = unread.read(&mut buffer);
+        read += soon("the response", more).await.unwrap();
+    }
+    let (status, unread) = ask_for_list(&server, &token).await;
+    assert_eq!(status, 200);
+    drop(unread);
+    let free = async { while ask_for_list(&server, &token).await.0 != 200 {} };
+    soon("the room of the lost connection", free).await;
+}
