@@ -1,9 +1,11 @@
 //! What a process does to the streams: all of it at the same time.
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tidings_stream::{
     CloseReport, Error, HandlerError, Message, NewMessage, Redrive, Retention, RetryDelay,
@@ -97,7 +99,7 @@ impl History {
         }
     }
 
-    /// Handles a message in one of many ways, which its number and attempt decide.
+    /// Handles a message, and notes that it was called and, if it was not cut short, that it has ended.
     async fn handle(
         &self,
         group: usize,
@@ -111,7 +113,20 @@ impl History {
             number: std::str::from_utf8(&message.payload)?.parse()?,
         };
         self.record.note(Event::Called(call, now()));
-        match (call.number * 31 + u64::from(call.attempt) * 17 + group as u64) % 40 {
+        let responding = AssertUnwindSafe(self.respond(call, &message, effects));
+        let result = responding.catch_unwind().await;
+        self.record.note(Event::Ended(call));
+        result.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Responds to a message in one of many ways, which its number and attempt decide.
+    async fn respond(
+        &self,
+        call: Call,
+        message: &Message,
+        effects: Option<&Effects>,
+    ) -> Result<(), HandlerError> {
+        match (call.number * 31 + u64::from(call.attempt) * 17 + call.group as u64) % 40 {
             0..3 => return Err(HandlerError::retry("again")),
             3 => return Err(HandlerError::retry_after(Duration::ZERO, "at once")),
             4 => return Err(HandlerError::skip_retry("never")),
@@ -125,7 +140,7 @@ impl History {
                     } else {
                         End::Commit
                     };
-                    return Ok(effects.apply(group, &message, end).await?);
+                    return Ok(effects.apply(call.group, message, end).await?);
                 }
                 tokio::task::yield_now().await;
             }
