@@ -12,6 +12,7 @@ use tracing::field::Empty;
 use super::error::Fault;
 use super::request_id::RequestId;
 use super::routes::{BIN, BINS, INTO_BIN, QUERY, READY};
+use super::sse;
 use crate::app::App;
 use crate::telemetry::{self, Requests, traces};
 use crate::wire::ErrorBody;
@@ -52,15 +53,21 @@ where
     }
     let only_reads = request.method().is_safe() || route == QUERY;
     let of_response = has_traces.then(|| span.clone());
+    let is_event_source = sse::is_event_source(&request);
     let observed = async {
         let mut response = run(app, requests, route, request, respond).await;
+        let status = response.status();
         if let Some(fault) = response.extensions_mut().remove::<Fault>() {
             let Fault(mut error) = if only_reads { fault.of_read() } else { fault };
-            error.request_id = Some(id.as_str().to_owned());
-            *response.body_mut() = Json(ErrorBody { error }).into_response().into_body();
+            if is_event_source {
+                response = sse::refusal_of(&error, response);
+            } else {
+                error.request_id = Some(id.as_str().to_owned());
+                *response.body_mut() = Json(ErrorBody { error }).into_response().into_body();
+            }
         }
         if let Some(span) = of_response {
-            traces::end_request(&span, response.status());
+            traces::end_request(&span, status);
         }
         id.put_into(response.headers_mut());
         response

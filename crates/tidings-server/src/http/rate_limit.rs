@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use tidings_notify::UserId;
 use tidings_notify::wire::Bye;
@@ -118,27 +118,11 @@ pub(super) fn refused_connection(request: &Request) -> Option<Response> {
 /// The error; or a stream that ends at once, because an `EventSource` does not reconnect after any other
 /// status than 200.
 fn refusal(request: &Request, error: ApiError, reason: &'static str, wait: Duration) -> Response {
-    if is_event_source(request) {
+    if sse::is_event_source(request) {
         let spread = Duration::from_millis(fastrand::u64(0..5000));
         return sse::refusal(Bye::new(4100, reason, wait + spread)).into_response();
     }
     error.retry_after(whole_seconds(wait)).into_response()
-}
-
-/// An `EventSource` asks a route of event streams for one; some implementations list other types beside it.
-fn is_event_source(request: &Request) -> bool {
-    let path = request.uri().path();
-    if !(path.starts_with("/v1/users/") && path.ends_with("/events")) {
-        return false;
-    }
-    let accepts = request.headers().get_all(header::ACCEPT).iter();
-    let types = accepts
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|entry| entry.split(';').next());
-    let types: Vec<&str> = types.map(str::trim).collect();
-    let lists = |wanted: &str| types.iter().any(|name| name.eq_ignore_ascii_case(wanted));
-    request.method() == Method::GET && lists("text/event-stream") && !lists("application/json")
 }
 
 /// Takes the notifications of a request from the rates of their users.
@@ -173,55 +157,6 @@ pub(super) fn take_notifications<'a>(
                 counted(per_second.get(), "notification")
             );
             Err(ApiError::invalid("notifications", expected))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::body::Body;
-
-    use super::*;
-
-    fn accepts(method: Method, values: &[&str]) -> bool {
-        accepts_at("/v1/users/anna/events", method, values)
-    }
-
-    fn accepts_at(path: &str, method: Method, values: &[&str]) -> bool {
-        let mut request = Request::new(Body::empty());
-        *request.method_mut() = method;
-        *request.uri_mut() = path.parse().unwrap();
-        for value in values {
-            let value = HeaderValue::from_str(value).unwrap();
-            request.headers_mut().append(header::ACCEPT, value);
-        }
-        is_event_source(&request)
-    }
-
-    #[test]
-    fn whatever_lists_an_event_stream_and_no_json_is_an_event_source() {
-        for values in [
-            &["text/event-stream"][..],
-            &["text/event-stream, */*"],
-            &["text/html;q=0.5,Text/Event-Stream ; q=0.9"],
-            &["*/*", "text/event-stream"],
-            &["text/event-stream", "*/*"],
-        ] {
-            assert!(accepts(Method::GET, values), "{values:?}");
-            assert!(!accepts(Method::POST, values), "{values:?}");
-            for path in ["/health/ready", "/v1/users/anna/notifications", "/events"] {
-                assert!(!accepts_at(path, Method::GET, values), "{path} {values:?}");
-            }
-        }
-        for values in [
-            &[][..],
-            &["*/*"],
-            &["text/*"],
-            &["text/event-stream2, a/b"],
-            &["application/json, text/event-stream"],
-            &["text/event-stream", "Application/JSON;q=0.1"],
-        ] {
-            assert!(!accepts(Method::GET, values), "{values:?}");
         }
     }
 }

@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, HeaderValue, Version, header};
+use axum::extract::{Extension, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tidings_notify::wire::{Bye, Control, EventNaming, Expiring, Hello, SseWriter};
@@ -26,6 +26,8 @@ use super::request_id::RequestId;
 use crate::access::Caller;
 use crate::app::SharedApp;
 use crate::connections::{ClientConnection, Framing, IdleSocket, StreamSocket, Transport};
+use crate::wire::ErrorDescription;
+use crate::wire::code::Code;
 
 /// Time between pings when the client has closed its sending half: if it has closed the whole
 /// connection, writing is what shows it.
@@ -95,6 +97,44 @@ pub(super) fn refusal(bye: Bye) -> Result<Response, ApiError> {
     let mut body = SseWriter::default();
     body.bye(bye)?;
     Ok(response(Body::from(body.into_string())))
+}
+
+/// The same in place of an error of the server, with the other headers of its response.
+pub(super) fn refusal_of(error: &ErrorDescription, response: Response) -> Response {
+    let bye = match error.code {
+        Code::Stopping => Bye::stopping(),
+        // The waits are spread so that the clients do not all reconnect at once.
+        code => {
+            let wait = Duration::from_millis(fastrand::u64(1000..5000));
+            Bye::new(4101, code.meaning(), wait)
+        }
+    };
+    let Ok(refusal) = refusal(bye) else {
+        return response;
+    };
+    let (mut head, _) = response.into_parts();
+    let (own, body) = refusal.into_parts();
+    head.status = own.status;
+    head.headers.remove(header::CONTENT_LENGTH);
+    head.headers.remove(header::RETRY_AFTER);
+    head.headers.extend(own.headers);
+    Response::from_parts(head, body)
+}
+
+/// An `EventSource` asks a route of event streams for one; some implementations list other types beside it.
+pub(super) fn is_event_source(request: &Request) -> bool {
+    let path = request.uri().path();
+    if !(path.starts_with("/v1/users/") && path.ends_with("/events")) {
+        return false;
+    }
+    let accepts = request.headers().get_all(header::ACCEPT).iter();
+    let types = accepts
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|entry| entry.split(';').next());
+    let types: Vec<&str> = types.map(str::trim).collect();
+    let lists = |wanted: &str| types.iter().any(|name| name.eq_ignore_ascii_case(wanted));
+    request.method() == Method::GET && lists("text/event-stream") && !lists("application/json")
 }
 
 fn response(body: Body) -> Response {
@@ -340,4 +380,53 @@ fn encode(step: &Step, naming: EventNaming) -> serde_json::Result<String> {
         }
     }
     Ok(writer.into_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn accepts(method: Method, values: &[&str]) -> bool {
+        accepts_at("/v1/users/anna/events", method, values)
+    }
+
+    fn accepts_at(path: &str, method: Method, values: &[&str]) -> bool {
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().unwrap();
+        for value in values {
+            let value = HeaderValue::from_str(value).unwrap();
+            request.headers_mut().append(header::ACCEPT, value);
+        }
+        is_event_source(&request)
+    }
+
+    #[test]
+    fn whatever_lists_an_event_stream_and_no_json_is_an_event_source() {
+        for values in [
+            &["text/event-stream"][..],
+            &["text/event-stream, */*"],
+            &["text/html;q=0.5,Text/Event-Stream ; q=0.9"],
+            &["*/*", "text/event-stream"],
+            &["text/event-stream", "*/*"],
+        ] {
+            assert!(accepts(Method::GET, values), "{values:?}");
+            assert!(!accepts(Method::POST, values), "{values:?}");
+            for path in ["/health/ready", "/v1/users/anna/notifications", "/events"] {
+                assert!(!accepts_at(path, Method::GET, values), "{path} {values:?}");
+            }
+        }
+        for values in [
+            &[][..],
+            &["*/*"],
+            &["text/*"],
+            &["text/event-stream2, a/b"],
+            &["application/json, text/event-stream"],
+            &["text/event-stream", "Application/JSON;q=0.1"],
+        ] {
+            assert!(!accepts(Method::GET, values), "{values:?}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Events, Home, Server, http, payloads};
+use crate::support::{Events, Home, Server, http, payloads, soon};
 use crate::websocket::Socket;
 
 async fn with_five() -> (Home, Server, Vec<String>) {
@@ -330,4 +330,39 @@ async fn read_numbers(reader: &mut Events, next: &mut u64, end: u64) {
             assert_ne!(frame.name, "tidings.gap");
         }
     }
+}
+
+#[tokio::test]
+async fn regression_an_event_source_comes_back_after_an_error_of_the_server() {
+    // The keys for tokens are never loaded.
+    let home = Home::with(&["--jwt-jwks", "http://127.0.0.1:1/keys"]);
+    let server = home.start().await;
+    let ask = async |accept: &str| {
+        let request = http().get(server.at("/v1/users/anna/events"));
+        let request = request.bearer_auth("eyJhbGciOiJFZERTQSJ9.e30.AAAA");
+        let request = request.header("accept", accept).header("x-request-id", "a");
+        request.send().await.unwrap()
+    };
+    let refused = ask("text/event-stream").await;
+    assert_eq!(refused.status(), 200);
+    assert_eq!(refused.headers()["content-type"], "text/event-stream");
+    assert_eq!(refused.headers()["x-request-id"], "a");
+    assert!(!refused.headers().contains_key("retry-after"));
+    let bye = soon("the end of the stream", refused.text()).await.unwrap();
+    for part in [
+        "retry: ",
+        "event: tidings.bye",
+        "\"code\":4101",
+        "the key set for tokens",
+    ] {
+        assert!(bye.contains(part), "{part} in {bye}");
+    }
+    // Others can tell the status.
+    for accept in ["*/*", "text/event-stream, application/json"] {
+        assert_eq!(ask(accept).await.status(), 503, "{accept}");
+    }
+    let metrics = http().get(server.at("/metrics")).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    let of_stream = "{http_request_method=\"GET\",http_route=\"/v1/users/{user}/events\",http_response_status_code=\"503\"} 3\n";
+    assert!(metrics.contains(of_stream), "{metrics}");
 }
