@@ -44,7 +44,8 @@ pub enum ConfigError {
 /// Connections beyond the streams: requests that come and go.
 const EXTRA_CONNECTIONS: usize = 1024;
 
-/// Descriptors for the database and everything else beside connections and webhooks.
+/// Descriptors for the database, for webhooks beyond the workers (up to 256 that are slow), and everything else beside
+/// connections.
 const OTHER_DESCRIPTORS: usize = 512;
 
 /// How long a client may take for each part of a large response: as long as one that reads nothing.

@@ -136,12 +136,13 @@ pub struct Settings {
           default_value = "20s", value_parser = time(1, 60))]
     pub webhook_timeout: Duration,
 
-    /// Maximum number of webhook requests at the same time, 1 to 1024
+    /// Maximum number of webhook requests at the same time, 1 to 1024; up to 256 more that take longer than a second
+    /// are under way beside them
     #[arg(long, env = "TIDINGS_WEBHOOK_WORKERS", value_name = "COUNT",
           default_value = "64", value_parser = count(1, 1024_usize))]
     pub webhook_workers: usize,
 
-    /// Waiting time before each webhook attempt, separated by commas
+    /// Waiting time before each webhook attempt, separated by commas: 1 to 100 of up to 7d each
     #[arg(long, env = "TIDINGS_WEBHOOK_SCHEDULE", value_name = "DURATIONS", value_delimiter = ',',
           default_value = "0s,5s,5m,30m,2h,5h,10h,14h,20h,24h", value_parser = time(0, 7 * DAY))]
     pub webhook_schedule: Vec<Duration>,
