@@ -7,15 +7,15 @@
 
 use std::error::Error;
 
-use tidings_import::{Part, Source, Table, copy};
+use tidings_import::{Part, Source, Table, lock};
 use tidings_postgres::Config;
 use tidings_sqlite::{Database, Error as SqliteError, Options};
 
 const PARTS: &[Part] = &[Part {
     component: "tidings_example_import",
     version: 1,
-    has_data: "SELECT EXISTS (SELECT FROM tidings_example_import)",
-    is_in_use: None,
+    data: &["tidings_example_import"],
+    lease: None,
     tables: &[Table {
         name: "tidings_example_import",
         columns: "n",
@@ -46,11 +46,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     .await?;
 
     let source = Source::check(file, PARTS).await?;
-    let imported = match copy(&source, &target, |_progress| {}).await {
-        Ok(copied) => copied.finish().await,
-        Err(error) => Err(error),
+    let imported = async {
+        let locked = lock(&source, &target).await?;
+        locked.copy(|_progress| {}).await?.finish().await
     };
-    match imported {
+    match imported.await {
         Ok(rows) => println!("imported {rows} rows"),
         Err(error) => {
             println!("refused: {error}");

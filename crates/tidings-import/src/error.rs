@@ -40,8 +40,8 @@ pub enum Error {
     /// A running server uses the database.
     #[error("a server uses the database: stop it first")]
     InUse,
-    /// Another import into the same database is running.
-    #[error("another import into the database is running")]
+    /// An import into the same database is running.
+    #[error("an import into the database is running")]
     Running,
     /// An earlier import into the database was interrupted.
     #[error("an import into the database was not finished: run it again")]

@@ -4,27 +4,31 @@
 //! because the command depends on it.
 //!
 //! A component that keeps its data on both engines describes its tables as a [`Part`]: where each row
-//! goes, and how to see that a database is empty or in use. [`Source`] is the file,
-//! [`copy`] copies all parts, and [`Copied::finish`] ends the import.
+//! goes, and how to see that a database is empty or in use. [`Source`] is the file, [`lock`] refuses a database that
+//! takes no import, [`Locked::copy`] copies all parts, and [`Copied::finish`] ends the import.
 //!
 //! # An import is whole or refused
 //!
 //! Rows are copied in transactions of bounded size, so others can see a part of them. The table
 //! `tidings_import` marks such a database: it is made before the first row, and dropped in the transaction that
-//! ends the import. A program that uses the database asks [`is_unfinished`] first. The next import into a
+//! ends the import. A program that uses the database refuses a marked one, and keeps imports out while it starts:
+//! [`Starting`]. The next import into a
 //! marked database must be of the same file; it removes what the last one has left, and begins anew. If the reply to the
 //! last commit is lost, the database is asked what became of it.
 
+mod database;
 mod error;
 mod part;
 mod rows;
 mod source;
+mod starting;
 mod target;
 
 pub use error::Error;
-pub use part::{Part, Sequence, Table};
+pub use part::{Lease, Part, Sequence, Table};
 pub use source::Source;
-pub use target::{Copied, Progress, copy, is_unfinished};
+pub use starting::Starting;
+pub use target::{Copied, Locked, Progress, is_unfinished, lock};
 
 /// The README.
 #[cfg(doctest)]

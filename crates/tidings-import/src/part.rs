@@ -5,14 +5,23 @@ pub struct Part {
     pub component: &'static str,
     /// The version of its tables in the file that the queries below are for.
     pub version: usize,
-    /// A query of the database for one `boolean`: whether there is something that an import would mix with.
-    pub has_data: &'static str,
-    /// A query of the database for one `boolean`: whether a running program uses it.
-    pub is_in_use: Option<&'static str>,
+    /// The tables of the database whose rows an import would mix with.
+    pub data: &'static [&'static str],
+    /// By what a running program shows that it uses the database.
+    pub lease: Option<Lease>,
     /// The tables, in the order in which they are filled.
     pub tables: &'static [Table],
     /// The numbers that the database gives to new rows.
     pub sequences: &'static [Sequence],
+}
+
+/// The rows of the database that a running program keeps valid.
+#[derive(Debug, Clone, Copy)]
+pub struct Lease {
+    /// Their table.
+    pub table: &'static str,
+    /// The condition that valid rows meet: what follows `WHERE`.
+    pub is_valid: &'static str,
 }
 
 /// A table of the database, and the rows that it gets.

@@ -28,6 +28,11 @@ impl Source {
         &self.database
     }
 
+    /// The file's name, by which an import is known.
+    pub(crate) fn file(&self) -> String {
+        self.database.path().display().to_string()
+    }
+
     /// Reads one number; 0 for NULL.
     pub(crate) async fn number(&self, query: String) -> Result<i64, Error> {
         let read = move |connection: &Connection| {

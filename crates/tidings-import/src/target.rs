@@ -9,7 +9,9 @@ use tidings_postgres::{Client, Config, Database};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
+use crate::database::{IS_UNFINISHED, batch, is_in_use, value, with_data};
 use crate::rows::{self, Chunk};
+use crate::starting::LOCK_ALONE;
 use crate::{Error, Part, Source, Table};
 
 /// Chunks that are read ahead.
@@ -20,8 +22,6 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pause between two questions whether an import has ended.
 const PAUSE: Duration = Duration::from_millis(100);
-
-const IS_UNFINISHED: &str = "SELECT to_regclass('tidings_import') IS NOT NULL";
 
 /// Held by the session, so that it ends with the import. The tables of another schema have another one.
 const LOCK: &str =
@@ -65,52 +65,83 @@ pub struct Copied<'a> {
     rows: u64,
 }
 
-/// Copies the rows of all parts to a database whose tables are there. [`Copied::finish`] ends the import.
+/// A database that takes this import, and no other one as long as this exists.
+#[derive(Debug)]
+#[must_use = "the import goes on with `copy`"]
+pub struct Locked<'a> {
+    source: &'a Source,
+    target: &'a Config,
+    client: Client,
+}
+
+/// Looks whether the database takes an import of the file, and keeps other imports out. Nothing changes: the tables
+/// need not be there, and are made only in a database that has passed.
 ///
 /// The connection keeps its session: a pooler in between must not hand it to others.
 ///
 /// # Errors
 ///
-/// [`Error::NotEmpty`], [`Error::OtherFile`], [`Error::InUse`] or [`Error::Running`], after which nothing has changed. After
-/// any other error the database may be [unfinished](is_unfinished), and the import can be repeated.
+/// [`Error::NotEmpty`], [`Error::OtherFile`], [`Error::InUse`] or [`Error::Running`]; [`Error::Target`].
 ///
 /// # Cancel safety
 ///
-/// A dropped future leaves an unfinished database.
-pub async fn copy<'a>(
-    source: &'a Source,
-    target: &'a Config,
-    mut report: impl FnMut(Progress),
-) -> Result<Copied<'a>, Error> {
+/// Dropping the future changes nothing.
+pub async fn lock<'a>(source: &'a Source, target: &'a Config) -> Result<Locked<'a>, Error> {
     let client = target.connect().await?;
-    lock(&client).await?;
-    let parts = source.parts;
-    begin(&client, source).await?;
-    let mut progress = Progress {
-        table: "",
-        rows: 0,
-        of: 0,
-    };
-    for table in tables(parts) {
-        let count = format!("SELECT count(*) FROM {}", table.from);
-        progress.of += source.number(count).await?.unsigned_abs();
-    }
-    for table in tables(parts) {
-        progress.table = table.name;
-        report(progress);
-        fill(source, &client, table, |rows| {
-            progress.rows += rows as u64;
-            report(progress);
-        })
-        .await?;
-        batch(&client, &format!("ANALYZE {}", table.name)).await?;
-    }
-    Ok(Copied {
+    lock_session(&client).await?;
+    look(&client, source).await?;
+    Ok(Locked {
         source,
         target,
         client,
-        rows: progress.rows,
     })
+}
+
+impl<'a> Locked<'a> {
+    /// Copies the rows of all parts; the tables must be there. [`Copied::finish`] ends the import.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotEmpty`], [`Error::OtherFile`] or [`Error::InUse`], after which nothing has changed: a server may have
+    /// used the database since [`lock`]. After any other error the database may be [unfinished](is_unfinished), and the
+    /// import can be repeated.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves an unfinished database.
+    pub async fn copy(self, mut report: impl FnMut(Progress)) -> Result<Copied<'a>, Error> {
+        let Self {
+            source,
+            target,
+            client,
+        } = self;
+        begin(&client, source).await?;
+        let mut progress = Progress {
+            table: "",
+            rows: 0,
+            of: 0,
+        };
+        for table in tables(source.parts) {
+            let count = format!("SELECT count(*) FROM {}", table.from);
+            progress.of += source.number(count).await?.unsigned_abs();
+        }
+        for table in tables(source.parts) {
+            progress.table = table.name;
+            report(progress);
+            fill(source, &client, table, |rows| {
+                progress.rows += rows as u64;
+                report(progress);
+            })
+            .await?;
+            batch(&client, &format!("ANALYZE {}", table.name)).await?;
+        }
+        Ok(Copied {
+            source,
+            target,
+            client,
+            rows: progress.rows,
+        })
+    }
 }
 
 impl Copied<'_> {
@@ -120,7 +151,8 @@ impl Copied<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::Unconfirmed`] when the import may have ended or not. After any other error the database is
+    /// [`Error::Unconfirmed`] when the import may have ended or not; [`Error::InUse`] when a server uses the database, which
+    /// one of an earlier version may have begun to do. After any other error the database is
     /// [unfinished](is_unfinished), and the import can be repeated.
     ///
     /// # Cancel safety
@@ -148,8 +180,8 @@ async fn is_finished(target: &Config) -> Result<bool, Error> {
         let asked = async {
             let client = target.connect().await?;
             // The lost session has it until its commit has ended.
-            lock(&client).await?;
-            Ok(!is_true(&client, IS_UNFINISHED).await?)
+            lock_session(&client).await?;
+            Ok(!value::<bool>(&client, IS_UNFINISHED).await?)
         };
         match asked.await {
             Err(Error::Target(error)) if error.is_unavailable() && Instant::now() < give_up_at => {
@@ -165,7 +197,7 @@ fn tables(parts: &'static [Part]) -> impl Iterator<Item = &'static Table> {
 }
 
 /// Keeps other imports out. The session of one that was killed may last a moment longer.
-async fn lock(client: &Client) -> Result<(), Error> {
+async fn lock_session(client: &Client) -> Result<(), Error> {
     let timeout = LOCK_TIMEOUT.as_millis();
     batch(client, &format!("SET lock_timeout = {timeout}")).await?;
     match client.batch_execute(LOCK).await {
@@ -174,38 +206,48 @@ async fn lock(client: &Client) -> Result<(), Error> {
     }
 }
 
-/// Marks the database, after a look at what is in it, and removes what an earlier import has left.
-async fn begin(client: &Client, source: &Source) -> Result<(), Error> {
-    let parts = source.parts;
-    let file = source.database.path().display().to_string();
-    batch(client, "SET synchronous_commit = off; BEGIN").await?;
-    for part in parts {
-        if let Some(is_in_use) = part.is_in_use
-            && is_true(client, is_in_use).await?
-        {
-            return Err(Error::InUse);
-        }
+/// Refuses a database that is in use or has data, unless the data are of an earlier import of the same file. Returns
+/// whether it is marked by that.
+async fn look(client: &Client, source: &Source) -> Result<bool, Error> {
+    if is_in_use(client, source.parts).await? {
+        return Err(Error::InUse);
     }
-    if is_true(client, IS_UNFINISHED).await? {
+    if value(client, IS_UNFINISHED).await? {
         let begun: String = value(client, "SELECT file FROM tidings_import").await?;
-        if begun != file {
+        if begun != source.file() {
             return Err(Error::OtherFile { file: begun });
         }
-    } else {
-        for part in parts {
-            if is_true(client, part.has_data).await? {
-                let component = part.component;
-                return Err(Error::NotEmpty { component });
-            }
+        return Ok(true);
+    }
+    match with_data(client, source.parts).await? {
+        Some(component) => Err(Error::NotEmpty { component }),
+        None => Ok(false),
+    }
+}
+
+/// Marks the database, after another look at what is in it, and removes what an earlier import has left.
+async fn begin(client: &Client, source: &Source) -> Result<(), Error> {
+    batch(client, "SET synchronous_commit = off; BEGIN").await?;
+    match client.batch_execute(LOCK_ALONE).await {
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            return Err(Error::InUse);
         }
+        locked => locked.map_err(Error::statement)?,
+    }
+    // First without locks, for which others would have to wait.
+    look(client, source).await?;
+    let names: Vec<_> = tables(source.parts).map(|table| table.name).collect();
+    let names = names.join(", ");
+    batch(client, &format!("LOCK TABLE {names}")).await?;
+    // What was stored until then by a server that does not know of the locks.
+    if !look(client, source).await? {
         batch(client, "CREATE TABLE tidings_import (file text NOT NULL)").await?;
         let mark = "INSERT INTO tidings_import VALUES ($1)";
+        let file = source.file();
         let marked = client.query_typed(mark, &[(&file, Type::TEXT)]).await;
         marked.map_err(Error::statement)?;
     }
-    let names: Vec<_> = tables(parts).map(|table| table.name).collect();
-    batch(client, &format!("TRUNCATE {}", names.join(", "))).await?;
-    batch(client, "COMMIT").await
+    batch(client, &format!("TRUNCATE {names}; COMMIT")).await
 }
 
 /// Copies the rows of one table, each chunk in a transaction of its own.
@@ -247,6 +289,9 @@ async fn finish(source: &Source, client: &Client) -> Result<(), Error> {
          WHERE current_setting('synchronous_commit') = 'off'",
     )
     .await?;
+    if is_in_use(client, source.parts).await? {
+        return Err(Error::InUse);
+    }
     for sequence in source.parts.iter().flat_map(|part| part.sequences) {
         let last = source.number(sequence.last.to_owned()).await?;
         if last > 0 {
@@ -261,24 +306,4 @@ async fn finish(source: &Source, client: &Client) -> Result<(), Error> {
         }
     }
     batch(client, "DROP TABLE tidings_import; COMMIT").await
-}
-
-async fn batch(client: &Client, statements: &str) -> Result<(), Error> {
-    let done = client.batch_execute(statements).await;
-    done.map_err(Error::statement)
-}
-
-async fn is_true(client: &Client, query: &str) -> Result<bool, Error> {
-    value(client, query).await
-}
-
-/// The one value that a query returns.
-async fn value<T>(client: &Client, query: &str) -> Result<T, Error>
-where
-    T: for<'a> tidings_postgres::tokio_postgres::types::FromSql<'a>,
-{
-    let rows = client.query_typed(query, &[]).await;
-    let row = rows.map_err(Error::statement)?.pop();
-    let row = row.ok_or(tidings_postgres::Error::NoRow)?;
-    row.try_get(0).map_err(Error::statement)
 }

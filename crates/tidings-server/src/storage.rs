@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use tidings_notify::presence::PresenceError;
 use tidings_stream::Streams;
+use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::api_keys::{AllKeys, ApiKeyStore, StoredKey};
 pub use self::error::StorageError;
@@ -54,6 +55,8 @@ pub(crate) struct Storage {
     pub(crate) api_keys: Arc<dyn ApiKeyStore>,
     /// How many reads it serves at the same time; others wait behind them.
     pub(crate) reads_at_once: usize,
+    /// Keeps imports out until they see that the database is in use.
+    starting: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
 impl Storage {
@@ -76,6 +79,9 @@ impl Storage {
         self.presence.close().await;
         self.records.close().await;
         self.logs.close().await;
+        if let Some(starting) = &self.starting {
+            starting.abort();
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Moving the webhooks of a SQLite file to a PostgreSQL database.
 
-use tidings_import::{Part, Sequence, Table};
+use tidings_import::{Lease, Part, Sequence, Table};
 
 use crate::sqlite::schema::{COMPONENT, STEPS};
 
@@ -12,14 +12,16 @@ use crate::sqlite::schema::{COMPONENT, STEPS};
 pub const PART: Part = Part {
     component: COMPONENT,
     version: STEPS.len(),
-    has_data: "SELECT EXISTS (SELECT FROM tidings_webhook_endpoint)
-        OR EXISTS (SELECT FROM tidings_webhook_event)
-        OR EXISTS (SELECT FROM tidings_webhook_deferred)",
+    data: &[
+        "tidings_webhook_endpoint",
+        "tidings_webhook_event",
+        "tidings_webhook_deferred",
+    ],
     // A server makes deliveries itself, or waits for the one that does.
-    is_in_use: Some(
-        "SELECT EXISTS (SELECT FROM tidings_webhook_leader
-            WHERE until > extract(epoch FROM clock_timestamp()) * 1000000)",
-    ),
+    lease: Some(Lease {
+        table: "tidings_webhook_leader",
+        is_valid: "until > extract(epoch FROM clock_timestamp()) * 1000000",
+    }),
     tables: &[
         Table {
             name: "tidings_webhook_clock",

@@ -12,8 +12,8 @@ use super::sqlite::schema::{COMPONENT, STEPS};
 pub const PART: Part = Part {
     component: COMPONENT,
     version: STEPS.len(),
-    has_data: "SELECT EXISTS (SELECT FROM tidings_notify_log)",
-    is_in_use: None,
+    data: &["tidings_notify_log"],
+    lease: None,
     tables: &[
         Table {
             name: "tidings_notify_log",

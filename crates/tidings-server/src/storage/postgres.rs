@@ -21,6 +21,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tidings_import::Starting;
 use tidings_notify::Presence;
 use tidings_notify::postgres::{self as logs, PostgresStore};
 use tidings_notify::presence::postgres::{self as presence, PostgresPresence};
@@ -34,11 +35,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::accept::Acceptor;
 use self::queue::Queue;
+use super::import::PARTS;
 use super::stored;
 use super::{
     Accept, Accepted, ApiKeyStore, Change, Changed, Keep, KeptResponse, NewResponse, PostgresUrl,
     Records, Redis, Requests, Storage, StorageError, Turn,
 };
+use crate::explain;
 use crate::idempotency::Once;
 
 const COMPONENT: &str = "tidings_server";
@@ -64,10 +67,23 @@ const TAKE_TURN: &str = "
 
 pub(super) async fn open(url: &PostgresUrl, redis: Option<Redis>) -> Result<Storage, StorageError> {
     let config = Config::new(url.expose())?;
-    if tidings_import::is_unfinished(&Database::new(config.clone())).await? {
-        return Err(StorageError::failed(tidings_import::Error::Unfinished));
+    let starting = Starting::begin(&config).await?;
+    let starting = AbortOnDropHandle::new(tokio::spawn(keep_imports_out(starting)));
+    let storage = open_in(config, redis).await?;
+    Ok(Storage {
+        starting: Some(Arc::new(starting)),
+        ..storage
+    })
+}
+
+/// Keeps imports out of the database until they see that a server uses it.
+async fn keep_imports_out(starting: Starting) {
+    if let Err(error) = starting.until_in_use(PARTS).await {
+        tracing::error!(
+            error = explain(&error),
+            "an import into the database began while this server started: stop the server, and run the import again"
+        );
     }
-    open_in(config, redis).await
 }
 
 pub(super) async fn open_in(config: Config, redis: Option<Redis>) -> Result<Storage, StorageError> {
@@ -111,6 +127,7 @@ pub(super) async fn open_in(config: Config, redis: Option<Redis>) -> Result<Stor
         requests: Arc::clone(&records) as Arc<dyn Requests>,
         records,
         reads_at_once: READS_AT_ONCE,
+        starting: None,
     })
 }
 
@@ -304,6 +321,15 @@ async fn transaction<T>(
 /// The error of a statement within a transaction.
 fn failure(error: tokio_postgres::Error) -> StorageError {
     tidings_postgres::Error::of_statement(error).into()
+}
+
+impl From<tidings_import::Error> for StorageError {
+    fn from(error: tidings_import::Error) -> Self {
+        match error {
+            tidings_import::Error::Target(error) => error.into(),
+            refusal => Self::failed(refusal),
+        }
+    }
 }
 
 impl From<tidings_postgres::Error> for StorageError {

@@ -94,6 +94,7 @@ pub(super) async fn open_in(database: Database) -> Result<Storage, StorageError>
         requests: Arc::clone(&records) as Arc<dyn Requests>,
         records,
         reads_at_once: READERS,
+        starting: None,
     })
 }
 

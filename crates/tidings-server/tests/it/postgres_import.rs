@@ -434,6 +434,53 @@ async fn an_import_is_refused_into_a_database_that_has_data_or_a_server() {
     import(&home, &schema).await.unwrap();
 }
 
+/// Tables of an earlier version may be those of servers that run, and there is no way back.
+#[tokio::test]
+async fn regression_a_refused_import_leaves_the_tables_of_the_database_as_they_are() {
+    const AS_BEFORE: &str = "DO $$ BEGIN
+        ASSERT (SELECT version FROM tidings_schema WHERE component = 'tidings_server') = 1;
+        ASSERT to_regclass('tidings_server_api_key') IS NULL;
+        END $$";
+    let home = Home::new();
+    home.start().await.stop("-TERM").await;
+    let schema = Schema::create().await;
+    let server = Home::on(&schema.url(), &[]).start().await;
+    server.notify("anna", json!(1)).await;
+    server.stop("-TERM").await;
+    schema
+        .execute(
+            "UPDATE tidings_schema SET version = 1 WHERE component = 'tidings_server';
+             DROP TABLE tidings_server_api_key",
+        )
+        .await;
+    let refused = import(&home, &schema).await.unwrap_err();
+    assert!(refused.contains("has data of `notify`"), "{refused}");
+    schema.execute(AS_BEFORE).await;
+    // Nor is there a way around it for one that is in use, or half of another file.
+    schema
+        .execute(
+            "TRUNCATE tidings_notify_log CASCADE;
+             INSERT INTO tidings_webhook_leader (one, instance, until)
+             VALUES (true, 'old', extract(epoch FROM clock_timestamp()) * 1000000 + 600000000)",
+        )
+        .await;
+    let refused = import(&home, &schema).await.unwrap_err();
+    assert!(refused.contains("a server uses the database"), "{refused}");
+    schema.execute(AS_BEFORE).await;
+    schema
+        .execute(
+            "DELETE FROM tidings_webhook_leader;
+             CREATE TABLE tidings_import AS SELECT 'other.db' AS file",
+        )
+        .await;
+    let refused = import(&home, &schema).await.unwrap_err();
+    assert!(refused.contains("an import of other.db"), "{refused}");
+    schema.execute(AS_BEFORE).await;
+    // One that passes is brought up to date.
+    schema.execute("DROP TABLE tidings_import").await;
+    import(&home, &schema).await.unwrap();
+}
+
 /// Makes an endpoint by a request that can be repeated; gives the response.
 async fn endpoint_once(server: &Server, url: &str) -> Value {
     let request = http().post(server.at("/v1/endpoints"));

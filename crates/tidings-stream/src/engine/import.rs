@@ -26,9 +26,8 @@ const SHOWN_GROUPS: &str = concat!("stream_group WHERE ", shown!("stream_id"));
 pub const PART: Part = Part {
     component: COMPONENT,
     version: STEPS.len(),
-    has_data: "SELECT EXISTS (SELECT FROM tidings_stream_message)
-        OR EXISTS (SELECT FROM tidings_stream_outbox)",
-    is_in_use: None,
+    data: &["tidings_stream_message", "tidings_stream_outbox"],
+    lease: None,
     tables: &[
         Table {
             name: "tidings_stream",

@@ -42,8 +42,9 @@ async fn import(path: &Path) -> (Schema, PostgresEngine) {
     let config = Config::new(&schema.url()).unwrap();
     let open = || PostgresEngine::open(config.clone(), PostgresOptions::default());
     open().await.unwrap().close().await;
-    let copied = tidings_import::copy(&source, &config, |_| {}).await;
-    copied.unwrap().finish().await.unwrap();
+    let locked = tidings_import::lock(&source, &config).await.unwrap();
+    let copied = locked.copy(|_| {}).await.unwrap();
+    copied.finish().await.unwrap();
     let engine = open().await.unwrap();
     (schema, engine)
 }
