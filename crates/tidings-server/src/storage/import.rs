@@ -1,5 +1,6 @@
 //! Moving everything in a SQLite file to a PostgreSQL database.
 
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use tidings_import::{Part, Progress, Source, Table};
@@ -55,6 +56,8 @@ const API_KEYS: Part = Part {
 pub(crate) enum ImportError {
     #[error("there is no file {}", path.display())]
     NoFile { path: PathBuf },
+    #[error("cannot look at {}", path.display())]
+    Look { path: PathBuf, source: io::Error },
     #[error("cannot open the file")]
     Source(#[source] StorageError),
     #[error("cannot use the database")]
@@ -78,9 +81,12 @@ pub(crate) async fn import(
     report: impl FnMut(Progress),
 ) -> Result<Imported, ImportError> {
     // Opening would make a file.
-    if !from.is_file() {
+    if let Err(source) = std::fs::metadata(from) {
         let path = from.to_owned();
-        return Err(ImportError::NoFile { path });
+        return Err(match source.kind() {
+            ErrorKind::NotFound => ImportError::NoFile { path },
+            _ => ImportError::Look { path, source },
+        });
     }
     let file = sqlite::database(from).map_err(|error| ImportError::Source(error.into()))?;
     let source = Source::check(file.clone(), PARTS).await?;

@@ -399,6 +399,34 @@ async fn an_import_is_refused_from_a_file_in_use_a_missing_one_and_one_of_anothe
         .await;
 }
 
+/// A file that exists is not taken for lost.
+#[tokio::test]
+async fn regression_a_path_that_leads_to_no_file_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let circle = folder.path().join("circle.db");
+    std::os::unix::fs::symlink(&circle, &circle).unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for (from, says) in [
+        (
+            folder.path(),
+            "expected the path of a database file, got the folder",
+        ),
+        (&circle, "oo many levels of symbolic links"),
+        (
+            &file.join("tidings.db"),
+            "a part of the path is not a folder",
+        ),
+    ] {
+        let from = format!("sqlite:{}", from.display());
+        let to = "postgres://127.0.0.1:1/db";
+        let mut command = binary();
+        let (ok, _, said) = said_by(command.args(["import", "--from", &from, "--to", to])).await;
+        assert!(!ok && said.contains(says), "{said}");
+        assert!(!said.contains("there is no file"), "{said}");
+    }
+}
+
 #[tokio::test]
 async fn an_import_is_refused_into_a_database_that_has_data_or_a_server() {
     let home = Home::new();
