@@ -20,13 +20,15 @@ mod tail;
 mod token;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::fmt;
+use std::io::{self, ErrorKind, StdoutLock, Write};
 use std::pin::Pin;
 
 use clap::{Parser, Subcommand};
 
 use crate::Settings;
 use crate::config::{self, ConfigError};
+use crate::error::said_by_system;
 
 /// A command's failure: its text is for the person at the terminal.
 pub type CommandError = Box<dyn std::error::Error + Send + Sync>;
@@ -77,9 +79,32 @@ enum Command {
     Import(import::Import),
 }
 
+/// Prints what a change has returned. If that cannot be written, the error says what was done, such as "the notification
+/// was sent": a script that takes the change for failed would make it again.
+fn print_done(
+    done: &str,
+    print: impl FnOnce(&mut StdoutLock<'static>) -> io::Result<()>,
+) -> Result<(), CommandError> {
+    let mut out = io::stdout().lock();
+    match print(&mut out).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        // The reader has seen enough, which is no failure.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(error.into()),
+        Err(error) => {
+            let problem = said_by_system(&error);
+            Err(format!("cannot write the output: {problem}; {done}").into())
+        }
+    }
+}
+
+/// Says on standard error what was done. A command that has done it does not fail because that cannot be written.
+fn note(done: fmt::Arguments<'_>) {
+    let _written = writeln!(io::stderr(), "{done}");
+}
+
 /// Prints a secret alone on a line, for scripts.
-fn print_secret(secret: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+fn print_secret(secret: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
     writeln!(out, "{secret}")?;
     out.flush()
 }

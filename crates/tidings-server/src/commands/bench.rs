@@ -24,7 +24,7 @@ use self::measure::{Latencies, Measured};
 use super::interrupts::Interrupts;
 use super::progress::Bar;
 use super::remote::Remote;
-use super::{CommandError, Reported};
+use super::{CommandError, Reported, note};
 use crate::error::explain;
 use crate::settings::{HOUR, count, time};
 
@@ -227,6 +227,23 @@ struct Report {
     webhooks: Option<Measured>,
 }
 
+impl Report {
+    fn print(&self, json: bool) -> Result<(), CommandError> {
+        let mut out = std::io::stdout().lock();
+        if json {
+            writeln!(out, "{}", serde_json::to_string(self)?)?;
+        } else {
+            writeln!(out, "accept    {}", self.accept)?;
+            for (name, path) in [("live", &self.live), ("webhooks", &self.webhooks)] {
+                if let Some(path) = path {
+                    writeln!(out, "{name:<8}  {path}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Bench {
     pub(super) async fn run(self) -> Result<(), CommandError> {
         let json = self.json;
@@ -235,37 +252,25 @@ impl Bench {
             first_failure,
             removed,
         } = self.measure().await?;
-        let mut out = std::io::stdout().lock();
-        if json {
-            writeln!(out, "{}", serde_json::to_string(&report)?)?;
-        } else {
-            writeln!(out, "accept    {}", report.accept)?;
-            for (name, path) in [("live", &report.live), ("webhooks", &report.webhooks)] {
-                if let Some(path) = path {
-                    writeln!(out, "{name:<8}  {path}")?;
-                }
-            }
-        }
+        let printed = report.print(json);
         let mut is_whole = true;
         if let Some(error) = first_failure {
             is_whole = false;
             let failed = report.failed;
-            writeln!(
-                std::io::stderr(),
+            note(format_args!(
                 "tidings: {failed} of the notifications were not accepted; the first: {error}"
-            )?;
+            ));
         }
         for (name, path) in [("streams", &report.live), ("webhooks", &report.webhooks)] {
             let missing = path.as_ref().and_then(Measured::missing).unwrap_or(0);
             if missing > 0 {
                 is_whole = false;
-                writeln!(
-                    std::io::stderr(),
-                    "tidings: {name}: {missing} did not arrive"
-                )?;
+                note(format_args!("tidings: {name}: {missing} did not arrive"));
             }
         }
+        // First what is left on the server.
         removed?;
+        printed?;
         if is_whole {
             Ok(())
         } else {

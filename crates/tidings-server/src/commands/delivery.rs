@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tidings_webhooks::{DeliveryId, DeliveryState, EndpointId};
 
-use super::CommandError;
 use super::document::Document;
 use super::remote::Remote;
+use super::{CommandError, print_done};
 use crate::counted::counted;
 use crate::settings::count;
 use crate::wire::Data;
@@ -167,13 +167,16 @@ impl One {
             .remote
             .address(&["v1", "deliveries", &self.id.to_string(), "retry"])?;
         let text = self.remote.change(Method::POST, url, None).await?;
-        let mut out = std::io::stdout().lock();
-        match Document::new(text) {
-            Some(delivery) if !self.json => delivery.write_line::<DeliveryLine<'_>>(&mut out)?,
-            Some(delivery) => writeln!(out, "{}", delivery.json())?,
-            None => {}
-        }
-        Ok(())
+        let Some(delivery) = Document::new(text) else {
+            return Ok(());
+        };
+        print_done("the delivery is sent again", |out| {
+            if self.json {
+                writeln!(out, "{}", delivery.json())
+            } else {
+                delivery.write_line::<DeliveryLine<'_>>(out)
+            }
+        })
     }
 }
 

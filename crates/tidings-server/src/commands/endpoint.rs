@@ -16,7 +16,7 @@ use tidings_webhooks::EndpointId;
 use self::settings::{Changes, NewEndpoint};
 use super::document::Document;
 use super::remote::Remote;
-use super::{CommandError, print_secret};
+use super::{CommandError, note, print_done, print_secret};
 use crate::error::said_by_system;
 use crate::settings::{DAY, count, time};
 use crate::wire::Data;
@@ -221,7 +221,7 @@ impl Silent {
 
     async fn delete(&self) -> Result<(), CommandError> {
         self.change(Method::DELETE, &[], None).await?;
-        writeln!(std::io::stderr(), "removed {}", self.id)?;
+        note(format_args!("removed {}", self.id));
         Ok(())
     }
 }
@@ -233,8 +233,9 @@ impl Create {
         let created: Document = self.owner.remote.create(url, &body).await?;
         let Some(Created { id, secret }) = created.parts() else {
             // Of another version. What it says is all there is.
-            writeln!(std::io::stdout(), "{}", created.json())?;
-            return Ok(());
+            return print_done("the endpoint was made", |out| {
+                writeln!(out, "{}", created.json())
+            });
         };
         let shown = if self.json { created.json() } else { &secret };
         if let Err(error) = print_secret(shown) {
@@ -242,8 +243,10 @@ impl Create {
             return Err(Silent { id, owner }.take_back(&error).await);
         }
         if !self.json {
-            write!(std::io::stderr(), "created ")?;
-            created.write_line::<EndpointLine<'_>>(&mut std::io::stderr())?;
+            match created.parts::<EndpointLine<'_>>() {
+                Some(line) => note(format_args!("created {line}")),
+                None => note(format_args!("created {}", created.json())),
+            }
         }
         Ok(())
     }
@@ -317,13 +320,13 @@ impl One {
         let Some(endpoint) = changed.await? else {
             return Ok(());
         };
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            writeln!(out, "{}", endpoint.json())?;
-        } else {
-            endpoint.write_line::<EndpointLine<'_>>(&mut out)?;
-        }
-        Ok(())
+        print_done("the change was made", |out| {
+            if self.json {
+                writeln!(out, "{}", endpoint.json())
+            } else {
+                endpoint.write_line::<EndpointLine<'_>>(out)
+            }
+        })
     }
 
     async fn test(self) -> Result<(), CommandError> {
@@ -331,12 +334,10 @@ impl One {
         let Some(tested) = tested else {
             return Ok(());
         };
-        let mut out = std::io::stdout().lock();
-        match tested.parts() {
-            Some(TestDelivery { delivery_id }) if !self.json => writeln!(out, "{delivery_id}")?,
-            _ => writeln!(out, "{}", tested.json())?,
-        }
-        Ok(())
+        print_done("the test event is being sent", |out| match tested.parts() {
+            Some(TestDelivery { delivery_id }) if !self.json => writeln!(out, "{delivery_id}"),
+            _ => writeln!(out, "{}", tested.json()),
+        })
     }
 }
 
@@ -367,7 +368,7 @@ impl Rotate {
             .into());
         }
         if !json {
-            writeln!(std::io::stderr(), "gave {} a new secret", endpoint.id)?;
+            note(format_args!("gave {} a new secret", endpoint.id));
         }
         Ok(())
     }
@@ -378,11 +379,7 @@ impl Replay {
         let endpoint = self.endpoint;
         if self.stop {
             endpoint.change(Method::DELETE, &["replay"], None).await?;
-            writeln!(
-                std::io::stderr(),
-                "no replay to {} is under way",
-                endpoint.id
-            )?;
+            note(format_args!("no replay to {} is under way", endpoint.id));
             return Ok(());
         }
         let mut body = Body::from_iter([("since".to_owned(), self.since.into())]);
@@ -395,7 +392,7 @@ impl Replay {
         endpoint
             .change(Method::POST, &["replay"], Some(&body))
             .await?;
-        writeln!(std::io::stderr(), "the replay to {} has begun", endpoint.id)?;
+        note(format_args!("the replay to {} has begun", endpoint.id));
         Ok(())
     }
 }

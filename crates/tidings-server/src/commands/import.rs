@@ -4,8 +4,8 @@ use std::str::FromStr;
 use clap::Args;
 use tidings_import::Progress;
 
-use super::CommandError;
 use super::progress::Bar;
+use super::{CommandError, print_done};
 use crate::counted::counted;
 use crate::settings::Unshown;
 use crate::storage::{DatabaseUrl, Imported, import};
@@ -49,26 +49,27 @@ impl Import {
         let imported = import(from, to, show).await;
         bar.end();
         let Imported { rows, marked } = imported?;
-        let mut out = std::io::stdout().lock();
-        writeln!(
-            out,
-            "Imported {} from {} to {}",
-            counted(rows, "row"),
-            self.from,
-            self.to
-        )?;
-        writeln!(
-            out,
-            "Start servers with --database and the URL of the database. Do not start one on the file again: it would \
-             send webhooks that the others send too"
-        )?;
-        if let Err(error) = marked {
-            let reason = crate::explain(&error);
+        print_done("the import has ended", |out| {
             writeln!(
                 out,
-                "A server on the file will not warn of that, because the file cannot be written: {reason}"
+                "Imported {} from {} to {}",
+                counted(rows, "row"),
+                self.from,
+                self.to
             )?;
-        }
-        Ok(())
+            writeln!(
+                out,
+                "Start servers with --database and the URL of the database. Do not start one on the file again: it \
+                 would send webhooks that the others send too"
+            )?;
+            if let Err(error) = marked {
+                let reason = crate::explain(&error);
+                writeln!(
+                    out,
+                    "A server on the file will not warn of that, because the file cannot be written: {reason}"
+                )?;
+            }
+            Ok(())
+        })
     }
 }

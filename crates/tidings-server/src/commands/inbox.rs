@@ -5,10 +5,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tidings_notify::{MAX_INBOX_LIMIT, UserId};
 
-use super::CommandError;
 use super::document::Document;
 use super::notification::NotificationLine;
 use super::remote::Remote;
+use super::{CommandError, print_done};
 use crate::settings::count;
 
 /// Shows a user's inbox, newest first.
@@ -123,13 +123,10 @@ impl Inbox {
         path.extend(what);
         let url = self.remote.address(&path)?;
         let counts: Box<RawValue> = self.remote.change_once(url).await?;
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            writeln!(out, "{counts}")?;
-        } else {
-            let Unread { unread } = serde_json::from_str(counts.get())?;
-            writeln!(out, "{unread} unread")?;
-        }
-        Ok(())
+        let unread = serde_json::from_str(counts.get());
+        print_done("the change was made", |out| match unread {
+            Ok(Unread { unread }) if !self.json => writeln!(out, "{unread} unread"),
+            _ => writeln!(out, "{counts}"),
+        })
     }
 }

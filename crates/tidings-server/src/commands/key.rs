@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::value::to_raw_value;
 
 use super::remote::Remote;
-use super::{CommandError, print_secret};
+use super::{CommandError, note, print_secret};
 use crate::access::{Scope, Scopes};
 use crate::error::said_by_system;
 use crate::settings::{DAY, time};
@@ -98,7 +98,7 @@ impl Create {
         if let Err(error) = print_secret(&created.key) {
             return Err(self.remote.take_back(&created.described.id, &error).await);
         }
-        writeln!(std::io::stderr(), "created {}", line(&created.described))?;
+        note(format_args!("created {}", line(&created.described)));
         Ok(())
     }
 }
@@ -142,7 +142,7 @@ impl List {
 impl Revoke {
     async fn run(self) -> Result<(), CommandError> {
         self.remote.revoke(&self.id).await?;
-        writeln!(std::io::stderr(), "revoked {}", self.id)?;
+        note(format_args!("revoked {}", self.id));
         Ok(())
     }
 }

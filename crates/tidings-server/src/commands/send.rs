@@ -5,9 +5,9 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use tidings_notify::UserId;
 
-use super::CommandError;
 use super::document::Document;
 use super::remote::Remote;
+use super::{CommandError, note, print_done};
 use crate::wire::Data;
 use crate::wire::notification::MessagePayload;
 
@@ -73,15 +73,19 @@ impl Send {
         if let Err(error) = json
             && self.text.trim_start().starts_with(['{', '['])
         {
-            writeln!(
-                std::io::stderr(),
+            note(format_args!(
                 "sent as text: it looks like JSON, but is not valid: {error}"
-            )?;
+            ));
         }
-        let mut out = std::io::stdout().lock();
-        for notification in sent {
-            writeln!(out, "{}", notification.json())?;
-        }
-        Ok(())
+        let done = match sent.len() {
+            1 => "the notification was sent",
+            _ => "the notifications were sent",
+        };
+        print_done(done, |out| {
+            for notification in &sent {
+                writeln!(out, "{}", notification.json())?;
+            }
+            Ok(())
+        })
     }
 }

@@ -18,6 +18,8 @@ mod encryption;
 mod endpoint_commands;
 mod endpoints;
 mod errors;
+#[cfg(target_os = "linux")]
+mod full_output;
 mod inbox;
 mod limits;
 mod load;

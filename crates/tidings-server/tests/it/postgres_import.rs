@@ -332,6 +332,22 @@ async fn regression_a_server_on_a_file_that_was_imported_warns() {
     import(&home, &another).await.unwrap();
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn regression_an_import_that_cannot_print_its_end_says_that_it_has_ended() {
+    let home = Home::new();
+    home.start().await.stop("-TERM").await;
+    let schema = Schema::create().await;
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let importing = command(&home, &schema).stdout(full.unwrap()).spawn();
+    let ended = importing.unwrap().wait_with_output();
+    let ended = soon("the import", ended).await.unwrap();
+    assert!(!ended.status.success());
+    let said = String::from_utf8(ended.stderr).unwrap();
+    let says = "tidings: cannot write the output: the disk is full; the import has ended\n";
+    assert!(said.ends_with(says), "{said}");
+}
+
 #[tokio::test]
 async fn the_progress_of_a_short_import_ends_at_its_end() {
     let home = Home::new();
