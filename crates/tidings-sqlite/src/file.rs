@@ -244,7 +244,11 @@ impl FileId {
 ///
 /// Refuses the names of databases without a file, of which every connection would get one of its own, and
 /// [URIs](https://www.sqlite.org/uri.html), which can name such a database too.
-pub(crate) fn real_path(path: &Path) -> Result<PathBuf, Error> {
+///
+/// # Errors
+///
+/// [`Error::NotAFile`] for these, [`Error::Create`] when the folder of the file cannot be found.
+pub fn real_path(path: &Path) -> Result<PathBuf, Error> {
     let name = path.as_os_str().as_encoded_bytes();
     if name.is_empty() || name == b":memory:" || name.starts_with(b"file:") {
         return Err(Error::NotAFile {

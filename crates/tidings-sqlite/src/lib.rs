@@ -56,6 +56,7 @@ mod writer;
 pub use database::{Database, Options};
 pub use error::Error;
 pub use fault::Fault;
+pub use file::real_path;
 pub use liveness::Liveness;
 pub use rusqlite;
 

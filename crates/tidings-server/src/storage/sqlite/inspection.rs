@@ -25,13 +25,18 @@ const MAX_CHECKED_BYTES: u64 = 256 << 20;
 /// How far a time of the file may be in the future.
 const TOLERANCE: Duration = Duration::from_secs(5);
 
-/// Looks at the file.
+/// Looks at the file itself, whatever links lead to it: a server keeps the log and the lock beside it.
 pub(in crate::storage) fn inspect(path: &Path, secrets: &mut Secrets) -> Vec<Finding> {
     let shown = path.display();
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => metadata,
         Ok(_) => return vec![Finding::error(STORE, format!("{shown} is not a file"))],
-        Err(error) if error.kind() == ErrorKind::NotFound => return vec![missing(path)],
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return vec![match tidings_sqlite::real_path(path) {
+                Ok(path) => missing(&path),
+                Err(error) => Finding::error(STORE, explain(&error)),
+            }];
+        }
         Err(error) => {
             let reason = said_by_system(&error);
             return vec![Finding::error(
@@ -40,6 +45,11 @@ pub(in crate::storage) fn inspect(path: &Path, secrets: &mut Secrets) -> Vec<Fin
             )];
         }
     };
+    let path = match tidings_sqlite::real_path(path) {
+        Ok(path) => path,
+        Err(error) => return vec![Finding::error(STORE, explain(&error))],
+    };
+    let (path, shown) = (path.as_path(), path.display());
     let mut findings = vec![content(path, &metadata, secrets)];
     findings.extend(unwritable(path));
     findings.extend(
@@ -59,12 +69,6 @@ pub(in crate::storage) fn inspect(path: &Path, secrets: &mut Secrets) -> Vec<Fin
 /// A file that a server would make.
 fn missing(path: &Path) -> Finding {
     let (shown, folder) = (path.display(), folder_of(path));
-    if !folder.is_dir() {
-        return Finding::error(
-            STORE,
-            format!("cannot make {shown}: its folder does not exist"),
-        );
-    }
     match access(folder, Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => Finding::ok(
             STORE,
@@ -148,7 +152,8 @@ enum Content {
 }
 
 /// Opens the file without making others beside it: as one that does not change, unless there is a write-ahead log,
-/// which a server keeps as long as it runs, and leaves behind if it crashes.
+/// which a server keeps as long as it runs, and leaves behind if it crashes. With a slash in front, no part of the path is
+/// taken for a host.
 fn open(path: &Path) -> Result<Connection, tidings_sqlite::rusqlite::Error> {
     const KEPT: AsciiSet = NON_ALPHANUMERIC
         .remove(b'/')
@@ -161,17 +166,10 @@ fn open(path: &Path) -> Result<Connection, tidings_sqlite::rusqlite::Error> {
     } else {
         "&immutable=1"
     };
-    // With a slash in front no part of it is taken for a host.
-    let prefix = if path.is_absolute() {
-        "file:"
-    } else {
-        "file:./"
-    };
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_URI
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection =
-        Connection::open_with_flags(format!("{prefix}{name}?mode=ro{immutable}"), flags)?;
+    let connection = Connection::open_with_flags(format!("file:{name}?mode=ro{immutable}"), flags)?;
     connection.busy_timeout(TOLERANCE)?;
     Ok(connection)
 }
@@ -236,8 +234,7 @@ fn look(
 /// The process that holds the lock of a server, where the system lists locks. To try the lock would disturb a server
 /// that starts.
 fn holder(path: &Path) -> Option<u32> {
-    let path = std::fs::canonicalize(path).ok()?;
-    let inode = std::fs::metadata(beside(&path, ".lock")).ok()?.ino();
+    let inode = std::fs::metadata(beside(path, ".lock")).ok()?.ino();
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     locks.lines().find_map(|line| holder_in(line, inode))
 }

@@ -170,49 +170,98 @@ async fn secrets_that_cannot_be_decrypted_are_an_error() {
 }
 
 /// As root, nothing is forbidden: the doctor runs as another user then.
+fn on_file_as_user(home: &Home, file: &Path) -> Command {
+    let command = on_file(file);
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return command;
+    }
+    let doctor = home.path().join("tidings");
+    if !doctor.exists() {
+        std::fs::copy(env!("CARGO_BIN_EXE_tidings"), &doctor).unwrap();
+        set_mode(&doctor, 0o755);
+    }
+    let mut as_user = Command::new(doctor);
+    as_user.args(command.as_std().get_args());
+    as_user.uid(65534).gid(65534).env_clear();
+    as_user
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
 #[tokio::test]
 async fn a_file_or_folder_that_this_user_may_not_write_is_an_error() {
-    let set = |path: &Path, mode| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    };
     let home = Home::new();
     let file = home.database();
     home.start().await.stop("-TERM").await.0.code().unwrap();
-    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
-    let doctor = home.path().join("tidings");
-    if is_root {
-        std::fs::copy(env!("CARGO_BIN_EXE_tidings"), &doctor).unwrap();
-        set(&doctor, 0o755);
-    }
-    let examine_as_user = async |file: &Path| {
-        let mut command = on_file(file);
-        if is_root {
-            let arguments = command.as_std().get_args().map(ToOwned::to_owned);
-            let arguments: Vec<_> = arguments.collect();
-            command = Command::new(&doctor);
-            command.args(arguments).uid(65534).gid(65534).env_clear();
-        }
-        examine(&mut command).await
-    };
     let missing = home.path().join("missing.db");
     for (of_folder, of_file, what, may_make) in [
         (0o777, 0o444, "the file", true),
         (0o555, 0o666, "its folder", false),
     ] {
-        set(&file, of_file);
-        set(home.path(), of_folder);
-        let (ok, findings) = examine_as_user(&file).await;
+        set_mode(&file, of_file);
+        set_mode(home.path(), of_folder);
+        let (ok, findings) = examine(&mut on_file_as_user(&home, &file)).await;
         assert!(!ok, "{what}");
         let says = format!("this user cannot write {what}: permission denied");
         assert_finds(&findings, "store", "error", &says);
-        let (ok, findings) = examine_as_user(&missing).await;
+        let (ok, findings) = examine(&mut on_file_as_user(&home, &missing)).await;
         assert_eq!(ok, may_make, "{findings:?}");
         if !may_make {
             assert_finds(&findings, "store", "error", &says);
         }
     }
     // So that it can be removed.
-    set(home.path(), 0o777);
+    set_mode(home.path(), 0o777);
+}
+
+/// A server keeps the log and the lock beside the file itself.
+#[tokio::test]
+async fn regression_a_file_is_looked_at_where_a_link_leads_to() {
+    let home = Home::new();
+    let links = home.path().join("links");
+    std::fs::create_dir(&links).unwrap();
+    let link = links.join("linked.db");
+    std::os::unix::fs::symlink("../tidings.db", &link).unwrap();
+    let (ok, findings) = examine(&mut on_file(&link)).await;
+    assert!(ok, "{findings:?}");
+    let folder = std::fs::canonicalize(home.path()).unwrap();
+    let file = folder.join("tidings.db");
+    let says = format!("{} does not exist yet", file.display());
+    assert_finds(&findings, "store", "ok", &says);
+
+    // All that is stored is in the log.
+    let server = home.start().await;
+    let body = json!({ "url": "http://127.0.0.1:9/" });
+    assert_eq!(server.post("/v1/endpoints", &body).await.status(), 201);
+    let (ok, findings) = examine(&mut on_file(&link)).await;
+    assert!(ok, "{findings:?}");
+    assert_finds(
+        &findings,
+        "store",
+        "ok",
+        "KiB of its write-ahead log, whole",
+    );
+    let says = format!("process {} uses", server.process_id());
+    assert_finds(&findings, "store", "ok", &says);
+    server.stop("-TERM").await.0.code().unwrap();
+
+    // What this user may not write beside a link is of no use to a server.
+    for entry in std::fs::read_dir(home.path()).unwrap() {
+        set_mode(&entry.unwrap().path(), 0o666);
+    }
+    set_mode(home.path(), 0o777);
+    set_mode(&links, 0o555);
+    let (ok, findings) = examine(&mut on_file_as_user(&home, &link)).await;
+    assert!(ok, "{findings:?}");
+
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("../none/tidings.db", &link).unwrap();
+    let (ok, findings) = examine(&mut on_file(&link)).await;
+    assert!(!ok);
+    assert_finds(&findings, "store", "error", "its folder does not exist");
+    set_mode(&links, 0o777);
 }
 
 #[tokio::test]
