@@ -94,8 +94,9 @@ impl From<&Mark> for ChangeMark {
 
 const MARK: &str = "SELECT tidings_notify_line(), pg_current_snapshot()::text";
 
-/// Transactions that were not seen are those that had not begun, and those that were running.
-const CHANGES: &str = concat!(
+/// Transactions that were not seen are those that had not begun, and those that were running. The logs of a restored dump
+/// have the numbers that the transactions had in their old cluster: the new one looks at none that it has not reached.
+pub(super) const CHANGES: &str = concat!(
     "SELECT present.line, present.snapshot::text, l.user_id, l.changed::text, l.id, ",
     head!(),
     " FROM (SELECT tidings_notify_line() AS line, pg_current_snapshot() AS snapshot) AS present
@@ -103,6 +104,7 @@ const CHANGES: &str = concat!(
         SELECT later.* FROM (
             SELECT log.* FROM tidings_notify_log AS log
             WHERE log.changed >= pg_snapshot_xmax($1::text::pg_snapshot)
+            AND log.changed < pg_snapshot_xmax(coalesce($2::text::pg_snapshot, present.snapshot))
             UNION ALL
             SELECT log.* FROM tidings_notify_log AS log
             WHERE log.changed = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))

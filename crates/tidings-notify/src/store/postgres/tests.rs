@@ -1,10 +1,10 @@
-//! What calls cost in a long log, in pages that the server looks at.
+//! What calls cost in a long log, and beside many logs, in pages that the server looks at.
 
 use tidings_postgres::tokio_postgres::SimpleQueryMessage;
 use tidings_postgres::{Client, Config};
 use tidings_test_support::Schema;
 
-use super::{PostgresOptions, PostgresStore, log};
+use super::{PostgresOptions, PostgresStore, changes, log};
 use crate::InboxQuery;
 
 /// So many events that were replaced while they were unread, and the one that replaced the last of them.
@@ -19,6 +19,13 @@ const REPLACED: &str = "
     INSERT INTO tidings_notify_key (log, event_key, seq)
         SELECT id, 'k', top_seq FROM tidings_notify_log";
 
+/// So many logs of a dump, which the transactions of another cluster have changed.
+const RESTORED: &str = "
+    INSERT INTO tidings_notify_log (user_id, epoch, line, changed)
+        SELECT 'user-' || n, 7, tidings_notify_line() - 1,
+            (pg_current_xact_id()::text::bigint + 1000000000 + n)::text::xid8
+        FROM generate_series(1, $1) AS n";
+
 const TRIM: &str = "SELECT tidings_notify_trim(id, 1, NULL, false, 100) FROM tidings_notify_log";
 
 const READ_ALL: &str = "SELECT * FROM tidings_notify_change('ann', 'read_up_to', '{}', '{}', 1)";
@@ -30,13 +37,13 @@ struct Log {
 }
 
 impl Log {
-    async fn with_replaced(events: u64) -> Self {
+    async fn with(rows: &str, count: u64) -> Self {
         let schema = Schema::create().await;
         let config = Config::new(&schema.url()).unwrap();
         let store = PostgresStore::open(config.clone(), PostgresOptions::default());
         drop(store.await.unwrap());
         let client = config.connect().await.unwrap();
-        let rows = REPLACED.replace("$1", &events.to_string());
+        let rows = rows.replace("$1", &count.to_string());
         client.batch_execute(&rows).await.unwrap();
         Self {
             client,
@@ -79,7 +86,11 @@ fn looked_at(buffers: &str) -> u64 {
 /// What a statement costs after another one, beside a thousand events that were replaced, and beside a hundred thousand, before and
 /// after the server has counted the rows.
 async fn assert_costs_the_same(earlier: &str, statement: &str) {
-    let [few, many] = [1_000, 100_000].map(Log::with_replaced);
+    assert_costs_the_same_beside(REPLACED, earlier, statement).await;
+}
+
+async fn assert_costs_the_same_beside(rows: &str, earlier: &str, statement: &str) {
+    let [few, many] = [1_000, 100_000].map(|count| Log::with(rows, count));
     let (few, many) = (few.await, many.await);
     for before in ["", "ANALYZE"] {
         for log in [&few, &many] {
@@ -113,4 +124,19 @@ async fn regression_a_list_of_what_is_unread_costs_as_much_beside_any_number_of_
         list.replace(&format!("${place}"), value)
     });
     assert_costs_the_same(READ_ALL, &list).await;
+}
+
+#[tokio::test]
+async fn regression_a_sweep_costs_as_much_beside_any_number_of_logs_that_another_cluster_has_changed()
+ {
+    let parameters = ["pg_current_snapshot()::text", "NULL", "'0'", "0", "100"];
+    let prepare = format!(
+        "DEALLOCATE ALL; PREPARE sweep (text, text, text, bigint, bigint) AS {}",
+        changes::CHANGES
+    );
+    let sweep = format!("EXECUTE sweep ({})", parameters.join(", "));
+    for plan in ["force_custom_plan", "force_generic_plan"] {
+        let earlier = format!("SET LOCAL plan_cache_mode = {plan}; {prepare}");
+        assert_costs_the_same_beside(RESTORED, &earlier, &sweep).await;
+    }
 }
