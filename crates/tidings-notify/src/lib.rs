@@ -146,6 +146,7 @@ pub use store::{
     WakeChannel, WakeSender, Wakes,
 };
 pub use subscription::{Gap, GapReason, Hello, Item, Subscription};
+pub use tidings_reconnect::Cause;
 pub use user::{InvalidName, MAX_NAME_BYTES, UserId};
 
 /// The examples of the README and of the handbook run.

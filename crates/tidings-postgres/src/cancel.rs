@@ -17,8 +17,8 @@ use tokio_postgres::tls::MakeTlsConnect;
 #[cfg(unix)]
 use tokio_util::either::Either;
 
-use crate::Error;
 use crate::tls::Tls;
+use crate::{Cause, Error};
 
 #[cfg(unix)]
 type Socket = Either<TcpStream, UnixStream>;
@@ -50,7 +50,7 @@ impl Canceller {
         let requests = (0..count).map(|index| self.cancel_at(index, token));
         let sent = join_all(requests).await.into_iter();
         sent.collect::<Result<(), _>>()
-            .map_err(|error| Error::Unsent(error.into()))
+            .map_err(|error| Error::Unsent(Cause::new(error)))
     }
 
     async fn cancel_at(

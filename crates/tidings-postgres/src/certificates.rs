@@ -13,7 +13,7 @@ use rustls::{
 };
 use tokio_postgres::config::SslNegotiation;
 
-use crate::Error;
+use crate::{Cause, Error};
 
 /// What is verified of the server's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +93,7 @@ fn invalid(
     Error::Invalid {
         field,
         expected: "the path of a file in PEM that can be used",
-        source: Some(source.into().into()),
+        source: Some(Cause::new(source)),
     }
 }
 

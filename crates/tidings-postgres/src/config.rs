@@ -212,7 +212,7 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         Self::Unsent(match failure {
             Failure::Library(error) => reason::of_connecting(error),
-            Failure::Late => Arc::new(Obstacle::Late),
+            Failure::Late => Obstacle::Late.into(),
         })
     }
 }

@@ -134,7 +134,7 @@ impl Connections {
         let _running = self.running.token();
         let _permit = match tokio::time::timeout(self.patience, self.permits.acquire()).await {
             Ok(permit) => permit.map_err(|_closed| Error::Closed)?,
-            Err(_elapsed) => return Err(Error::Unsent(Arc::new(Reason::AllInUse))),
+            Err(_elapsed) => return Err(Error::Unsent(Reason::AllInUse.into())),
         };
         let mut in_use = InUse {
             connections: self,

@@ -1,11 +1,7 @@
-use std::sync::Arc;
-
-use tidings_reconnect::Obstacle;
+use tidings_reconnect::{Cause, Obstacle};
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::reason;
-
-pub(crate) type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
 /// Why a call to PostgreSQL failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -24,7 +20,7 @@ pub enum Error {
     /// The server refused the statement and undid it, or its whole transaction. The connection stays
     /// usable.
     #[error("the database refused a statement")]
-    Refused(#[source] Arc<tokio_postgres::Error>),
+    Refused(#[source] Cause<tokio_postgres::Error>),
     /// There is no connection, so nothing was done. The call may be repeated.
     #[error("cannot connect to the database")]
     Unsent(#[source] Cause),
@@ -55,7 +51,7 @@ pub enum Error {
 impl Error {
     /// The server did not reply within the limit of the caller.
     pub fn late() -> Self {
-        Self::NoReply(Arc::new(Obstacle::Late))
+        Self::NoReply(Obstacle::Late.into())
     }
 
     /// The connection broke.
@@ -64,7 +60,7 @@ impl Error {
     }
 
     pub(crate) fn closed_by_server() -> Self {
-        Self::NoReply(Arc::new(Obstacle::Ended))
+        Self::NoReply(Obstacle::Ended.into())
     }
 
     /// The outcome of a statement on a connection of the caller's own: [`Refused`](Self::Refused) or
@@ -74,7 +70,7 @@ impl Error {
     pub fn of_statement(error: tokio_postgres::Error) -> Self {
         let severity = error.as_db_error().and_then(DbError::parsed_severity);
         if severity == Some(Severity::Error) {
-            Self::Refused(Arc::new(error))
+            Self::Refused(error.into())
         } else {
             Self::broken(error)
         }
@@ -116,5 +112,37 @@ impl Error {
             Self::Refused(error) => error.code(),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_can_be_downcast() {
+        let error = || io::Error::other("away");
+        for failed in [
+            Error::Invalid {
+                field: "url",
+                expected: "readable",
+                source: Some(error().into()),
+            },
+            Error::Unsent(error().into()),
+            Error::NoReply(error().into()),
+        ] {
+            let cause = failed.source().expect("it has a cause");
+            assert!(cause.downcast_ref::<io::Error>().is_some(), "{failed:?}");
+        }
+    }
+    #[test]
+    fn a_refusal_can_be_downcast() {
+        let wrong = "port=no".parse::<tokio_postgres::Config>().unwrap_err();
+        let failed = Error::Refused(wrong.into());
+        let cause = failed.source().expect("it has a cause");
+        assert!(cause.is::<tokio_postgres::Error>(), "{failed:?}");
     }
 }

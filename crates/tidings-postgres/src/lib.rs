@@ -61,6 +61,7 @@ pub use error::Error;
 pub use keep_listening::Heard;
 pub use listening::Listening;
 pub use parameter::{Parameter, Typed};
+pub use tidings_reconnect::Cause;
 pub use tokio_postgres;
 
 /// The example of the README compiles.

@@ -1,12 +1,9 @@
 //! Why there is no connection, or no reply, in plain words.
 
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
 
-use tidings_reconnect::Obstacle;
+use tidings_reconnect::{Cause, Obstacle};
 use tokio_postgres::error::{DbError, SqlState};
-
-use crate::error::Cause;
 
 /// What the server replied on connecting, or what else is wrong.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -32,18 +29,18 @@ pub(crate) enum Reason {
 /// Why connecting failed.
 pub(crate) fn of_connecting(error: tokio_postgres::Error) -> Cause {
     if let Some(reply) = error.as_db_error() {
-        return Arc::new(Reason::of_reply(reply));
+        return Reason::of_reply(reply).into();
     }
     if let Some(obstacle) = Obstacle::find(&error) {
-        return Arc::new(obstacle);
+        return obstacle.into();
     }
     let cause = std::error::Error::source(&error);
     let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
     match cause.map(io::Error::kind) {
         // How the library reports a server that takes no writes.
-        Some(ErrorKind::PermissionDenied) => Arc::new(Reason::Standby),
+        Some(ErrorKind::PermissionDenied) => Reason::Standby.into(),
         Some(ErrorKind::InvalidInput | ErrorKind::InvalidData) => {
-            Arc::new(Reason::Protocol(error.into_source().map(Cause::from)))
+            Reason::Protocol(error.into_source().map(Cause::new)).into()
         }
         _ => of_silence(error),
     }
@@ -52,18 +49,18 @@ pub(crate) fn of_connecting(error: tokio_postgres::Error) -> Cause {
 /// Why there was no reply.
 pub(crate) fn of_silence(error: tokio_postgres::Error) -> Cause {
     if error.is_closed() {
-        return Arc::new(Obstacle::Ended);
+        return Obstacle::Ended.into();
     }
     if let Some(obstacle) = Obstacle::find(&error) {
-        return Arc::new(obstacle);
+        return obstacle.into();
     }
     if error.as_db_error().is_some() {
-        return Arc::new(error);
+        return error.into();
     }
     // The text of the library around a cause only says in which step it happened.
     match error.into_source() {
-        Some(cause) => cause.into(),
-        None => Arc::new(Reason::Protocol(None)),
+        Some(cause) => Cause::new(cause),
+        None => Reason::Protocol(None).into(),
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use percent_encoding::percent_decode_str;
 use tokio_postgres::config::{ChannelBinding, Host, SslMode, TargetSessionAttrs};
 
-use crate::Error;
 use crate::certificates::{self, Verification};
+use crate::{Cause, Error};
 
 /// Parameters that are read here; the client library reads all others, or refuses them by name.
 const OWN: [&str; 11] = [
@@ -223,7 +223,7 @@ fn invalid(
     Error::Invalid {
         field,
         expected: "`postgres://user@host:port/database`",
-        source: Some(source.into().into()),
+        source: Some(Cause::new(source)),
     }
 }
 

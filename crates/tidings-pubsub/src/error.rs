@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use tidings_reconnect::Cause;
 
 /// Why a call to a broker failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -9,25 +9,25 @@ pub enum Error {
     Closed,
     /// The server or connection beneath the broker failed, and nothing was done. The call may be repeated.
     #[error("the broker failed")]
-    Backend(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    Backend(#[source] Cause),
     /// The broker does not support patterns.
     #[error("the broker does not support patterns")]
     NoPatterns,
     /// The connection broke, or the server did not reply in time, after the message was handed over: it
     /// may have been sent or not. Another attempt may send it twice.
     #[error("the server did not reply whether the message was sent")]
-    NoReply(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    NoReply(#[source] Cause),
 }
 
 impl Error {
     /// Wraps an error from beneath a broker.
     pub fn backend(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Backend(source.into().into())
+        Self::Backend(Cause::new(source))
     }
 
     /// Wraps the reason why there was no reply after a message was handed over.
     pub fn no_reply(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::NoReply(source.into().into())
+        Self::NoReply(Cause::new(source))
     }
 
     /// Whether the message may have been sent although publishing it failed.
@@ -62,6 +62,23 @@ impl From<tidings_redis::Error> for Error {
         match error {
             tidings_redis::Error::NoReply(source) => Self::NoReply(source),
             other => Self::backend(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_can_be_downcast() {
+        let error = || io::Error::other("away");
+        for failed in [Error::no_reply(error()), Error::backend(error())] {
+            let cause = failed.source().expect("it has a cause");
+            assert!(cause.downcast_ref::<io::Error>().is_some(), "{failed:?}");
         }
     }
 }

@@ -101,6 +101,7 @@ pub use pattern::Pattern;
 pub use subscription::Subscription;
 #[cfg(feature = "postgres")]
 pub use tidings_postgres::Config as PostgresConfig;
+pub use tidings_reconnect::Cause;
 #[cfg(feature = "redis")]
 pub use tidings_redis::Config as RedisConfig;
 pub use topic::{InvalidTopic, MAX_TOPIC_BYTES, Namespace, Topic};

@@ -9,12 +9,14 @@
 //! | [`Reconnect`] | a loop that must have a connection: when to try again, and what to log |
 //! | [`Trouble`] | which failures of a loop to log |
 //! | [`Backoff`] | the pauses between attempts |
+//! | [`Cause`] | the error behind another one, which can be downcast |
 //! | [`Obstacle`] | what keeps a program from its server, in plain words |
 //! | [`Timing`] | how long to wait for a reply, and how often to check a silent connection |
 //!
 //! It does not know what the connection is to.
 
 mod backoff;
+mod cause;
 mod obstacle;
 mod reconnect;
 mod slot;
@@ -22,6 +24,7 @@ mod timing;
 mod trouble;
 
 pub use backoff::Backoff;
+pub use cause::Cause;
 pub use obstacle::Obstacle;
 pub use reconnect::Reconnect;
 pub use slot::{Breakable, Slot};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::CertificateError;
 
-/// A cause that is shared, which is an error by itself.
+/// How the client library of Redis keeps causes: an error by itself, which hides the one inside.
 type Shared = Arc<dyn Error + Send + Sync>;
 
 /// What keeps a program from its server, as a sentence of the house. It stands in place of the error of

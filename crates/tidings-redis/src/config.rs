@@ -1,6 +1,5 @@
 use std::convert::Infallible;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, TlsCertificates};
@@ -31,9 +30,9 @@ impl Config {
             expected: "`redis://host:port/`",
             source: Some(source),
         };
-        let info = url::read(url).map_err(|fault| invalid(Arc::new(fault)))?;
+        let info = url::read(url).map_err(|fault| invalid(fault.into()))?;
         Ok(Self {
-            client: Client::open(info).map_err(|error| invalid(Arc::new(error)))?,
+            client: Client::open(info).map_err(|error| invalid(error.into()))?,
             timing: Timing::default(),
         })
     }
@@ -144,7 +143,7 @@ impl Config {
         // The library's own limit does not cover the greeting.
         match timeout(self.timing.reply_limit, connecting).await {
             Ok(connected) => connected,
-            Err(_elapsed) => Err(Error::Unsent(Arc::new(Obstacle::Late))),
+            Err(_elapsed) => Err(Error::Unsent(Obstacle::Late.into())),
         }
     }
 }

@@ -1,10 +1,7 @@
-use std::sync::Arc;
-
 use redis::{ErrorKind, RedisError, ServerErrorKind};
+use tidings_reconnect::Cause;
 
 use crate::reason::{self, Reply};
-
-pub(crate) type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
 /// Why a call to Redis failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -23,7 +20,7 @@ pub enum Error {
     /// The server refused the command. The connection stays usable. Other commands of a pipeline may have
     /// been done, unless it is a transaction.
     #[error("the Redis server refused a command: {}", Reply(.0))]
-    Refused(Arc<RedisError>),
+    Refused(Cause<RedisError>),
     /// There is no connection, so nothing was done. The call may be repeated.
     #[error("cannot connect to the Redis server")]
     Unsent(#[source] Cause),
@@ -105,7 +102,7 @@ impl From<RedisError> for Error {
     /// else the outcome is unknown.
     fn from(error: RedisError) -> Self {
         match error.kind() {
-            ErrorKind::Server(_) | ErrorKind::Extension => Self::Refused(Arc::new(error)),
+            ErrorKind::Server(_) | ErrorKind::Extension => Self::Refused(error.into()),
             _ => Self::NoReply(reason::of_silence(error)),
         }
     }
@@ -113,7 +110,28 @@ impl From<RedisError> for Error {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+    use std::io;
+
     use super::*;
+
+    #[test]
+    fn a_cause_can_be_downcast() {
+        let error = || io::Error::other("away");
+        for failed in [
+            Error::Invalid {
+                field: "url",
+                expected: "readable",
+                source: Some(error().into()),
+            },
+            Error::Unsent(error().into()),
+            Error::NoReply(error().into()),
+            Error::Unexpected(error().into()),
+        ] {
+            let cause = failed.source().expect("it has a cause");
+            assert!(cause.downcast_ref::<io::Error>().is_some(), "{failed:?}");
+        }
+    }
 
     #[test]
     fn a_server_that_cannot_write_is_full_or_unavailable() {

@@ -51,6 +51,7 @@ pub use keep_listening::Heard;
 pub use redis;
 pub use scripts::{HASH_TAG, Script, Scripts, hash_tag};
 pub use server::Server;
+pub use tidings_reconnect::Cause;
 
 /// The example of the README compiles.
 #[cfg(doctest)]

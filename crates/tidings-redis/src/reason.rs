@@ -1,12 +1,9 @@
 //! Why a server cannot be used, and what it replied, in plain words.
 
 use std::fmt;
-use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
-use tidings_reconnect::Obstacle;
-
-use crate::error::Cause;
+use tidings_reconnect::{Cause, Obstacle};
 
 /// What a server replied on connecting, or what replied in its place.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -35,8 +32,8 @@ pub(crate) enum Reason {
 /// Why connecting failed; `database` is the number in the URL.
 pub(crate) fn of_connecting(error: RedisError, database: i64) -> Cause {
     match Obstacle::find(&error) {
-        Some(Obstacle::Ended) => return Arc::new(Reason::Ended),
-        Some(obstacle) => return Arc::new(obstacle),
+        Some(Obstacle::Ended) => return Reason::Ended.into(),
+        Some(obstacle) => return obstacle.into(),
         None => {}
     }
     let reason = match error.kind() {
@@ -50,9 +47,9 @@ pub(crate) fn of_connecting(error: RedisError, database: i64) -> Cause {
             reply: error,
         },
         ErrorKind::Server(_) | ErrorKind::Extension => Reason::Replied(error),
-        _ => return Arc::new(error),
+        _ => return error.into(),
     };
-    Arc::new(reason)
+    reason.into()
 }
 
 /// Whether this reason for a missing connection passes by itself.
@@ -75,9 +72,9 @@ pub(crate) fn is_away(cause: &Cause) -> bool {
 /// Why there was no reply.
 pub(crate) fn of_silence(error: RedisError) -> Cause {
     match Obstacle::find(&error) {
-        Some(obstacle) => Arc::new(obstacle),
-        None if error.kind() == ErrorKind::Parse => Arc::new(Reason::Protocol),
-        None => Arc::new(error),
+        Some(obstacle) => obstacle.into(),
+        None if error.kind() == ErrorKind::Parse => Reason::Protocol.into(),
+        None => error.into(),
     }
 }
 

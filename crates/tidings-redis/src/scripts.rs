@@ -173,7 +173,7 @@ impl<S: Script> Scripts<S> {
                 .await?;
             replied = run().await;
         }
-        from_redis_value(replied?).map_err(|error| Error::Unexpected(Arc::new(error)))
+        from_redis_value(replied?).map_err(|error| Error::Unexpected(error.into()))
     }
 }
 

@@ -62,12 +62,7 @@ pub(crate) fn find<'a, T: StdError + 'static>(
 ) -> Option<&'a T> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        // A cause that is shared is an error of its own, with the same text.
-        let shared: Option<&Arc<dyn StdError + Send + Sync>> = error.downcast_ref();
-        let found = match shared {
-            Some(shared) => shared.downcast_ref(),
-            None => error.downcast_ref(),
-        };
+        let found = error.downcast_ref();
         if found.is_some() {
             return found;
         }
@@ -136,15 +131,10 @@ pub(crate) fn said_by_system(error: &io::Error) -> String {
     text.to_owned()
 }
 
-/// The error in an `Arc`, which is an error by itself.
+/// The error in an `Arc`, as the client library of Redis keeps causes: such an `Arc` is an error by itself.
 fn shared<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
-    if let Some(error) = error.downcast_ref::<Arc<dyn StdError + Send + Sync>>() {
-        shared(&**error)
-    } else if let Some(error) = error.downcast_ref::<Arc<tokio_postgres::Error>>() {
-        &**error
-    } else if let Some(error) = error.downcast_ref::<Arc<io::Error>>() {
-        &**error
-    } else {
-        error
+    match error.downcast_ref::<Arc<dyn StdError + Send + Sync>>() {
+        Some(shared) => &**shared,
+        None => error,
     }
 }

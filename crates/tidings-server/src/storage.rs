@@ -32,6 +32,7 @@ mod url;
 use std::sync::Arc;
 
 use tidings_notify::presence::PresenceError;
+use tidings_reconnect::Cause;
 use tidings_stream::Streams;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -96,7 +97,7 @@ impl From<tidings_notify::StoreError> for StorageError {
         match error {
             StoreError::Closed => Self::Closed,
             StoreError::Full { source } => Self::Full {
-                source: source.into(),
+                source: Cause::new(source),
             },
             StoreError::Locked => Self::Locked,
             StoreError::Unavailable { source } => {

@@ -439,5 +439,5 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> 
         .name(name.to_owned())
         .spawn(body)
         .map(drop)
-        .map_err(|source| Error::Thread(Arc::new(source)))
+        .map_err(|source| Error::Thread(source.into()))
 }

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use rusqlite::ErrorCode;
+use tidings_reconnect::Cause;
 
 use crate::Fault;
 
@@ -62,7 +62,7 @@ pub enum Error {
     },
     /// A thread could not be started.
     #[error("cannot start a database thread")]
-    Thread(#[source] Arc<std::io::Error>),
+    Thread(#[source] Cause<std::io::Error>),
     /// The file is something else than a SQLite database.
     #[error("the file {} is not a SQLite database", path.display())]
     NotADatabase {
@@ -84,14 +84,14 @@ pub enum Error {
     },
     /// Another process has held the write lock for too long. Nothing was done; the call may be repeated.
     #[error("the database is locked by another process")]
-    Busy(#[source] Arc<rusqlite::Error>),
+    Busy(#[source] Cause<rusqlite::Error>),
     /// A [`list`](crate::Database::list) took longer than it may.
     #[error("the query took too long")]
     TooSlow,
     /// The disk, or the space that the database may take, is full. Nothing was done. Reads continue; writes
     /// succeed again once there is room.
     #[error("the disk of the database is full")]
-    Full(#[source] Arc<rusqlite::Error>),
+    Full(#[source] Cause<rusqlite::Error>),
     /// The file was written by a newer version of this program.
     #[error(
         "the schema of `{component}` is version {found}, and this program knows versions up to {known}"
@@ -114,7 +114,7 @@ pub enum Error {
     /// SQLite failed. One failed commit is the result of every job of its transaction, so the cause is
     /// shared.
     #[error("the database failed")]
-    Sqlite(#[source] Arc<rusqlite::Error>),
+    Sqlite(#[source] Cause<rusqlite::Error>),
 }
 
 impl Error {
@@ -152,11 +152,35 @@ impl From<rusqlite::Error> for Error {
         if let Some(fault) = code.and_then(Fault::of_sqlite) {
             return Self::Unusable(fault);
         }
-        let source = Arc::new(source);
+        let source = source.into();
         match code {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy(source),
             Some(ErrorCode::DiskFull) => Self::Full(source),
             _ => Self::Sqlite(source),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::io;
+
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_can_be_downcast() {
+        for code in [ffi::SQLITE_BUSY, ffi::SQLITE_FULL, ffi::SQLITE_ERROR] {
+            let failure = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            let failed = Error::from(failure);
+            let cause = failed.source().expect("it has a cause");
+            let found = cause.downcast_ref::<rusqlite::Error>();
+            assert!(found.is_some(), "{failed:?}");
+        }
+        let failed = Error::Thread(io::Error::other("no threads").into());
+        let cause = failed.source().expect("it has a cause");
+        assert!(cause.downcast_ref::<io::Error>().is_some(), "{failed:?}");
     }
 }

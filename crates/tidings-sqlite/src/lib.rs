@@ -59,6 +59,7 @@ pub use fault::Fault;
 pub use file::real_path;
 pub use liveness::Liveness;
 pub use rusqlite;
+pub use tidings_reconnect::Cause;
 
 /// The example of the README compiles.
 #[cfg(doctest)]

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use tidings_reconnect::Cause;
 
 use crate::{InvalidName, MessageId};
 
@@ -55,26 +55,26 @@ pub enum Error {
     ClaimLost,
     /// The store has no room left. Reads continue; publishing succeeds again once there is room.
     #[error("the store is full")]
-    Full(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    Full(#[source] Cause),
     /// The store did not reply: it may have done what it was asked or not. A publish that is repeated
     /// may be stored twice, unless its message has a
     /// [publish key](crate::NewMessage::with_publish_key).
     #[error("the store did not reply, so the outcome is unknown")]
-    OutcomeUnknown(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    OutcomeUnknown(#[source] Cause),
     /// The store failed, and has not done what it was asked.
     #[error("the store failed")]
-    Backend(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    Backend(#[source] Cause),
 }
 
 impl Error {
     /// Wraps the error of a store, for engines.
-    pub fn backend(source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::Backend(Arc::new(source))
+    pub fn backend(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Backend(Cause::new(source))
     }
 
     /// Wraps the error of a store that did not reply, for engines.
-    pub fn outcome_unknown(source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::OutcomeUnknown(Arc::new(source))
+    pub fn outcome_unknown(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::OutcomeUnknown(Cause::new(source))
     }
 
     /// Whether the call may have been done although it failed.
@@ -101,3 +101,24 @@ impl Error {
 
 /// What may fail with an [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_can_be_downcast() {
+        let error = || io::Error::other("away");
+        for failed in [
+            Error::Full(error().into()),
+            Error::outcome_unknown(error()),
+            Error::backend(error()),
+        ] {
+            let cause = failed.source().expect("it has a cause");
+            assert!(cause.downcast_ref::<io::Error>().is_some(), "{failed:?}");
+        }
+    }
+}

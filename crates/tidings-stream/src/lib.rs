@@ -194,6 +194,7 @@ pub use message::{
 pub use name::{GroupName, InvalidName, MAX_NAME_BYTES, StreamName};
 pub use stats::{GroupFigures, GroupStats, Member, PendingMessage, StreamStats};
 pub use streams::{Redrive, Redriven, Streams};
+pub use tidings_reconnect::Cause;
 
 /// The example of the README runs.
 #[cfg(doctest)]

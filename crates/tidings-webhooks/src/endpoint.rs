@@ -198,7 +198,7 @@ pub(crate) fn context(id: EndpointId) -> String {
 
 /// JSON of a store that is not what this version writes, or values that cannot be JSON.
 fn unreadable(error: serde_json::Error) -> Error {
-    Error::Unreadable(std::sync::Arc::new(error) as _)
+    Error::Unreadable(error.into())
 }
 
 /// Most secrets that sign at once: the current one and those of rotations under way.

@@ -1,12 +1,10 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
-use std::sync::Arc;
 
 use tidings::{BlockedAddress, ConfigError};
+use tidings_reconnect::Cause;
 
 use crate::encryption::SealError;
-
-type Cause = Arc<dyn StdError + Send + Sync>;
 
 /// Why a [`Store`](crate::Store) could not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -36,7 +34,7 @@ pub enum StoreError {
 impl StoreError {
     /// Wraps the failure of a backend.
     pub fn backend(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self::Backend(source.into().into())
+        Self::Backend(Cause::new(source))
     }
 }
 
@@ -45,8 +43,8 @@ impl From<tidings_postgres::Error> for StoreError {
     fn from(error: tidings_postgres::Error) -> Self {
         match error {
             tidings_postgres::Error::Closed => Self::Closed,
-            full if full.is_full() => Self::Full(Arc::new(full)),
-            trouble if trouble.is_unavailable() => Self::Unavailable(Arc::new(trouble)),
+            full if full.is_full() => Self::Full(full.into()),
+            trouble if trouble.is_unavailable() => Self::Unavailable(trouble.into()),
             other => Self::backend(other),
         }
     }
@@ -57,8 +55,8 @@ impl From<tidings_sqlite::Error> for StoreError {
     fn from(error: tidings_sqlite::Error) -> Self {
         match error {
             tidings_sqlite::Error::Closed => Self::Closed,
-            full if full.is_full() => Self::Full(Arc::new(full)),
-            trouble if trouble.is_unavailable() => Self::Unavailable(Arc::new(trouble)),
+            full if full.is_full() => Self::Full(full.into()),
+            trouble if trouble.is_unavailable() => Self::Unavailable(trouble.into()),
             other => Self::backend(other),
         }
     }
@@ -140,5 +138,27 @@ impl From<ConfigError> for Error {
 impl From<BlockedAddress> for Error {
     fn from(error: BlockedAddress) -> Self {
         Self::invalid("url", format!("an address that may be called ({error})"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_can_be_downcast() {
+        let error = || io::Error::other("away");
+        for failed in [
+            StoreError::Full(error().into()).into(),
+            StoreError::Unavailable(error().into()).into(),
+            StoreError::backend(error()).into(),
+            Error::Unreadable(error().into()),
+        ] {
+            let cause = failed.source().expect("it has a cause");
+            assert!(cause.downcast_ref::<io::Error>().is_some(), "{failed:?}");
+        }
     }
 }

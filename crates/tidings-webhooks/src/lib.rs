@@ -84,6 +84,7 @@ pub use pattern::{EventPattern, InvalidPattern, MAX_PATTERNS};
 pub use replay::{MAX_REPLAY_RATE, Replay};
 pub use settings::{EndpointSettings, MAX_WAITS, SignatureScheme};
 pub use store::Store;
+pub use tidings_reconnect::Cause;
 pub use webhooks::{
     FanOutLag, MAX_OVERLAP, NewEndpoint, Operated, Operation, PreparedEndpoint, StopReport, Switch,
     Webhooks,

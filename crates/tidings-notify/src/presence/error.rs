@@ -1,5 +1,6 @@
 use std::error::Error;
-use std::sync::Arc;
+
+use tidings_reconnect::Cause;
 
 /// Why a call to a [`Presence`](super::Presence) or a [`Tracker`](super::Tracker) failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -24,7 +25,7 @@ pub enum PresenceError {
     Backend {
         /// The backend's error.
         #[source]
-        source: Arc<dyn Error + Send + Sync>,
+        source: Cause,
     },
 }
 
@@ -39,7 +40,22 @@ impl PresenceError {
     /// Wraps the failure of a backend.
     pub fn backend(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Backend {
-            source: source.into().into(),
+            source: Cause::new(source),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_can_be_downcast() {
+        let failed = PresenceError::backend(io::Error::other("away"));
+        let cause = failed.source().expect("it has a cause");
+        assert!(cause.downcast_ref::<io::Error>().is_some(), "{failed:?}");
     }
 }

@@ -1,6 +1,5 @@
 //! What errors say: each names what the user can change, in words of the house.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_redis::redis::{ErrorKind, RedisError, ServerErrorKind, cmd};
@@ -164,6 +163,6 @@ async fn a_node_of_a_cluster_is_named_as_such() {
         "an error",
         elsewhere.clone(),
     ));
-    let said = explain(&Error::Refused(Arc::new(moved)));
+    let said = explain(&Error::Refused(moved.into()));
     assert_eq!(said, format!("{CLUSTER}MOVED {elsewhere}"));
 }

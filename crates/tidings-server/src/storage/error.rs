@@ -1,7 +1,6 @@
 use std::error::Error as StdError;
-use std::sync::Arc;
 
-type Cause = Arc<dyn StdError + Send + Sync>;
+use tidings_reconnect::Cause;
 
 /// Why the storage could not do what was asked. Nothing of a failed call is stored, unless the
 /// variant says otherwise.
@@ -64,13 +63,39 @@ impl StorageError {
 
     pub(crate) fn failed(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Failed {
-            source: source.into().into(),
+            source: Cause::new(source),
         }
     }
 
     pub(crate) fn unavailable(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Unavailable {
-            source: source.into().into(),
+            source: Cause::new(source),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_can_be_downcast() {
+        let error = || io::Error::other("away");
+        for failed in [
+            StorageError::Full {
+                source: error().into(),
+            },
+            StorageError::unavailable(error()),
+            StorageError::OutcomeUnknown {
+                source: error().into(),
+            },
+            StorageError::failed(error()),
+        ] {
+            let cause = failed.source().expect("it has a cause");
+            assert!(cause.downcast_ref::<io::Error>().is_some(), "{failed:?}");
         }
     }
 }

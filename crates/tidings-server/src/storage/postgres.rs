@@ -336,7 +336,7 @@ impl From<tidings_postgres::Error> for StorageError {
     fn from(error: tidings_postgres::Error) -> Self {
         match error {
             full if full.is_full() => Self::Full {
-                source: Arc::new(full),
+                source: full.into(),
             },
             unavailable if unavailable.is_unavailable() => Self::unavailable(unavailable),
             other => Self::failed(other),
@@ -352,7 +352,7 @@ pub(super) fn of_engine(cause: &(dyn StdError + 'static)) -> Option<StorageError
 /// The error of a statement that changes something: without a reply, it may have done so.
 fn of_write(error: tidings_postgres::Error) -> StorageError {
     if error.may_have_been_done() {
-        let source = Arc::new(error);
+        let source = error.into();
         StorageError::OutcomeUnknown { source }
     } else {
         error.into()

@@ -262,7 +262,7 @@ impl From<tidings_sqlite::Error> for StorageError {
             tidings_sqlite::Error::Closed => Self::Closed,
             tidings_sqlite::Error::TooSlow => Self::TooSlow,
             full if full.is_full() => Self::Full {
-                source: Arc::new(full),
+                source: full.into(),
             },
             error if error.is_unavailable() => Self::unavailable(error),
             error => Self::failed(error),

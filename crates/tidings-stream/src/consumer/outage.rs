@@ -133,7 +133,7 @@ mod tests {
         let _listening = log.listen();
         let outages = Outages::default();
         let (mut letters, mut claiming) = (outages.part("letters"), outages.part("claiming"));
-        letters.failed(&Error::Full(Arc::new(io::Error::other("no room"))));
+        letters.failed(&Error::Full(io::Error::other("no room").into()));
         claiming.failed(&down());
         assert_eq!(log.lines("WARN").len(), 2);
         claiming.worked();

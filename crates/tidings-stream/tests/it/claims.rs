@@ -151,7 +151,7 @@ async fn a_handler_has_its_time_after_a_slow_claim() {
 /// What was decided holds although the store has no room to record it for longer than the claim lasts.
 #[tokio::test(start_paused = true)]
 async fn a_message_whose_dead_letter_waits_for_room_is_not_handled_again() {
-    let full = || Error::Full(Arc::new(std::io::Error::other("no room")));
+    let full = || Error::Full(std::io::Error::other("no room").into());
     let engine = Wrapped::new(Refusing::new("settle", full));
     let streams = Streams::new(engine.clone(), ServiceConfig::default());
     let runs = Arc::new(AtomicU64::new(0));

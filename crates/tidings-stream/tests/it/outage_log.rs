@@ -1,7 +1,6 @@
 //! What an outage of the store leaves in the log: a line when it begins and a line when it is over, however
 //! many parts of however many consumers meet it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -46,7 +45,7 @@ struct Down(AtomicBool);
 impl Hook for Down {
     async fn before(&self, _: &'static str, _: usize) -> Result<(), Error> {
         if self.0.load(Ordering::Relaxed) {
-            return Err(Error::Backend(Arc::new(std::io::Error::other("away"))));
+            return Err(Error::Backend(std::io::Error::other("away").into()));
         }
         Ok(())
     }

@@ -207,7 +207,7 @@ impl Acceptor {
         error: tidings_postgres::Error,
     ) -> Result<Vec<Outcome>, StorageError> {
         let unknown = || StorageError::OutcomeUnknown {
-            source: std::sync::Arc::new(error.clone()),
+            source: error.clone().into(),
         };
         let inner =
             |lock: Mutex<Option<_>>| lock.into_inner().unwrap_or_else(PoisonError::into_inner);

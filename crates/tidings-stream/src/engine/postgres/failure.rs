@@ -1,7 +1,5 @@
 //! What the errors of the database mean for streams.
 
-use std::sync::Arc;
-
 use tidings_postgres::tokio_postgres::error::SqlState;
 
 use crate::Error;
@@ -12,7 +10,7 @@ use crate::engine::group_commit::AppendError;
 pub(super) fn statement(error: tidings_postgres::tokio_postgres::Error) -> Error {
     let error = tidings_postgres::Error::of_statement(error);
     if error.is_full() {
-        Error::Full(Arc::new(error))
+        Error::Full(error.into())
     } else {
         Error::backend(error)
     }
@@ -25,7 +23,7 @@ impl From<tidings_postgres::Error> for Error {
         } else if error.may_have_been_done() {
             Self::outcome_unknown(error)
         } else if error.is_full() {
-            Self::Full(Arc::new(error))
+            Self::Full(error.into())
         } else {
             Self::backend(error)
         }

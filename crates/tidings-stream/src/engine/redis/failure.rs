@@ -1,7 +1,5 @@
 //! What the errors of the server mean for streams.
 
-use std::sync::Arc;
-
 use tidings_redis::Error as ServerError;
 
 use crate::Error;
@@ -18,7 +16,7 @@ pub(super) fn unexpected() -> Error {
 impl From<ServerError> for Error {
     fn from(error: ServerError) -> Self {
         match error {
-            full if full.is_full() => Self::Full(Arc::new(full)),
+            full if full.is_full() => Self::Full(full.into()),
             unknown if unknown.may_have_been_done() => Self::outcome_unknown(unknown),
             other => Self::backend(other),
         }
