@@ -1,28 +1,27 @@
 use std::error::Error as StdError;
 
+use tidings_reconnect::Cause;
+
 /// Why a call to a [`Store`](crate::Store) failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The store was closed.
     #[error("the notification store is closed")]
     Closed,
-    /// The disk is full. Reads continue; writes succeed again once there is room.
+    /// The disk is full, and nothing was done. Reads continue; writes succeed again once there is room.
     #[error("the notification store is full")]
-    Full {
-        /// The backend's error.
-        #[source]
-        source: Box<dyn StdError + Send + Sync>,
-    },
+    Full(#[source] Cause),
     /// The store cannot be used for the moment: another process holds the lock of its file, or a failure of
-    /// another call rolled this one back, or its server cannot be reached. The call may be repeated;
-    /// if only the reply of a server was lost, then the first call may have taken effect.
+    /// another call rolled this one back, or its server cannot be reached. Nothing was done. The call may be
+    /// repeated.
     #[error("the notification store is not available")]
-    Unavailable {
-        /// The backend's error.
-        #[source]
-        source: Box<dyn StdError + Send + Sync>,
-    },
+    Unavailable(#[source] Cause),
+    /// The server of the store did not reply: it may have done what it was asked or not. An append that is
+    /// repeated may store its events twice. In a transaction of the caller's own nothing was done, because it
+    /// cannot be committed any more.
+    #[error("the notification store did not reply, so the outcome is unknown")]
+    OutcomeUnknown(#[source] Cause),
     /// Another transaction has held the log of one of the users for too long. Nothing was done. The call may be repeated.
     #[error("another transaction holds the log of one of the users")]
     Locked,
@@ -48,19 +47,18 @@ pub enum StoreError {
     },
     /// The backend failed.
     #[error("the notification store failed")]
-    Backend {
-        /// The backend's error.
-        #[source]
-        source: Box<dyn StdError + Send + Sync>,
-    },
+    Backend(#[source] Cause),
 }
 
 impl StoreError {
     /// Wraps the failure of a backend.
     pub fn backend(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self::Backend {
-            source: source.into(),
-        }
+        Self::Backend(Cause::new(source))
+    }
+
+    /// Whether the call may have been done although it failed.
+    pub fn may_have_been_done(&self) -> bool {
+        matches!(self, Self::OutcomeUnknown(_))
     }
 }
 
@@ -69,12 +67,9 @@ impl From<tidings_postgres::Error> for StoreError {
     fn from(error: tidings_postgres::Error) -> Self {
         match error {
             tidings_postgres::Error::Closed => Self::Closed,
-            full if full.is_full() => Self::Full {
-                source: full.into(),
-            },
-            unavailable if unavailable.is_unavailable() => Self::Unavailable {
-                source: unavailable.into(),
-            },
+            unknown if unknown.may_have_been_done() => Self::OutcomeUnknown(unknown.into()),
+            full if full.is_full() => Self::Full(full.into()),
+            unavailable if unavailable.is_unavailable() => Self::Unavailable(unavailable.into()),
             other => Self::backend(other),
         }
     }
@@ -84,12 +79,9 @@ impl From<tidings_postgres::Error> for StoreError {
 impl From<tidings_redis::Error> for StoreError {
     fn from(error: tidings_redis::Error) -> Self {
         match error {
-            full if full.is_full() => Self::Full {
-                source: full.into(),
-            },
-            unavailable if unavailable.is_unavailable() => Self::Unavailable {
-                source: unavailable.into(),
-            },
+            unknown if unknown.may_have_been_done() => Self::OutcomeUnknown(unknown.into()),
+            full if full.is_full() => Self::Full(full.into()),
+            unavailable if unavailable.is_unavailable() => Self::Unavailable(unavailable.into()),
             other => Self::backend(other),
         }
     }
@@ -100,12 +92,8 @@ impl From<tidings_sqlite::Error> for StoreError {
     fn from(error: tidings_sqlite::Error) -> Self {
         match error {
             tidings_sqlite::Error::Closed => Self::Closed,
-            full if full.is_full() => Self::Full {
-                source: full.into(),
-            },
-            unavailable if unavailable.is_unavailable() => Self::Unavailable {
-                source: unavailable.into(),
-            },
+            full if full.is_full() => Self::Full(full.into()),
+            unavailable if unavailable.is_unavailable() => Self::Unavailable(unavailable.into()),
             other => Self::backend(other),
         }
     }
@@ -119,7 +107,7 @@ impl From<rusqlite::Error> for StoreError {
 }
 
 /// Why a call to a [`Notifier`](crate::Notifier) failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The notifier was closed.
@@ -133,7 +121,36 @@ pub enum Error {
     Store(#[from] StoreError),
 }
 
+impl Error {
+    /// Whether the call may have been done although it failed: see [`StoreError::OutcomeUnknown`].
+    pub fn may_have_been_done(&self) -> bool {
+        matches!(self, Self::Store(error) if error.may_have_been_done())
+    }
+}
+
 /// The stream has ended, because it, its notifier or its store was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the notification stream is closed")]
 pub struct Closed;
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_can_be_downcast() {
+        let error = || io::Error::other("away");
+        for failed in [
+            StoreError::Full(error().into()),
+            StoreError::Unavailable(error().into()),
+            StoreError::OutcomeUnknown(error().into()),
+            StoreError::backend(error()),
+        ] {
+            let failed = Error::from(failed);
+            let cause = failed.source().expect("it has a cause");
+            assert!(cause.downcast_ref::<io::Error>().is_some(), "{failed:?}");
+        }
+    }
+}

@@ -69,7 +69,7 @@ impl Notifier {
     ///
     /// [`Error::Closed`] after [`close`](Self::close), [`Error::Offline`] when the user is offline
     /// and such users are skipped, [`Error::Store`] when the store fails. Nothing is delivered that
-    /// is not stored.
+    /// is not stored. [`Error::may_have_been_done`] says whether another push may store the event twice.
     ///
     /// # Cancel safety
     ///
@@ -93,7 +93,7 @@ impl Notifier {
     /// # Errors
     ///
     /// [`Error::Closed`] after [`close`](Self::close), [`Error::Store`] when the store fails: then
-    /// no user has got it.
+    /// no user has got it, unless the error [may have been done](Error::may_have_been_done).
     ///
     /// # Cancel safety
     ///

@@ -55,6 +55,8 @@ pub const MAX_PAGE_BYTES: usize = 256 * 1024;
 ///   the store has one, move `first_seq` forward; there are no holes. The log itself stays, so that
 ///   old cursors get a gap and not a new log.
 /// - **Cancelled calls** may or may not have taken effect, as a whole.
+/// - **A failed call** has had no effect, unless the error is [`StoreError::OutcomeUnknown`]: then it has
+///   had its whole effect or none.
 /// - After [`close`](Self::close) every call returns [`StoreError::Closed`].
 ///
 /// The feature `conformance` has these rules as functions to run on your own store.

@@ -41,7 +41,7 @@ pub trait Publisher: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Error::Closed`] once the broker is closed; the message may have been sent or not.
-    /// [`Error::Backend`] when it was not sent, [`Error::NoReply`] when that is unknown.
+    /// [`Error::Backend`] when it was not sent, [`Error::OutcomeUnknown`] when that is unknown.
     ///
     /// # Cancel safety
     ///

@@ -15,8 +15,8 @@ pub enum Error {
     NoPatterns,
     /// The connection broke, or the server did not reply in time, after the message was handed over: it
     /// may have been sent or not. Another attempt may send it twice.
-    #[error("the server did not reply whether the message was sent")]
-    NoReply(#[source] Cause),
+    #[error("the server did not reply, so the outcome is unknown")]
+    OutcomeUnknown(#[source] Cause),
 }
 
 impl Error {
@@ -26,13 +26,13 @@ impl Error {
     }
 
     /// Wraps the reason why there was no reply after a message was handed over.
-    pub fn no_reply(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::NoReply(Cause::new(source))
+    pub fn outcome_unknown(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::OutcomeUnknown(Cause::new(source))
     }
 
-    /// Whether the message may have been sent although publishing it failed.
-    pub fn may_have_been_sent(&self) -> bool {
-        matches!(self, Self::NoReply(_))
+    /// Whether the call may have been done, and the message sent, although it failed.
+    pub fn may_have_been_done(&self) -> bool {
+        matches!(self, Self::OutcomeUnknown(_))
     }
 
     /// The word for it in metrics.
@@ -41,7 +41,7 @@ impl Error {
             Self::Closed => "closed",
             Self::Backend(_) => "backend",
             Self::NoPatterns => "no_patterns",
-            Self::NoReply(_) => "no_reply",
+            Self::OutcomeUnknown(_) => "outcome_unknown",
         }
     }
 }
@@ -50,7 +50,7 @@ impl Error {
 impl From<tidings_postgres::Error> for Error {
     fn from(error: tidings_postgres::Error) -> Self {
         match error {
-            tidings_postgres::Error::NoReply(source) => Self::NoReply(source),
+            tidings_postgres::Error::NoReply(source) => Self::OutcomeUnknown(source),
             other => Self::backend(other),
         }
     }
@@ -60,7 +60,7 @@ impl From<tidings_postgres::Error> for Error {
 impl From<tidings_redis::Error> for Error {
     fn from(error: tidings_redis::Error) -> Self {
         match error {
-            tidings_redis::Error::NoReply(source) => Self::NoReply(source),
+            tidings_redis::Error::NoReply(source) => Self::OutcomeUnknown(source),
             other => Self::backend(other),
         }
     }
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn a_cause_can_be_downcast() {
         let error = || io::Error::other("away");
-        for failed in [Error::no_reply(error()), Error::backend(error())] {
+        for failed in [Error::outcome_unknown(error()), Error::backend(error())] {
             let cause = failed.source().expect("it has a cause");
             assert!(cause.downcast_ref::<io::Error>().is_some(), "{failed:?}");
         }

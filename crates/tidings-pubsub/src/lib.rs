@@ -68,7 +68,7 @@
     doc = "| `Redis` | `redis` | processes that share a server or cluster | yes | is made again, and reported as [`Lagged`] |"
 )]
 //!
-//! Over a network, publishing can fail; [`Error::may_have_been_sent`] says whether another attempt can
+//! Over a network, publishing can fail; [`Error::may_have_been_done`] says whether another attempt can
 //! make a duplicate. The feature `conformance` has the contract as tests, for brokers of your own.
 //!
 //! It is not a queue: nothing is kept, acknowledged or delivered again. Durable streams do that.

@@ -26,7 +26,7 @@ pub const DROPPED: &str = "tidings.pubsub.dropped";
 pub const LAGGED: &str = "tidings.pubsub.lagged";
 /// Counter of connections that were made again.
 pub const RECONNECTS: &str = "tidings.pubsub.reconnects";
-/// Label: why publishing failed. `closed`, `backend` or `no_reply`.
+/// Label: why publishing failed. `closed`, `backend` or `outcome_unknown`.
 pub const ERROR_TYPE: &str = "error.type";
 /// Label: what the mailbox does when it is full. `drop_oldest`, `drop_newest` or `wait`.
 pub const OVERFLOW: &str = "tidings.pubsub.overflow";

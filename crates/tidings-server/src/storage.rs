@@ -32,7 +32,6 @@ mod url;
 use std::sync::Arc;
 
 use tidings_notify::presence::PresenceError;
-use tidings_reconnect::Cause;
 use tidings_stream::Streams;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -96,12 +95,11 @@ impl From<tidings_notify::StoreError> for StorageError {
         use tidings_notify::StoreError;
         match error {
             StoreError::Closed => Self::Closed,
-            StoreError::Full { source } => Self::Full {
-                source: Cause::new(source),
-            },
+            StoreError::Full(source) => Self::Full { source },
             StoreError::Locked => Self::Locked,
-            StoreError::Unavailable { source } => {
-                of_engine(&*source).unwrap_or_else(|| Self::unavailable(source))
+            StoreError::OutcomeUnknown(source) => Self::OutcomeUnknown { source },
+            StoreError::Unavailable(source) => {
+                sqlite::of_engine(&*source).unwrap_or(Self::Unavailable { source })
             }
             error => Self::failed(error),
         }
@@ -126,8 +124,9 @@ impl From<tidings_webhooks::StoreError> for StorageError {
         match error {
             StoreError::Closed => Self::Closed,
             StoreError::Full(source) => Self::Full { source },
+            StoreError::OutcomeUnknown(source) => Self::OutcomeUnknown { source },
             StoreError::Unavailable(source) => {
-                of_engine(&*source).unwrap_or(Self::Unavailable { source })
+                sqlite::of_engine(&*source).unwrap_or(Self::Unavailable { source })
             }
             // Also what the streams report of the database while they hand an event over.
             error => {
@@ -152,6 +151,19 @@ mod tests {
     use tidings_sqlite::rusqlite::{self, ffi};
 
     use super::*;
+
+    #[test]
+    fn a_reply_that_a_store_did_not_get_is_an_unknown_outcome() {
+        for error in [
+            tidings_notify::StoreError::from(tidings_postgres::Error::late()).into(),
+            tidings_webhooks::StoreError::from(tidings_postgres::Error::late()).into(),
+        ] {
+            assert!(
+                matches!(error, StorageError::OutcomeUnknown { .. }),
+                "{error:?}"
+            );
+        }
+    }
 
     #[test]
     fn regression_a_disk_that_fails_behind_the_errors_of_other_packages_is_an_outage() {

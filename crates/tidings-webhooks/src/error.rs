@@ -13,13 +13,17 @@ pub enum StoreError {
     /// The store was closed.
     #[error("the webhook store is closed")]
     Closed,
-    /// The store has no room left. Reads continue; writes succeed again once there is room.
+    /// The store has no room left, and nothing was done. Reads continue; writes succeed again once there is room.
     #[error("the webhook store is full")]
     Full(#[source] Cause),
     /// The store cannot be used at present: its file is locked, its disk fails, or its server cannot
-    /// be reached. The work may have been done although the reply did not arrive.
+    /// be reached. Nothing was done. The call may be repeated.
     #[error("the webhook store is not available")]
     Unavailable(#[source] Cause),
+    /// The server of the store did not reply: it may have done what it was asked or not. In a transaction of
+    /// the caller's own nothing was done, because it cannot be committed any more.
+    #[error("the webhook store did not reply, so the outcome is unknown")]
+    OutcomeUnknown(#[source] Cause),
     /// The owner has as many endpoints as are allowed.
     #[error("expected at most {limit} endpoints")]
     TooManyEndpoints {
@@ -36,6 +40,11 @@ impl StoreError {
     pub fn backend(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Backend(Cause::new(source))
     }
+
+    /// Whether the call may have been done although it failed.
+    pub fn may_have_been_done(&self) -> bool {
+        matches!(self, Self::OutcomeUnknown(_))
+    }
 }
 
 #[cfg(feature = "postgres")]
@@ -43,6 +52,7 @@ impl From<tidings_postgres::Error> for StoreError {
     fn from(error: tidings_postgres::Error) -> Self {
         match error {
             tidings_postgres::Error::Closed => Self::Closed,
+            unknown if unknown.may_have_been_done() => Self::OutcomeUnknown(unknown.into()),
             full if full.is_full() => Self::Full(full.into()),
             trouble if trouble.is_unavailable() => Self::Unavailable(trouble.into()),
             other => Self::backend(other),
@@ -109,6 +119,15 @@ impl Error {
         }
     }
 
+    /// Whether the call may have been done although it failed.
+    pub fn may_have_been_done(&self) -> bool {
+        match self {
+            Self::Store(error) => error.may_have_been_done(),
+            Self::Stream(error) => error.may_have_been_done(),
+            _ => false,
+        }
+    }
+
     /// The setting that cannot be used, if that is the reason.
     pub fn field(&self) -> Option<&str> {
         match self {
@@ -154,6 +173,7 @@ mod tests {
         for failed in [
             StoreError::Full(error().into()).into(),
             StoreError::Unavailable(error().into()).into(),
+            StoreError::OutcomeUnknown(error().into()).into(),
             StoreError::backend(error()).into(),
             Error::Unreadable(error().into()),
         ] {

@@ -9,7 +9,7 @@ use tidings_notify::postgres::{Config, PostgresOptions, PostgresStore};
 use tidings_notify::{Event, GapReason, Item, Notifier, Since, Store, StoreError, Subscription};
 use tidings_test_support::{Fault, Outage, PostgresOutage, PostgresServer, Proxy, soon};
 
-use crate::database::Schema;
+use crate::database::{PATIENT, Schema};
 use crate::support::{ann, draft, number, numbers};
 
 /// How long a call waits for a server that is silent: longer than a busy machine may stand still.
@@ -43,7 +43,7 @@ async fn push_through(notifier: &Notifier, stop: &AtomicBool, first: u64) -> Vec
         match notifier.push(draft(number)).await {
             Ok(event) => stored.push(event),
             Err(tidings_notify::Error::Store(
-                StoreError::Unavailable { .. } | StoreError::Full { .. },
+                StoreError::Unavailable(_) | StoreError::OutcomeUnknown(_) | StoreError::Full(_),
             )) => tokio::time::sleep(Duration::from_millis(20)).await,
             Err(error) => panic!("{error:?}"),
         }
@@ -160,7 +160,10 @@ async fn a_server_that_cannot_be_reached_is_named_as_such() {
     ];
     for error in refused {
         assert!(
-            matches!(error, Some(StoreError::Unavailable { .. })),
+            matches!(
+                error,
+                Some(StoreError::Unavailable(_) | StoreError::OutcomeUnknown(_))
+            ),
             "{error:?}"
         );
     }
@@ -171,6 +174,70 @@ async fn a_server_that_cannot_be_reached_is_named_as_such() {
         }
     })
     .await;
+}
+
+/// The server appends the event, and its reply is lost on the way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_whose_reply_is_lost_may_have_been_done() {
+    let schema = Schema::create().await;
+    let proxy = Proxy::start(&schema.url()).await.unwrap();
+    let near = schema.store().await;
+    let config = Config::new(proxy.url()).unwrap().with_reply_limit(PATIENT);
+    let far = PostgresStore::open(config, PostgresOptions::default())
+        .await
+        .unwrap();
+    far.append(vec![draft(1)]).await.unwrap();
+    let holder = schema.config().connect().await.unwrap();
+    holder
+        .batch_execute("BEGIN; LOCK TABLE tidings_notify_log IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let is_waiting = "SELECT count(*) FROM pg_locks
+        WHERE NOT granted AND relation = 'tidings_notify_log'::regclass";
+    let losing = async {
+        while holder
+            .query_one(is_waiting, &[])
+            .await
+            .unwrap()
+            .get::<_, i64>(0)
+            == 0
+        {}
+        // The server hears nothing of it and continues.
+        proxy.freeze();
+        holder.batch_execute("ROLLBACK").await.unwrap();
+        while near.head(&ann()).await.unwrap().top_seq < 2 {}
+        proxy.block();
+    };
+    let notifier = notifier(Arc::new(far));
+    let (lost, ()) = soon("the reply to be lost", async {
+        tokio::join!(notifier.push(draft(2)), losing)
+    })
+    .await;
+    let lost = lost.unwrap_err();
+    assert!(lost.may_have_been_done(), "{lost:?}");
+    let inner = std::error::Error::source(&lost);
+    let inner = inner.and_then(|cause| cause.downcast_ref::<tidings_postgres::Error>());
+    assert!(inner.is_some(), "{lost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_without_a_connection_was_not_done() {
+    let schema = Schema::create().await;
+    let proxy = Proxy::start(&schema.url()).await.unwrap();
+    let store = open(proxy.url()).await;
+    store.append(vec![draft(1)]).await.unwrap();
+    proxy.block();
+    // Whether it broke before the call was sent is not known of a connection that was open.
+    let unsent = soon("no connection to be left", async {
+        loop {
+            let refused = store.append(vec![draft(2)]).await.unwrap_err();
+            if !refused.may_have_been_done() {
+                return refused;
+            }
+        }
+    })
+    .await;
+    assert!(matches!(unsent, StoreError::Unavailable(_)), "{unsent:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

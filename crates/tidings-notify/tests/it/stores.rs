@@ -166,7 +166,7 @@ async fn a_database_failure_names_the_full_disk() {
         .unwrap();
     let refused = store.append((0..2000).map(draft).collect()).await;
     assert!(
-        matches!(refused, Err(tidings_notify::StoreError::Full { .. })),
+        matches!(refused, Err(tidings_notify::StoreError::Full(_))),
         "{refused:?}"
     );
     assert_eq!(store.head(&ann()).await.unwrap().top_seq, 0);

@@ -172,7 +172,7 @@ async fn a_topic_that_is_not_allowed_harms_no_other() {
     let refused = granted.topics().add_pattern(&all_beside(&allowed)).await;
     assert!(matches!(refused, Err(Error::Backend(_))), "{refused:?}");
     let failed = broker.publish(&forbidden, "no".into()).await;
-    assert!(!failed.unwrap_err().may_have_been_sent());
+    assert!(!failed.unwrap_err().may_have_been_done());
     for topic in [&allowed, &also] {
         publish(&broker, topic, "yes").await;
         assert_eq!(recv(&mut granted).await, message(topic, "yes"));
@@ -216,7 +216,7 @@ async fn regression_a_server_that_became_a_replica_is_left_with_one_log_line() {
             .publish(&topics[0], "nowhere".into())
             .await
             .unwrap_err();
-        assert!(!failed.may_have_been_sent(), "{failed:?}");
+        assert!(!failed.may_have_been_done(), "{failed:?}");
     }
     proxy.lead_to(&new.url()).unwrap();
     // Those that were published before the change was noticed may come first.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tidings_test_support::{Gate, Reply, Schema, Script};
+use tidings_test_support::{Gate, Proxy, Reply, Schema, Script};
+use tidings_webhooks::postgres::{PostgresOptions, PostgresStore};
 use tidings_webhooks::store::{Addressed, Disabled, LaneQuery, NewReplay, StoredEndpoint};
 use tidings_webhooks::{
-    DeliveryState, EndpointId, NewEndpoint, Owner, STREAM, Store, WebhookEvent,
+    DeliveryState, EndpointId, NewEndpoint, Owner, STREAM, Store, StoreError, WebhookEvent,
 };
 
 use crate::support::{
@@ -73,20 +74,10 @@ async fn regression_an_event_that_is_replayed_is_not_cleaned() {
     let store = store(&schema).await;
     let of = |number| EndpointId::from_i64(number);
     for number in [1, 2] {
-        let endpoint = StoredEndpoint {
-            id: of(number),
-            owner: Owner::Operator,
-            settings: "{}".to_owned(),
-            event_types: "[]".to_owned(),
-            secrets: "[]".to_owned(),
-            first_wait: None,
-            disabled: (number == 2).then(|| Disabled {
-                because: "off".to_owned(),
-            }),
-            removed: false,
-            revision: 1,
-            created_at: at(0),
-        };
+        let mut endpoint = stored_endpoint(number);
+        endpoint.disabled = (number == 2).then(|| Disabled {
+            because: "off".to_owned(),
+        });
         store.insert_endpoint(endpoint, None, None).await.unwrap();
     }
     let (bare, ended) = (event(1), event(2));
@@ -128,4 +119,69 @@ async fn regression_an_event_that_is_replayed_is_not_cleaned() {
     let found: Vec<_> = due.into_iter().map(|due| due.event.unwrap()).collect();
     let ids: Vec<_> = found.iter().map(WebhookEvent::id).collect();
     assert_eq!(ids, ["event-1", "event-2"]);
+}
+
+fn stored_endpoint(number: i64) -> StoredEndpoint {
+    StoredEndpoint {
+        id: EndpointId::from_i64(number),
+        owner: Owner::Operator,
+        settings: "{}".to_owned(),
+        event_types: "[]".to_owned(),
+        secrets: "[]".to_owned(),
+        first_wait: None,
+        disabled: None,
+        removed: false,
+        revision: 1,
+        created_at: Timestamp::from_second(0).unwrap(),
+    }
+}
+
+/// The server adds the endpoint, and its reply is lost on the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_whose_reply_is_lost_may_have_been_done() {
+    let schema = Schema::create().await;
+    let proxy = Proxy::start(&schema.url()).await.unwrap();
+    let near = store(&schema).await;
+    let by_proxy = tidings_postgres::Config::new(proxy.url()).unwrap();
+    let by_proxy = by_proxy.with_reply_limit(config(&schema).reply_limit());
+    let far = PostgresStore::open(by_proxy, PostgresOptions::default());
+    let far = far.await.unwrap();
+    let endpoint = stored_endpoint;
+    far.insert_endpoint(endpoint(1), None, None).await.unwrap();
+    let holder = config(&schema).connect().await.unwrap();
+    let lock = "BEGIN; LOCK TABLE tidings_webhook_endpoint IN ACCESS EXCLUSIVE MODE";
+    holder.batch_execute(lock).await.unwrap();
+    let is_waiting = "SELECT count(*) FROM pg_locks
+        WHERE NOT granted AND relation = 'tidings_webhook_endpoint'::regclass";
+    let losing = async {
+        while holder
+            .query_one(is_waiting, &[])
+            .await
+            .unwrap()
+            .get::<_, i64>(0)
+            == 0
+        {}
+        // The server hears nothing of it and continues.
+        proxy.freeze();
+        holder.batch_execute("ROLLBACK").await.unwrap();
+        let id = EndpointId::from_i64(2);
+        while near.endpoint(id).await.unwrap().is_none() {}
+        proxy.block();
+    };
+    let (lost, ()) =
+        soon(async { tokio::join!(far.insert_endpoint(endpoint(2), None, None), losing) }).await;
+    let lost = lost.unwrap_err();
+    assert!(matches!(lost, StoreError::OutcomeUnknown(_)), "{lost:?}");
+    assert!(tidings_webhooks::Error::from(lost).may_have_been_done());
+    // Without a connection, which the store may have to find out first.
+    let unsent = soon(async {
+        loop {
+            let refused = far.endpoint(EndpointId::from_i64(1)).await.unwrap_err();
+            if !refused.may_have_been_done() {
+                return refused;
+            }
+        }
+    })
+    .await;
+    assert!(matches!(unsent, StoreError::Unavailable(_)), "{unsent:?}");
 }

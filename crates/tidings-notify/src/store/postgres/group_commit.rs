@@ -168,10 +168,10 @@ impl Worker {
                     call.reply(Err(error.clone().into()));
                 }
             }
+            // What cannot be read is stored: another attempt would store it twice.
             Err(BatchError::Unreadable(error)) => {
-                let text = error.to_string();
                 for call in calls {
-                    call.reply(Err(StoreError::backend(text.clone())));
+                    call.reply(Err(StoreError::OutcomeUnknown(error.clone().into())));
                 }
             }
         }

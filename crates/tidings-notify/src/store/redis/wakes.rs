@@ -86,9 +86,7 @@ impl WakeChannel for RedisWakes {
     async fn send(&self, wakes: &[Wake]) -> Result<(), StoreError> {
         let shared = &*self.shared;
         let Some(mut connection) = shared.connection.borrow().clone() else {
-            return Err(StoreError::Unavailable {
-                source: NotConnected.into(),
-            });
+            return Err(StoreError::Unavailable(NotConnected.into()));
         };
         let mut publish = pipe();
         for message in message::write(&shared.sender, wakes) {
