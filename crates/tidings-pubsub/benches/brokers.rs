@@ -21,9 +21,10 @@ mod redis;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tidings_bench::{Latencies, Rate, Row};
+use tidings_pubsub::postgres::{PostgresBroker, PostgresOptions};
+use tidings_pubsub::redis::{RedisBroker, RedisOptions};
 use tidings_pubsub::{
-    Broker, Memory, Namespace, Options, Postgres, PostgresOptions, Publisher, Received, Redis,
-    RedisOptions, Subscription, Topic,
+    Broker, MemoryBroker, Namespace, Publisher, Received, SubscribeOptions, Subscription, Topic,
 };
 use tokio::time::Instant;
 
@@ -44,12 +45,12 @@ async fn main() {
     };
     if is_chosen("memory") {
         let raw = memory::Raw::new();
-        compare("memory", &Memory::new(), &raw, 400_000).await;
-        called_directly(&Memory::new()).await;
+        compare("memory", &MemoryBroker::new(), &raw, 400_000).await;
+        called_directly(&MemoryBroker::new()).await;
     }
     if is_chosen("redis") {
         let url = std::env::var("REDIS_URL").expect("scripts/services sets REDIS_URL");
-        let broker = Redis::open(
+        let broker = RedisBroker::open(
             tidings_redis::Config::new(&url).unwrap(),
             RedisOptions::default(),
         );
@@ -57,7 +58,7 @@ async fn main() {
     }
     if is_chosen("postgres") {
         let url = std::env::var("DATABASE_URL").expect("scripts/services sets DATABASE_URL");
-        let broker = Postgres::open(
+        let broker = PostgresBroker::open(
             tidings_postgres::Config::new(&url).unwrap(),
             PostgresOptions::default(),
         );
@@ -67,14 +68,18 @@ async fn main() {
 }
 
 /// What a call through the trait costs, which allocates, beside one of the broker itself.
-async fn called_directly(broker: &Memory) {
+async fn called_directly(broker: &MemoryBroker) {
     const COUNT: usize = 2_000_000;
     let topic = &topic("bench");
     let payload = || Bytes::from_static(&PAYLOAD);
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let through = async || Publisher::publish(broker, topic, payload()).await.unwrap();
-        let itself = async || Memory::publish(broker, topic, payload()).await.unwrap();
+        let itself = async || {
+            MemoryBroker::publish(broker, topic, payload())
+                .await
+                .unwrap();
+        };
         let direct = rate(COUNT, 1, itself).await;
         rounds.push((direct, rate(COUNT, 1, through).await));
     }
@@ -177,7 +182,7 @@ async fn latency_of_raw(raw: &impl Raw) -> Latencies {
 
 async fn latency_of(broker: &impl Broker) -> Latencies {
     let topic = topic("latency");
-    let subscribed = broker.subscribe(vec![topic.clone()], Options::default());
+    let subscribed = broker.subscribe(vec![topic.clone()], SubscribeOptions::default());
     let receiver = subscribed.await.unwrap();
     let publish = async || {
         let sent = broker.publish(&topic, Bytes::from_static(&PAYLOAD));
@@ -207,7 +212,7 @@ async fn fan_out_of_raw(raw: &impl Raw) -> Rate {
 
 async fn fan_out_of(broker: &impl Broker) -> Rate {
     let topic = topic("fan-out");
-    let options = Options::default().with_capacity(FAN_OUT);
+    let options = SubscribeOptions::default().with_capacity(FAN_OUT);
     let subscribing = (0..SUBSCRIBERS).map(|_| broker.subscribe(vec![topic.clone()], options));
     let subscribed = join_all(subscribing).await;
     let receivers = subscribed.into_iter().map(Result::unwrap).collect();

@@ -4,14 +4,14 @@
 
 #![allow(clippy::print_stdout, reason = "an example prints what happens")]
 
-use tidings_pubsub::{Broker, Memory, Namespace, Options, Received, Subscriber};
+use tidings_pubsub::{Broker, MemoryBroker, Namespace, Received, SubscribeOptions, Subscriber};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let broker = Memory::new();
+    let broker = MemoryBroker::new();
     let orders = Namespace::default().topic("orders")?;
     let (done, mut handled) = tokio::sync::mpsc::channel(8);
-    let fast = broker.subscribe(vec![orders.clone()], Options::default());
+    let fast = broker.subscribe(vec![orders.clone()], SubscribeOptions::default());
     let fast = fast.await?.handle(move |received| {
         let done = done.clone();
         async move {
@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             let _nobody_waits = done.send(()).await;
         }
     });
-    let small = Options::default().with_capacity(2);
+    let small = SubscribeOptions::default().with_capacity(2);
     let mut slow = broker.subscribe(vec![orders.clone()], small).await?;
 
     for number in 1..=5 {

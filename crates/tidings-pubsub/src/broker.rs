@@ -4,22 +4,18 @@ mod directory;
 mod interest;
 mod memory;
 #[cfg(feature = "postgres")]
-mod postgres;
+pub mod postgres;
 #[cfg(feature = "redis")]
-mod redis;
+pub mod redis;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod remote;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use memory::Memory;
-#[cfg(feature = "postgres")]
-pub use postgres::{Postgres, PostgresOptions};
-#[cfg(feature = "redis")]
-pub use redis::{Redis, RedisOptions};
+pub use memory::MemoryBroker;
 
-use crate::{Error, Options, Pattern, Subscription, Topic};
+use crate::{Error, Pattern, SubscribeOptions, Subscription, Topic};
 
 /// Sends messages to topics.
 ///
@@ -72,7 +68,11 @@ pub trait Subscriber: Send + Sync + 'static {
     /// # Cancel safety
     ///
     /// Dropping the future leaves no subscription behind.
-    async fn subscribe(&self, topics: Vec<Topic>, options: Options) -> Result<Subscription, Error>;
+    async fn subscribe(
+        &self,
+        topics: Vec<Topic>,
+        options: SubscribeOptions,
+    ) -> Result<Subscription, Error>;
 }
 
 /// A publisher and subscriber that can be closed. Programs that choose a broker at run time use it as

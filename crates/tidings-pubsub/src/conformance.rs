@@ -6,10 +6,10 @@
 //! a test of each:
 //!
 //! ```
-//! # use tidings_pubsub::Memory;
+//! # use tidings_pubsub::MemoryBroker;
 //! mod my_broker {
 //! # use super::*;
-//!     tidings_pubsub::conformance_tests!(Memory::new(), patterns);
+//!     tidings_pubsub::conformance_tests!(MemoryBroker::new(), patterns);
 //! }
 //! # fn main() {}
 //! ```

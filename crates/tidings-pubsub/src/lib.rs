@@ -28,13 +28,13 @@
 //! exact number if the broker knows it. Metrics count losses as well: [`telemetry`] has their names.
 //!
 //! ```
-//! use tidings_pubsub::{Memory, Namespace, Options, Publisher, Received, Subscriber};
+//! use tidings_pubsub::{MemoryBroker, Namespace, Publisher, Received, SubscribeOptions, Subscriber};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let broker = Memory::new();
+//! let broker = MemoryBroker::new();
 //! let orders = Namespace::default().topic("orders")?; // app.default.orders
 //!
-//! let mut subscription = broker.subscribe(vec![orders.clone()], Options::default()).await?;
+//! let mut subscription = broker.subscribe(vec![orders.clone()], SubscribeOptions::default()).await?;
 //! broker.publish(&orders, "order 7 was paid".into()).await?;
 //!
 //! match subscription.recv().await {
@@ -50,22 +50,22 @@
 //!
 //! | broker | feature | reaches | patterns | a connection that breaks |
 //! |---|---|---|---|---|
-//! | [`Memory`] | | one process | yes | |
+//! | [`MemoryBroker`] | | one process | yes | |
 #![cfg_attr(
     feature = "postgres",
-    doc = "| [`Postgres`] | `postgres` | processes that share a database | no | is made again, and reported as [`Lagged`] |"
+    doc = "| [`PostgresBroker`](postgres::PostgresBroker) | `postgres` | processes that share a database | no | is made again, and reported as [`Lagged`] |"
 )]
 #![cfg_attr(
     not(feature = "postgres"),
-    doc = "| `Postgres` | `postgres` | processes that share a database | no | is made again, and reported as [`Lagged`] |"
+    doc = "| `PostgresBroker` | `postgres` | processes that share a database | no | is made again, and reported as [`Lagged`] |"
 )]
 #![cfg_attr(
     feature = "redis",
-    doc = "| [`Redis`] | `redis` | processes that share a server or cluster | yes | is made again, and reported as [`Lagged`] |"
+    doc = "| [`RedisBroker`](redis::RedisBroker) | `redis` | processes that share a server or cluster | yes | is made again, and reported as [`Lagged`] |"
 )]
 #![cfg_attr(
     not(feature = "redis"),
-    doc = "| `Redis` | `redis` | processes that share a server or cluster | yes | is made again, and reported as [`Lagged`] |"
+    doc = "| `RedisBroker` | `redis` | processes that share a server or cluster | yes | is made again, and reported as [`Lagged`] |"
 )]
 //!
 //! Over a network, publishing can fail; [`Error::may_have_been_done`] says whether another attempt can
@@ -87,23 +87,19 @@ pub mod telemetry;
 mod topic;
 mod topics;
 
-pub use broker::{Broker, Membership, Memory, Publisher, Subscriber};
 #[cfg(feature = "postgres")]
-pub use broker::{Postgres, PostgresOptions};
+pub use broker::postgres;
 #[cfg(feature = "redis")]
-pub use broker::{Redis, RedisOptions};
+pub use broker::redis;
+pub use broker::{Broker, Membership, MemoryBroker, Publisher, Subscriber};
 pub use error::Error;
 pub use listener::Listener;
 pub use mailbox::{Mailbox, Waiting};
 pub use message::{Lagged, Message, Received};
-pub use options::{Options, Overflow};
+pub use options::{Overflow, SubscribeOptions};
 pub use pattern::Pattern;
 pub use subscription::Subscription;
-#[cfg(feature = "postgres")]
-pub use tidings_postgres::Config as PostgresConfig;
 pub use tidings_reconnect::Cause;
-#[cfg(feature = "redis")]
-pub use tidings_redis::Config as RedisConfig;
 pub use topic::{InvalidTopic, MAX_TOPIC_BYTES, Namespace, Topic};
 pub use topics::Topics;
 

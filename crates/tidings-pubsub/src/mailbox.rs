@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::{Lagged, Message, Options, Overflow, Received, telemetry};
+use crate::{Lagged, Message, Overflow, Received, SubscribeOptions, telemetry};
 
 /// Messages that may wait for room where no publisher can: see [`Mailbox::post`].
 const MAX_LINE: usize = 1024;
@@ -27,7 +27,7 @@ pub struct Mailbox {
 }
 
 struct Shared {
-    options: Options,
+    options: SubscribeOptions,
     state: Mutex<State>,
     /// Notified of each place that becomes free, when publishers wait for it.
     room: Notify,
@@ -65,7 +65,7 @@ struct Missed {
 
 impl Mailbox {
     /// An empty mailbox.
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: SubscribeOptions) -> Self {
         Self {
             shared: Arc::new(Shared {
                 options,

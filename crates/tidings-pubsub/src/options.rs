@@ -6,12 +6,12 @@ const DEFAULT_CAPACITY: usize = 100;
 /// How a subscription keeps messages that its subscriber has not read yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub struct Options {
+pub struct SubscribeOptions {
     capacity: usize,
     overflow: Overflow,
 }
 
-impl Default for Options {
+impl Default for SubscribeOptions {
     /// One hundred messages; the oldest is dropped when there are more.
     fn default() -> Self {
         Self {
@@ -21,7 +21,7 @@ impl Default for Options {
     }
 }
 
-impl Options {
+impl SubscribeOptions {
     /// Sets how many messages the mailbox holds; at least one. The default is 100.
     pub fn with_capacity(mut self, messages: usize) -> Self {
         self.capacity = messages.max(1);

@@ -177,7 +177,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Namespace, Options};
+    use crate::{Namespace, SubscribeOptions};
 
     /// Topics and patterns of which some include each other.
     fn interests() -> Vec<Interest> {
@@ -197,7 +197,7 @@ mod tests {
         ) {
             let mut directory = Directory::default();
             let interests = interests();
-            let mailboxes: Vec<_> = (0..4).map(|_| Mailbox::new(Options::default())).collect();
+            let mailboxes: Vec<_> = (0..4).map(|_| Mailbox::new(SubscribeOptions::default())).collect();
             let numbers: Vec<_> = mailboxes.iter().map(|it| directory.add(it)).collect();
             let mut wanted = vec![HashSet::new(); 4];
             for (who, what, step) in steps {

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use crate::broker::directory::{Directory, Recipients};
 use crate::broker::interest::Interest;
 use crate::{
-    Broker, Error, Mailbox, Membership, Message, Options, Pattern, Publisher, Subscriber,
+    Broker, Error, Mailbox, Membership, Message, Pattern, Publisher, SubscribeOptions, Subscriber,
     Subscription, Topic, Waiting, telemetry,
 };
 
@@ -20,11 +20,11 @@ use crate::{
 ///
 /// Clones are the same broker. Dropping the last one closes it.
 #[derive(Debug, Clone, Default)]
-pub struct Memory {
+pub struct MemoryBroker {
     owner: Arc<Owner>,
 }
 
-impl Memory {
+impl MemoryBroker {
     /// A broker without subscriptions.
     pub fn new() -> Self {
         Self::default()
@@ -68,15 +68,19 @@ impl Memory {
 }
 
 #[async_trait]
-impl Publisher for Memory {
+impl Publisher for MemoryBroker {
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<(), Error> {
         Self::publish(self, topic, payload).await
     }
 }
 
 #[async_trait]
-impl Subscriber for Memory {
-    async fn subscribe(&self, topics: Vec<Topic>, options: Options) -> Result<Subscription, Error> {
+impl Subscriber for MemoryBroker {
+    async fn subscribe(
+        &self,
+        topics: Vec<Topic>,
+        options: SubscribeOptions,
+    ) -> Result<Subscription, Error> {
         let shared = &self.owner.shared;
         let mailbox = Mailbox::new(options);
         let number = shared.lock()?.directory.add(&mailbox);
@@ -94,7 +98,7 @@ impl Subscriber for Memory {
 }
 
 #[async_trait]
-impl Broker for Memory {
+impl Broker for MemoryBroker {
     async fn close(&self) {
         self.owner.shared.close();
     }
@@ -225,23 +229,29 @@ mod tests {
         ["one", "two"].map(|name| Namespace::default().topic(name).unwrap())
     }
 
-    fn is_empty(broker: &Memory) -> bool {
+    fn is_empty(broker: &MemoryBroker) -> bool {
         broker.owner.shared.lock().unwrap().directory.is_empty()
     }
 
     #[tokio::test]
     async fn nothing_is_kept_of_what_is_gone() {
-        let broker = Memory::new();
-        let subscription = broker.subscribe(topics().into(), Options::default()).await;
+        let broker = MemoryBroker::new();
+        let subscription = broker
+            .subscribe(topics().into(), SubscribeOptions::default())
+            .await;
         assert!(!is_empty(&broker));
         drop(subscription);
         assert!(is_empty(&broker));
 
-        let subscription = broker.subscribe(topics().into(), Options::default()).await;
+        let subscription = broker
+            .subscribe(topics().into(), SubscribeOptions::default())
+            .await;
         drop(subscription.unwrap().handle(|_| std::future::pending()));
         assert!(is_empty(&broker));
 
-        let subscription = broker.subscribe(topics().into(), Options::default()).await;
+        let subscription = broker
+            .subscribe(topics().into(), SubscribeOptions::default())
+            .await;
         for topic in topics() {
             subscription
                 .as_ref()
@@ -257,8 +267,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_listener_that_is_stopping_is_gone_already() {
-        let broker = Memory::new();
-        let subscription = broker.subscribe(topics().into(), Options::default()).await;
+        let broker = MemoryBroker::new();
+        let subscription = broker
+            .subscribe(topics().into(), SubscribeOptions::default())
+            .await;
         let listener = subscription.unwrap().handle(|_| std::future::pending());
         broker
             .publish(&topics()[0], "never handled".into())

@@ -1,3 +1,5 @@
+//! The broker over a PostgreSQL database.
+
 mod body;
 mod channels;
 mod envelope;
@@ -10,12 +12,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tidings_postgres::{Config, Database};
+use tidings_postgres::Database;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 pub use options::PostgresOptions;
+pub use tidings_postgres::Config;
 
 use crate::broker::postgres::envelope::Envelope;
 use crate::broker::postgres::listen::PostgresLink;
@@ -23,7 +26,9 @@ use crate::broker::postgres::publish::Sender;
 use crate::broker::postgres::queue::send_all;
 use crate::broker::remote::session::keep_listening;
 use crate::broker::remote::{Patterns, Remote};
-use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic, telemetry};
+use crate::{
+    Broker, Error, Publisher, SubscribeOptions, Subscriber, Subscription, Topic, telemetry,
+};
 
 /// Messages that may wait to be sent before [`Publisher::publish`] makes its caller wait to queue.
 const SEND_QUEUE: usize = 1024;
@@ -53,24 +58,23 @@ const SEND_QUEUE: usize = 1024;
 /// Clones are the same broker. Dropping the last one closes it.
 ///
 /// ```no_run
-/// use tidings_pubsub::{
-///     Namespace, Options, Postgres, PostgresConfig, PostgresOptions, Publisher, Subscriber,
-/// };
+/// use tidings_pubsub::postgres::{Config, PostgresBroker, PostgresOptions};
+/// use tidings_pubsub::{Namespace, Publisher, SubscribeOptions, Subscriber};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let config = PostgresConfig::new("postgres://tidings@127.0.0.1/tidings")?;
-/// let broker = Postgres::open(config, PostgresOptions::default());
+/// let config = Config::new("postgres://tidings@127.0.0.1/tidings")?;
+/// let broker = PostgresBroker::open(config, PostgresOptions::default());
 /// # let orders = Namespace::default().topic("orders").unwrap();
-/// let mut subscription = broker.subscribe(vec![orders.clone()], Options::default()).await?;
+/// let mut subscription = broker.subscribe(vec![orders.clone()], SubscribeOptions::default()).await?;
 /// broker.publish(&orders, "order 7 was paid".into()).await?;
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
-pub struct Postgres {
+pub struct PostgresBroker {
     owner: Arc<Owner>,
 }
 
-impl Postgres {
+impl PostgresBroker {
     /// Makes a broker, which connects when it is first used.
     ///
     /// # Panics
@@ -114,7 +118,7 @@ impl Postgres {
 }
 
 #[async_trait]
-impl Publisher for Postgres {
+impl Publisher for PostgresBroker {
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<(), Error> {
         let Owner {
             remote,
@@ -135,14 +139,18 @@ impl Publisher for Postgres {
 }
 
 #[async_trait]
-impl Subscriber for Postgres {
-    async fn subscribe(&self, topics: Vec<Topic>, options: Options) -> Result<Subscription, Error> {
+impl Subscriber for PostgresBroker {
+    async fn subscribe(
+        &self,
+        topics: Vec<Topic>,
+        options: SubscribeOptions,
+    ) -> Result<Subscription, Error> {
         self.owner.remote.subscribe(topics, options).await
     }
 }
 
 #[async_trait]
-impl Broker for Postgres {
+impl Broker for PostgresBroker {
     async fn close(&self) {
         self.owner.remote.close();
         self.owner.closing.cancel();

@@ -1,3 +1,5 @@
+//! The broker over a Redis server.
+
 mod arrivals;
 mod channels;
 mod connection;
@@ -9,17 +11,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tidings_redis::Config;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 pub use options::RedisOptions;
+pub use tidings_redis::Config;
 
 use crate::broker::redis::connection::SharedConnection;
 use crate::broker::redis::publish::publish;
 use crate::broker::remote::session::keep_listening;
 use crate::broker::remote::{Patterns, Remote};
-use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic, telemetry};
+use crate::{
+    Broker, Error, Publisher, SubscribeOptions, Subscriber, Subscription, Topic, telemetry,
+};
 
 /// A broker over Redis 6 or newer, or Valkey.
 ///
@@ -44,24 +48,23 @@ use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic, 
 /// Clones are the same broker. Dropping the last one closes it.
 ///
 /// ```no_run
-/// use tidings_pubsub::{
-///     Namespace, Options, Publisher, Redis, RedisConfig, RedisOptions, Subscriber,
-/// };
+/// use tidings_pubsub::redis::{Config, RedisBroker, RedisOptions};
+/// use tidings_pubsub::{Namespace, Publisher, SubscribeOptions, Subscriber};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let config = RedisConfig::new("redis://127.0.0.1/")?;
-/// let broker = Redis::open(config, RedisOptions::default());
+/// let config = Config::new("redis://127.0.0.1/")?;
+/// let broker = RedisBroker::open(config, RedisOptions::default());
 /// # let orders = Namespace::default().topic("orders").unwrap();
-/// let mut subscription = broker.subscribe(vec![orders.clone()], Options::default()).await?;
+/// let mut subscription = broker.subscribe(vec![orders.clone()], SubscribeOptions::default()).await?;
 /// broker.publish(&orders, "order 7 was paid".into()).await?;
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
-pub struct Redis {
+pub struct RedisBroker {
     owner: Arc<Owner>,
 }
 
-impl Redis {
+impl RedisBroker {
     /// Makes a broker, which connects when it is first used.
     ///
     /// # Panics
@@ -93,7 +96,7 @@ impl Redis {
 }
 
 #[async_trait]
-impl Publisher for Redis {
+impl Publisher for RedisBroker {
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<(), Error> {
         let Owner {
             remote,
@@ -113,14 +116,18 @@ impl Publisher for Redis {
 }
 
 #[async_trait]
-impl Subscriber for Redis {
-    async fn subscribe(&self, topics: Vec<Topic>, options: Options) -> Result<Subscription, Error> {
+impl Subscriber for RedisBroker {
+    async fn subscribe(
+        &self,
+        topics: Vec<Topic>,
+        options: SubscribeOptions,
+    ) -> Result<Subscription, Error> {
         self.owner.remote.subscribe(topics, options).await
     }
 }
 
 #[async_trait]
-impl Broker for Redis {
+impl Broker for RedisBroker {
     async fn close(&self) {
         self.owner.remote.close();
         self.owner.closing.cancel();

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::broker::directory::{Directory, Recipients};
 use crate::broker::interest::Interest;
 use crate::broker::remote::backlog::{Backlog, Posting};
-use crate::{Error, Mailbox, Membership, Message, Options, Pattern, Subscription, Topic};
+use crate::{Error, Mailbox, Membership, Message, Pattern, SubscribeOptions, Subscription, Topic};
 
 /// The subscriptions of one broker over a network.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl Remote {
     pub(crate) async fn subscribe(
         self: &Arc<Self>,
         topics: Vec<Topic>,
-        options: Options,
+        options: SubscribeOptions,
     ) -> Result<Subscription, Error> {
         let mailbox = Mailbox::new(options);
         let number = self.lock()?.directory.add(&mailbox);

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::support::{message, publish, subscribe, topics, within};
-use crate::{Broker, Error, Options};
+use crate::{Broker, Error, SubscribeOptions};
 
 /// Calls on a closed broker, and on what it has made, return `Closed`; subscriptions and listeners
 /// end.
@@ -16,10 +16,12 @@ pub async fn closing_ends_everything(broker: Arc<dyn Broker>) {
     let published = broker.publish(&topic, "after".into()).await;
     assert!(matches!(published, Err(Error::Closed)), "{published:?}");
     let subscribed = broker
-        .subscribe(vec![topic.clone()], Options::default())
+        .subscribe(vec![topic.clone()], SubscribeOptions::default())
         .await;
     assert!(matches!(subscribed, Err(Error::Closed)), "{subscribed:?}");
-    let subscribed = broker.subscribe(Vec::new(), Options::default()).await;
+    let subscribed = broker
+        .subscribe(Vec::new(), SubscribeOptions::default())
+        .await;
     assert!(matches!(subscribed, Err(Error::Closed)), "{subscribed:?}");
     let joined = subscription.topics().add(&other).await;
     assert!(matches!(joined, Err(Error::Closed)), "{joined:?}");

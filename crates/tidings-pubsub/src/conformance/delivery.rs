@@ -4,7 +4,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::support::{message, publish, subscribe, topics};
-use crate::{Broker, MAX_TOPIC_BYTES, Message, Options, Topic};
+use crate::{Broker, MAX_TOPIC_BYTES, Message, SubscribeOptions, Topic};
 
 /// Everyone who has the topic gets each message, in order, in full.
 pub async fn every_subscription_gets_its_own_copy(broker: Arc<dyn Broker>) {
@@ -49,7 +49,7 @@ pub async fn messages_arrive_in_the_order_of_their_publisher(broker: Arc<dyn Bro
     const PUBLISHERS: u32 = 4;
     const MESSAGES: u32 = 200;
     let [left, right] = topics();
-    let options = Options::default().with_capacity((PUBLISHERS * MESSAGES) as usize);
+    let options = SubscribeOptions::default().with_capacity((PUBLISHERS * MESSAGES) as usize);
     let both = [left.clone(), right.clone()];
     let mut subscription = broker
         .subscribe(both.to_vec(), options)

@@ -4,7 +4,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::support::{PATIENCE, message, publish, received, subscribe, topics, within};
-use crate::{Broker, Options, Overflow, Received};
+use crate::{Broker, Overflow, Received, SubscribeOptions};
 
 /// A handler that does not return holds up neither its publisher nor other subscriptions.
 pub async fn a_slow_handler_delays_no_other(broker: Arc<dyn Broker>) {
@@ -16,7 +16,7 @@ pub async fn a_slow_handler_delays_no_other(broker: Arc<dyn Broker>) {
         signal.add_permits(1);
         std::future::pending()
     });
-    let options = Options::default().with_capacity(MESSAGES as usize + 1);
+    let options = SubscribeOptions::default().with_capacity(MESSAGES as usize + 1);
     let mut quick = broker
         .subscribe(vec![topic.clone()], options)
         .await
@@ -61,7 +61,7 @@ pub async fn the_newest_are_dropped_and_every_loss_is_counted(broker: Arc<dyn Br
 /// With [`Overflow::Wait`] a subscriber that reads in time misses nothing.
 pub async fn nothing_is_lost_when_there_is_room_in_time(broker: Arc<dyn Broker>) {
     let [topic] = topics();
-    let options = Options::default()
+    let options = SubscribeOptions::default()
         .with_capacity(1)
         .with_overflow(Overflow::Wait(PATIENCE));
     let mut subscription = broker
@@ -103,7 +103,7 @@ const TOTAL: usize = 12;
 /// A report of losses that is wrong, or in the wrong place, fails here.
 async fn overflow(broker: Arc<dyn Broker>, overflow: Overflow) -> Vec<Option<usize>> {
     let [topic] = topics();
-    let options = Options::default()
+    let options = SubscribeOptions::default()
         .with_capacity(CAPACITY)
         .with_overflow(overflow);
     let mut slow = broker

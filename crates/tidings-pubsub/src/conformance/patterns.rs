@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use super::support::{PATIENCE, message, namespace, publish, subscribe, within};
 use crate::{
-    Broker, Error, MAX_TOPIC_BYTES, Message, Namespace, Options, Overflow, Pattern, Subscription,
-    Topic,
+    Broker, Error, MAX_TOPIC_BYTES, Message, Namespace, Overflow, Pattern, SubscribeOptions,
+    Subscription, Topic,
 };
 
 /// Asking for a pattern where there are none is an error of its own, and harms nothing.
@@ -158,7 +158,7 @@ pub async fn nothing_is_lost_or_doubled_while_topics_and_patterns_change(broker:
     let namespace = namespace();
     let topics = ["a", "ab"].map(|it| topic(&namespace, it));
     let [all, a, b] = ["*", "a*", "*b"].map(|it| pattern(&namespace, it));
-    let options = Options::default().with_capacity(MESSAGES);
+    let options = SubscribeOptions::default().with_capacity(MESSAGES);
     let mut subscription = broker
         .subscribe(Vec::new(), options)
         .await
@@ -200,7 +200,7 @@ pub async fn patterns_end_with_their_subscription_and_their_broker(broker: Arc<d
     let namespace = namespace();
     let (a, all) = (topic(&namespace, "a"), pattern(&namespace, "*"));
     // Were it still there, each publish would wait for its room.
-    let options = Options::default()
+    let options = SubscribeOptions::default()
         .with_capacity(1)
         .with_overflow(Overflow::Wait(PATIENCE * 10));
     let dropped = broker

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Broker, Message, Namespace, Options, Received, Subscription, Topic};
+use crate::{Broker, Message, Namespace, Received, SubscribeOptions, Subscription, Topic};
 
 /// How long a broker may take for anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ pub(super) fn topics<const N: usize>() -> [Topic; N] {
 
 pub(super) async fn subscribe(broker: &Arc<dyn Broker>, topics: &[&Topic]) -> Subscription {
     let topics: Vec<Topic> = topics.iter().copied().cloned().collect();
-    let subscribed = broker.subscribe(topics, Options::default());
+    let subscribed = broker.subscribe(topics, SubscribeOptions::default());
     within("a subscription", subscribed)
         .await
         .expect("subscribes")

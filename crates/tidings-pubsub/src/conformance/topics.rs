@@ -3,7 +3,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 use super::support::{PATIENCE, message, publish, subscribe, topics};
-use crate::{Broker, Options, Overflow};
+use crate::{Broker, Overflow, SubscribeOptions};
 
 /// Asking for a topic again changes nothing.
 pub async fn a_topic_that_is_asked_for_twice_arrives_once(broker: Arc<dyn Broker>) {
@@ -76,7 +76,7 @@ pub async fn unsubscribing_one_leaves_the_others(broker: Arc<dyn Broker>) {
 pub async fn a_dropped_subscription_is_gone(broker: Arc<dyn Broker>) {
     let [topic] = topics();
     // Were it still there, each publish would wait for its room.
-    let options = Options::default()
+    let options = SubscribeOptions::default()
         .with_capacity(1)
         .with_overflow(Overflow::Wait(PATIENCE * 10));
     let dropped = broker.subscribe(vec![topic.clone()], options).await;

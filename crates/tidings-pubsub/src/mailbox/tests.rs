@@ -29,7 +29,7 @@ fn take(mailbox: &Mailbox) -> Option<Result<u64, Lagged>> {
 
 #[test]
 fn an_interruption_is_reported_where_it_happened() {
-    let mailbox = Mailbox::new(Options::default());
+    let mailbox = Mailbox::new(SubscribeOptions::default());
     mailbox.deliver(message(1));
     mailbox.interrupted();
     mailbox.interrupted();
@@ -44,7 +44,7 @@ fn an_interruption_is_reported_where_it_happened() {
 
 #[test]
 fn an_interruption_outlives_the_messages_around_it() {
-    let mailbox = Mailbox::new(Options::default().with_capacity(1));
+    let mailbox = Mailbox::new(SubscribeOptions::default().with_capacity(1));
     mailbox.interrupted();
     mailbox.deliver(message(1));
     mailbox.deliver(message(2));
@@ -54,7 +54,7 @@ fn an_interruption_outlives_the_messages_around_it() {
 
 #[test]
 fn a_closed_mailbox_takes_nothing() {
-    let mailbox = Mailbox::new(Options::default());
+    let mailbox = Mailbox::new(SubscribeOptions::default());
     mailbox.deliver(message(1));
     mailbox.close();
     mailbox.deliver(message(2));
@@ -66,7 +66,7 @@ fn a_closed_mailbox_takes_nothing() {
 fn waits(capacity: usize) -> Mailbox {
     let overflow = Overflow::Wait(Duration::from_secs(5));
     Mailbox::new(
-        Options::default()
+        SubscribeOptions::default()
             .with_capacity(capacity)
             .with_overflow(overflow),
     )
@@ -94,7 +94,11 @@ async fn messages_wait_in_line_for_as_long_as_they_may() {
 #[tokio::test]
 async fn regression_the_longest_duration_is_a_limit() {
     let overflow = Overflow::Wait(Duration::MAX);
-    let mailbox = Mailbox::new(Options::default().with_capacity(1).with_overflow(overflow));
+    let mailbox = Mailbox::new(
+        SubscribeOptions::default()
+            .with_capacity(1)
+            .with_overflow(overflow),
+    );
     for number in 0..2 {
         mailbox.post(message(number));
     }
@@ -183,7 +187,7 @@ proptest! {
         overflow in overflow(),
         capacity in 1..6_usize,
     ) {
-        let options = Options::default().with_capacity(capacity).with_overflow(overflow);
+        let options = SubscribeOptions::default().with_capacity(capacity).with_overflow(overflow);
         let mailbox = Mailbox::new(options);
         let (mut delivered, mut taken, mut missed) = (0_u64, 0_u64, 0_u64);
         let mut last = None;
@@ -232,7 +236,7 @@ proptest! {
             .build()
             .unwrap();
         runtime.block_on(tokio::task::unconstrained(async {
-            let options = Options::default().with_capacity(capacity).with_overflow(overflow);
+            let options = SubscribeOptions::default().with_capacity(capacity).with_overflow(overflow);
             let mailbox = Mailbox::new(options);
             let (mut posted, mut next) = (0, 0);
             // An interruption takes the place of a count: what it hides is not known.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tidings_pubsub::{
-    Broker, Error, Lagged, Message, Namespace, Options, Received, Subscription, Topic,
+    Broker, Error, Lagged, Message, Namespace, Received, SubscribeOptions, Subscription, Topic,
 };
 use tidings_test_support::{Fault, Outage, Proxy, soon};
 
@@ -159,7 +159,7 @@ pub(crate) async fn a_first_connection_that_fails_is_an_error_and_not_the_end<B:
     let broker = broker(proxy.url());
     let [topic] = topics(["first"]);
     let failed = broker
-        .subscribe(vec![topic.clone()], Options::default())
+        .subscribe(vec![topic.clone()], SubscribeOptions::default())
         .await;
     assert!(matches!(failed, Err(Error::Backend(_))), "{failed:?}");
     // Without topics there is nothing to ask the server for.
@@ -183,7 +183,7 @@ pub(crate) async fn a_subscription_during_an_outage_fails_and_harms_no_other<B: 
     let mut subscription = subscribe(&broker, [&had]).await;
     proxy.block();
     proxy.deserted().await;
-    let failed = broker.subscribe(vec![wanted.clone()], Options::default());
+    let failed = broker.subscribe(vec![wanted.clone()], SubscribeOptions::default());
     let failed = soon("a reply", failed).await;
     assert!(matches!(failed, Err(Error::Backend(_))), "{failed:?}");
     // What it has already stays, whatever becomes of asking for it again.
@@ -250,7 +250,7 @@ pub(crate) async fn a_thousand_topics_share_their_connections<B: Broker>(
     let topics: Vec<Topic> = (0..TOPICS)
         .map(|number| format!("{prefix}-{number}").parse().unwrap())
         .collect();
-    let options = Options::default().with_capacity(2 * TOPICS);
+    let options = SubscribeOptions::default().with_capacity(2 * TOPICS);
     let at_once = broker.subscribe(topics.clone(), options);
     let mut at_once = soon("a subscription", at_once).await.unwrap();
     let mut singly = Vec::new();
@@ -437,7 +437,7 @@ pub(crate) async fn subscribe<const N: usize>(
     broker: &impl Broker,
     topics: [&Topic; N],
 ) -> Subscription {
-    let subscribed = broker.subscribe(topics.map(Topic::clone).into(), Options::default());
+    let subscribed = broker.subscribe(topics.map(Topic::clone).into(), SubscribeOptions::default());
     soon("a subscription", subscribed).await.unwrap()
 }
 

@@ -20,7 +20,7 @@ mod tls;
 
 #[cfg(feature = "conformance")]
 mod memory_conforms {
-    tidings_pubsub::conformance_tests!(tidings_pubsub::Memory::new(), patterns);
+    tidings_pubsub::conformance_tests!(tidings_pubsub::MemoryBroker::new(), patterns);
 }
 
 #[cfg(feature = "conformance")]

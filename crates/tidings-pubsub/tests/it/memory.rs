@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tidings_pubsub::{
-    Broker, Error, Lagged, Memory, Message, Namespace, Options, Overflow, Received, Subscriber,
-    Subscription, Topic,
+    Broker, Error, Lagged, MemoryBroker, Message, Namespace, Overflow, Received, SubscribeOptions,
+    Subscriber, Subscription, Topic,
 };
 use tokio::time::Instant;
 
@@ -14,11 +14,11 @@ fn topic() -> Topic {
     Namespace::default().topic("orders").unwrap()
 }
 
-async fn subscribe(broker: &Memory, options: Options) -> Subscription {
+async fn subscribe(broker: &MemoryBroker, options: SubscribeOptions) -> Subscription {
     broker.subscribe(vec![topic()], options).await.unwrap()
 }
 
-async fn publish(broker: &Memory, payloads: impl IntoIterator<Item = u32>) {
+async fn publish(broker: &MemoryBroker, payloads: impl IntoIterator<Item = u32>) {
     for payload in payloads {
         broker
             .publish(&topic(), payload.to_string().into())
@@ -44,8 +44,8 @@ fn received(subscription: &mut Subscription) -> Vec<Result<u32, Lagged>> {
 
 #[tokio::test]
 async fn the_oldest_make_room() {
-    let broker = Memory::new();
-    let mut subscription = subscribe(&broker, Options::default().with_capacity(3)).await;
+    let broker = MemoryBroker::new();
+    let mut subscription = subscribe(&broker, SubscribeOptions::default().with_capacity(3)).await;
     publish(&broker, 0..10).await;
     let lagged = Lagged::by(7);
     assert_eq!(
@@ -58,8 +58,8 @@ async fn the_oldest_make_room() {
 
 #[tokio::test]
 async fn the_newest_are_dropped_and_missing_where_they_would_have_been() {
-    let broker = Memory::new();
-    let options = Options::default()
+    let broker = MemoryBroker::new();
+    let options = SubscribeOptions::default()
         .with_capacity(3)
         .with_overflow(Overflow::DropNewest);
     let mut subscription = subscribe(&broker, options).await;
@@ -77,8 +77,8 @@ async fn the_newest_are_dropped_and_missing_where_they_would_have_been() {
 
 #[tokio::test]
 async fn the_default_keeps_one_hundred() {
-    let broker = Memory::new();
-    let mut subscription = subscribe(&broker, Options::default()).await;
+    let broker = MemoryBroker::new();
+    let mut subscription = subscribe(&broker, SubscribeOptions::default()).await;
     publish(&broker, 0..101).await;
     let all = received(&mut subscription);
     assert_eq!((all.len(), all[0]), (101, Err(Lagged::by(1))));
@@ -86,22 +86,22 @@ async fn the_default_keeps_one_hundred() {
 
 #[tokio::test]
 async fn a_capacity_of_zero_is_one() {
-    let broker = Memory::new();
-    let mut subscription = subscribe(&broker, Options::default().with_capacity(0)).await;
+    let broker = MemoryBroker::new();
+    let mut subscription = subscribe(&broker, SubscribeOptions::default().with_capacity(0)).await;
     publish(&broker, 0..2).await;
     assert_eq!(received(&mut subscription), [Err(Lagged::by(1)), Ok(1)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_publisher_waits_for_the_slow_once_all_others_are_served() {
-    let broker = Memory::new();
+    let broker = MemoryBroker::new();
     let limit = Duration::from_secs(5);
-    let waits = Options::default()
+    let waits = SubscribeOptions::default()
         .with_capacity(1)
         .with_overflow(Overflow::Wait(limit));
     let mut slow = subscribe(&broker, waits).await;
     let mut slow_too = subscribe(&broker, waits).await;
-    let mut quick = subscribe(&broker, Options::default()).await;
+    let mut quick = subscribe(&broker, SubscribeOptions::default()).await;
     publish(&broker, [0]).await;
 
     let started = Instant::now();
@@ -121,8 +121,8 @@ async fn a_publisher_waits_for_the_slow_once_all_others_are_served() {
 
 #[tokio::test(start_paused = true)]
 async fn a_publisher_that_waits_goes_on_as_soon_as_there_is_room() {
-    let broker = Memory::new();
-    let waits = Options::default()
+    let broker = MemoryBroker::new();
+    let waits = SubscribeOptions::default()
         .with_capacity(1)
         .with_overflow(Overflow::Wait(Duration::from_secs(5)));
     let mut subscription = subscribe(&broker, waits).await;
@@ -140,8 +140,8 @@ async fn a_publisher_that_waits_goes_on_as_soon_as_there_is_room() {
 
 #[tokio::test(start_paused = true)]
 async fn a_publish_that_is_dropped_while_it_waits_is_counted_as_missed() {
-    let broker = Memory::new();
-    let waits = Options::default()
+    let broker = MemoryBroker::new();
+    let waits = SubscribeOptions::default()
         .with_capacity(1)
         .with_overflow(Overflow::Wait(Duration::from_secs(5)));
     let mut subscription = subscribe(&broker, waits).await;
@@ -154,8 +154,8 @@ async fn a_publish_that_is_dropped_while_it_waits_is_counted_as_missed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_publisher_that_waits_is_released_when_the_subscriber_or_the_broker_goes() {
-    let broker = Memory::new();
-    let waits = Options::default()
+    let broker = MemoryBroker::new();
+    let waits = SubscribeOptions::default()
         .with_capacity(1)
         .with_overflow(Overflow::Wait(Duration::from_secs(5)));
     let started = Instant::now();
@@ -183,8 +183,8 @@ async fn a_publisher_that_waits_is_released_when_the_subscriber_or_the_broker_go
 
 #[tokio::test]
 async fn what_is_in_the_mailbox_survives_the_close() {
-    let broker = Memory::new();
-    let mut subscription = subscribe(&broker, Options::default().with_capacity(2)).await;
+    let broker = MemoryBroker::new();
+    let mut subscription = subscribe(&broker, SubscribeOptions::default().with_capacity(2)).await;
     publish(&broker, 0..3).await;
     broker.close().await;
     assert_eq!(
@@ -197,8 +197,8 @@ async fn what_is_in_the_mailbox_survives_the_close() {
 
 #[tokio::test]
 async fn dropping_the_last_handle_closes_it() {
-    let broker = Memory::new();
-    let mut subscription = subscribe(&broker, Options::default()).await;
+    let broker = MemoryBroker::new();
+    let mut subscription = subscribe(&broker, SubscribeOptions::default()).await;
     let clone = broker.clone();
     drop(broker);
     publish(&clone, [0]).await;
@@ -211,9 +211,9 @@ async fn dropping_the_last_handle_closes_it() {
 
 #[tokio::test]
 async fn copies_share_the_bytes() {
-    let broker = Memory::new();
-    let mut first = subscribe(&broker, Options::default()).await;
-    let mut second = subscribe(&broker, Options::default()).await;
+    let broker = MemoryBroker::new();
+    let mut first = subscribe(&broker, SubscribeOptions::default()).await;
+    let mut second = subscribe(&broker, SubscribeOptions::default()).await;
     let payload = bytes::Bytes::from(vec![7; 1000]);
     broker.publish(&topic(), payload.clone()).await.unwrap();
     for subscription in [&mut first, &mut second] {
@@ -226,8 +226,8 @@ async fn copies_share_the_bytes() {
 
 #[tokio::test]
 async fn a_reader_that_never_waits_lets_others_run() {
-    let broker = Memory::new();
-    let options = Options::default().with_capacity(100_000);
+    let broker = MemoryBroker::new();
+    let options = SubscribeOptions::default().with_capacity(100_000);
     let mut subscription = subscribe(&broker, options).await;
     publish(&broker, 0..100_000).await;
     let mut read = 0;
@@ -247,10 +247,10 @@ async fn a_reader_that_never_waits_lets_others_run() {
 
 #[tokio::test]
 async fn a_listener_that_is_stopped_handles_all_that_was_published() {
-    let broker = Memory::new();
+    let broker = MemoryBroker::new();
     let handled = Arc::new(Mutex::new(Vec::new()));
     let record = Arc::clone(&handled);
-    let listener = subscribe(&broker, Options::default())
+    let listener = subscribe(&broker, SubscribeOptions::default())
         .await
         .handle(move |received| {
             record.lock().unwrap().push(received);
@@ -265,10 +265,10 @@ async fn a_listener_that_is_stopped_handles_all_that_was_published() {
 
 #[tokio::test]
 async fn a_live_listener_takes_on_topics_and_gives_them_up() {
-    let broker = Memory::new();
+    let broker = MemoryBroker::new();
     let more: Topic = "app.default.more".parse().unwrap();
     let (report, mut reports) = tokio::sync::mpsc::channel(8);
-    let listener = subscribe(&broker, Options::default())
+    let listener = subscribe(&broker, SubscribeOptions::default())
         .await
         .handle(move |received| {
             let report = report.clone();

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidings_postgres::Config;
-use tidings_pubsub::{
-    Lagged, Options, Postgres, PostgresOptions, Publisher, Received, Subscriber, Topic,
-};
+use tidings_pubsub::postgres::{Config, PostgresBroker, PostgresOptions};
+use tidings_pubsub::{Lagged, Publisher, Received, SubscribeOptions, Subscriber, Topic};
 use tidings_test_support::{Fault, Log, PostgresOutage, PostgresServer, Proxy, soon};
 use tokio_postgres::{Client, NoTls};
 use tokio_util::task::AbortOnDropHandle;
@@ -18,16 +16,16 @@ pub(crate) fn url() -> String {
     std::env::var("DATABASE_URL").expect("DATABASE_URL is set; scripts/services does so")
 }
 
-pub(crate) fn broker() -> Postgres {
-    Postgres::open(Config::new(&url()).unwrap(), PostgresOptions::default())
+pub(crate) fn broker() -> PostgresBroker {
+    PostgresBroker::open(Config::new(&url()).unwrap(), PostgresOptions::default())
 }
 
-fn impatient(url: &str) -> Postgres {
+fn impatient(url: &str) -> PostgresBroker {
     let config = Config::new(url)
         .unwrap()
         .with_reply_limit(REPLY_LIMIT)
         .with_health_interval(HEALTH_INTERVAL);
-    Postgres::open(config, PostgresOptions::default())
+    PostgresBroker::open(config, PostgresOptions::default())
 }
 
 mod faults {
@@ -89,7 +87,7 @@ async fn it_listens_at_a_url_of_its_own() {
         .unwrap()
         .with_listen_url(listening.url())
         .unwrap();
-    let broker = Postgres::open(config, PostgresOptions::default());
+    let broker = PostgresBroker::open(config, PostgresOptions::default());
     let [topic] = topics(["apart"]);
     let mut subscription = subscribe(&broker, [&topic]).await;
     assert_eq!((publishing.accepted(), listening.accepted()), (0, 1));
@@ -105,7 +103,7 @@ async fn large_messages_are_deleted_once_they_are_old() {
     let schema = Schema::create("old").await;
     let options =
         PostgresOptions::default().with_large_message_retention(Duration::from_millis(300));
-    let broker = Postgres::open(Config::new(&schema.url).unwrap(), options);
+    let broker = PostgresBroker::open(Config::new(&schema.url).unwrap(), options);
     let [topic] = topics(["old"]);
     let mut subscription = subscribe(&broker, [&topic]).await;
     for _ in 0..2 {
@@ -122,7 +120,7 @@ async fn large_messages_are_deleted_once_they_are_old() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_who_send_the_first_large_message_create_one_table() {
     let schema = Schema::create("race").await;
-    let brokers: [Postgres; 8] = std::array::from_fn(|_| impatient(&schema.url));
+    let brokers: [PostgresBroker; 8] = std::array::from_fn(|_| impatient(&schema.url));
     let [topic] = topics(["race"]);
     let mut subscription = subscribe(&brokers[0], [&topic]).await;
     let sending = brokers
@@ -208,7 +206,7 @@ async fn regression_a_standby_is_left_with_one_log_line_however_many_topics_ther
     let topics: Vec<Topic> = (0..100)
         .map(|number| format!("{prefix}-{number}").parse().unwrap())
         .collect();
-    let options = Options::default().with_capacity(1000);
+    let options = SubscribeOptions::default().with_capacity(1000);
     let mut subscription = broker.subscribe(topics.clone(), options).await.unwrap();
     publish(&broker, &topics[0], "before").await;
     assert_eq!(recv(&mut subscription).await, message(&topics[0], "before"));
@@ -258,7 +256,7 @@ async fn regression_many_large_messages_over_a_slow_connection_are_no_outage() {
     proxy.set_latency(Duration::from_millis(20));
     let (near, far) = (impatient(proxy.url()), broker());
     let [topic] = topics(["large"]);
-    let options = Options::default().with_capacity(2 * MESSAGES);
+    let options = SubscribeOptions::default().with_capacity(2 * MESSAGES);
     let mut subscription = near.subscribe(vec![topic.clone()], options).await.unwrap();
     let mut expected = Vec::new();
     let begun = tokio::time::Instant::now();
@@ -280,7 +278,7 @@ async fn regression_many_large_messages_over_a_slow_connection_are_no_outage() {
 async fn large_messages_may_be_kept_for_as_long_as_a_caller_likes() {
     let schema = Schema::create("kept").await;
     let options = PostgresOptions::default().with_large_message_retention(Duration::MAX);
-    let broker = Postgres::open(Config::new(&schema.url).unwrap(), options);
+    let broker = PostgresBroker::open(Config::new(&schema.url).unwrap(), options);
     let [topic] = topics(["kept"]);
     let mut subscription = subscribe(&broker, [&topic]).await;
     for _ in 0..2 {
@@ -296,7 +294,7 @@ async fn regression_what_a_process_leaves_behind_is_deleted_by_others() {
     let schema = Schema::create("left").await;
     let open = |retention| {
         let options = PostgresOptions::default().with_large_message_retention(retention);
-        Postgres::open(Config::new(&schema.url).unwrap(), options)
+        PostgresBroker::open(Config::new(&schema.url).unwrap(), options)
     };
     let [topic] = topics(["left"]);
     for publishes in [true, false] {

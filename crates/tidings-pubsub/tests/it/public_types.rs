@@ -4,8 +4,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use tidings_pubsub::{
-    Broker, Error, Listener, Mailbox, Memory, Message, Options, Pattern, Subscription, Topic,
-    Topics, Waiting,
+    Broker, Error, Listener, Mailbox, MemoryBroker, Message, Pattern, SubscribeOptions,
+    Subscription, Topic, Topics, Waiting,
 };
 
 fn is_public<T: Debug + Send + Sync>() {}
@@ -17,18 +17,24 @@ fn every_type_can_be_shared_and_shown() {
     is_public::<Error>();
     is_public::<Listener>();
     is_public::<Mailbox>();
-    is_public::<Memory>();
+    is_public::<MemoryBroker>();
     is_public::<Message>();
-    is_public::<Options>();
+    is_public::<SubscribeOptions>();
     is_public::<Pattern>();
     is_public::<Subscription>();
     is_public::<Topic>();
     is_public::<Topics>();
     is_public::<Waiting>();
     #[cfg(feature = "postgres")]
-    is_public::<(tidings_pubsub::Postgres, tidings_pubsub::PostgresOptions)>();
+    is_public::<(
+        tidings_pubsub::postgres::PostgresBroker,
+        tidings_pubsub::postgres::PostgresOptions,
+    )>();
     #[cfg(feature = "redis")]
-    is_public::<(tidings_pubsub::Redis, tidings_pubsub::RedisOptions)>();
+    is_public::<(
+        tidings_pubsub::redis::RedisBroker,
+        tidings_pubsub::redis::RedisOptions,
+    )>();
 }
 
 #[test]
@@ -41,7 +47,7 @@ fn every_future_can_be_spawned() {
         pattern: &Pattern,
     ) {
         is_send(broker.publish(topic, "x".into()));
-        is_send(broker.subscribe(Vec::new(), Options::default()));
+        is_send(broker.subscribe(Vec::new(), SubscribeOptions::default()));
         is_send(broker.close());
         is_send(subscription.topics().add(topic));
         is_send(subscription.topics().add_pattern(pattern));

@@ -1,9 +1,9 @@
 //! What is particular to Redis.
 
+use tidings_pubsub::redis::{Config, RedisBroker, RedisOptions};
 use tidings_pubsub::{
-    Error, Lagged, Options, Pattern, Publisher, Received, Redis, RedisOptions, Subscriber, Topic,
+    Error, Lagged, Pattern, Publisher, Received, SubscribeOptions, Subscriber, Topic,
 };
-use tidings_redis::Config;
 use tidings_test_support::{Fault, Log, Proxy, RedisOutage, RedisServer, soon};
 
 use crate::faults::{HEALTH_INTERVAL, REPLY_LIMIT, message, publish, recv, subscribe, topics};
@@ -13,16 +13,16 @@ pub(crate) fn url() -> String {
     std::env::var("REDIS_URL").expect("REDIS_URL is set; scripts/services does so")
 }
 
-pub(crate) fn broker() -> Redis {
-    Redis::open(Config::new(&url()).unwrap(), RedisOptions::default())
+pub(crate) fn broker() -> RedisBroker {
+    RedisBroker::open(Config::new(&url()).unwrap(), RedisOptions::default())
 }
 
-fn impatient(url: &str) -> Redis {
+fn impatient(url: &str) -> RedisBroker {
     let config = Config::new(url)
         .unwrap()
         .with_reply_limit(REPLY_LIMIT)
         .with_health_interval(HEALTH_INTERVAL);
-    Redis::open(config, RedisOptions::default())
+    RedisBroker::open(config, RedisOptions::default())
 }
 
 mod faults {
@@ -163,9 +163,9 @@ async fn a_topic_that_is_not_allowed_harms_no_other() {
     let done: String = command(&server.url(), &user).await;
     assert_eq!(done, "OK");
     let config = Config::new(&format!("{}?user=shop&pass=secret", server.url())).unwrap();
-    let broker = Redis::open(config, RedisOptions::default());
+    let broker = RedisBroker::open(config, RedisOptions::default());
     let (refused, mut granted) = tokio::join!(
-        broker.subscribe(vec![forbidden.clone()], Options::default()),
+        broker.subscribe(vec![forbidden.clone()], SubscribeOptions::default()),
         subscribe(&broker, [&allowed, &also]),
     );
     assert!(refused.is_err(), "{refused:?}");
@@ -183,7 +183,7 @@ async fn a_topic_that_is_not_allowed_harms_no_other() {
 async fn prefixes_keep_systems_apart() {
     let [topic] = topics(["shared"]);
     let options = RedisOptions::default().with_prefix("other");
-    let other = Redis::open(Config::new(&url()).unwrap(), options);
+    let other = RedisBroker::open(Config::new(&url()).unwrap(), options);
     let ours = broker();
     let mut theirs = subscribe(&other, [&topic]).await;
     publish(&ours, &topic, "ours").await;
@@ -200,7 +200,7 @@ async fn regression_a_server_that_became_a_replica_is_left_with_one_log_line() {
     let proxy = Proxy::start(&old.url()).await.unwrap();
     let (near, far) = (impatient(proxy.url()), impatient(&new.url()));
     let topics: Vec<Topic> = (0..100).map(topic_number).collect();
-    let options = Options::default().with_capacity(1000);
+    let options = SubscribeOptions::default().with_capacity(1000);
     let mut subscription = near.subscribe(topics.clone(), options).await.unwrap();
     publish(&near, &topics[0], "before").await;
     assert_eq!(recv(&mut subscription).await, message(&topics[0], "before"));
@@ -292,7 +292,7 @@ async fn regression_topics_that_are_refused_after_a_break_are_reported_and_logge
     };
     user("allchannels");
     let broker = impatient(&format!("{}?user=shop&pass=secret", server.url()));
-    let options = Options::default().with_capacity(1000);
+    let options = SubscribeOptions::default().with_capacity(1000);
     let mut subscription = broker.subscribe(topics.to_vec(), options).await.unwrap();
     // It also closes the connections of users who listen to what they may not any more.
     user("&tidings:nothing");

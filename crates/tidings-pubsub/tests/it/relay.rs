@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tidings_pubsub::{
-    Broker, Error, Lagged, Mailbox, Membership, Message, Options, Publisher, Received, Subscriber,
-    Subscription, Topic,
+    Broker, Error, Lagged, Mailbox, Membership, Message, Publisher, Received, SubscribeOptions,
+    Subscriber, Subscription, Topic,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -111,7 +111,11 @@ impl Publisher for Relay {
 
 #[async_trait]
 impl Subscriber for Relay {
-    async fn subscribe(&self, topics: Vec<Topic>, options: Options) -> Result<Subscription, Error> {
+    async fn subscribe(
+        &self,
+        topics: Vec<Topic>,
+        options: SubscribeOptions,
+    ) -> Result<Subscription, Error> {
         let number = self.last_number.fetch_add(1, Ordering::Relaxed);
         let mailbox = Mailbox::new(options);
         let member = Member {
@@ -163,7 +167,7 @@ async fn subscribers_learn_that_a_broker_was_interrupted() {
     let relay = Relay::start();
     let topic: Topic = "app.default.orders".parse().unwrap();
     let mut subscription = relay
-        .subscribe(vec![topic.clone()], Options::default())
+        .subscribe(vec![topic.clone()], SubscribeOptions::default())
         .await
         .unwrap();
     relay.publish(&topic, "before".into()).await.unwrap();

@@ -6,7 +6,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tidings_pubsub::telemetry::{DELIVERED, DROPPED, ERROR_TYPE, LAGGED, OVERFLOW, PUBLISHED};
-use tidings_pubsub::{Broker, Memory, Namespace, Options, Overflow, Received, Subscriber};
+use tidings_pubsub::{
+    Broker, MemoryBroker, Namespace, Overflow, Received, SubscribeOptions, Subscriber,
+};
 use tidings_test_support::CallsBack;
 
 /// The counters that are not zero, since the last call, by their names and labels.
@@ -37,7 +39,7 @@ async fn metrics_count_what_happens() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _recording = metrics::set_default_local_recorder(&recorder);
-    let broker = Memory::new();
+    let broker = MemoryBroker::new();
     let topic = Namespace::default().topic("orders").unwrap();
     let publish = async || broker.publish(&topic, "paid".into()).await;
 
@@ -53,7 +55,9 @@ async fn metrics_count_what_happens() {
         (Overflow::DropNewest, "drop_newest"),
         (Overflow::Wait(Duration::from_secs(1)), "wait"),
     ] {
-        let options = Options::default().with_capacity(2).with_overflow(overflow);
+        let options = SubscribeOptions::default()
+            .with_capacity(2)
+            .with_overflow(overflow);
         let topics = vec![topic.clone()];
         let mut subscription = broker.subscribe(topics, options).await.unwrap();
         for _ in 0..5 {
@@ -90,7 +94,7 @@ async fn metrics_count_what_happens() {
 #[test]
 fn a_recorder_may_use_the_broker_that_it_records() {
     let recorded = CallsBack::during(async |recorder| {
-        let broker = Memory::new();
+        let broker = MemoryBroker::new();
         let topic = Namespace::default().topic("orders").unwrap();
         let (caller, orders) = (broker.clone(), topic.clone());
         recorder.call(move || {
@@ -98,7 +102,7 @@ fn a_recorder_may_use_the_broker_that_it_records() {
             drop(caller.publish(&orders, "recorded".into()).now_or_never());
             drop(
                 caller
-                    .subscribe(vec![orders.clone()], Options::default())
+                    .subscribe(vec![orders.clone()], SubscribeOptions::default())
                     .now_or_never(),
             );
         });
@@ -108,7 +112,9 @@ fn a_recorder_may_use_the_broker_that_it_records() {
             Overflow::DropNewest,
             Overflow::Wait(limit),
         ] {
-            let options = Options::default().with_capacity(2).with_overflow(overflow);
+            let options = SubscribeOptions::default()
+                .with_capacity(2)
+                .with_overflow(overflow);
             let mut subscription = broker
                 .subscribe(vec![topic.clone()], options)
                 .await

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tidings_pubsub::{Broker, Error, Options, Postgres, PostgresOptions, Redis, RedisOptions};
+use tidings_pubsub::postgres::{PostgresBroker, PostgresOptions};
+use tidings_pubsub::redis::{RedisBroker, RedisOptions};
+use tidings_pubsub::{Broker, Error, SubscribeOptions};
 use tidings_test_support::{Proxy, Welcome, soon};
 use tokio_rustls::TlsAcceptor;
 
@@ -61,7 +63,7 @@ async fn works(broker: impl Broker) {
 
 async fn is_refused(broker: impl Broker) {
     let [topic] = topics(["secret"]);
-    let subscribed = broker.subscribe(vec![topic], Options::default());
+    let subscribed = broker.subscribe(vec![topic], SubscribeOptions::default());
     let refused = soon("a reply", subscribed).await;
     assert!(matches!(refused, Err(Error::Backend(_))), "{refused:?}");
 }
@@ -77,19 +79,19 @@ async fn postgres_is_reached_with_tls_when_it_is_trusted() {
     // Unless the URL says otherwise it takes TLS where there is TLS.
     for url in [proxy.url(), &required] {
         let config = tidings_postgres::Config::new(url).unwrap();
-        works(Postgres::open(
+        works(PostgresBroker::open(
             config.clone().with_tls(identity.trusted()),
             PostgresOptions::default(),
         ))
         .await;
-        is_refused(Postgres::open(
+        is_refused(PostgresBroker::open(
             config.with_tls(other.trusted()),
             PostgresOptions::default(),
         ))
         .await;
     }
     let without = tidings_postgres::Config::new(&required).unwrap();
-    is_refused(Postgres::open(without, PostgresOptions::default())).await;
+    is_refused(PostgresBroker::open(without, PostgresOptions::default())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -102,11 +104,15 @@ async fn redis_is_reached_with_tls_when_it_is_trusted() {
     let url = proxy.url().replacen("redis:", "rediss:", 1);
     let config = tidings_redis::Config::new(&url).unwrap();
     let trusting = |pem: &str| config.clone().with_root_certificates(pem).unwrap();
-    works(Redis::open(
+    works(RedisBroker::open(
         trusting(&identity.pem),
         RedisOptions::default(),
     ))
     .await;
-    is_refused(Redis::open(trusting(&other.pem), RedisOptions::default())).await;
-    is_refused(Redis::open(config.clone(), RedisOptions::default())).await;
+    is_refused(RedisBroker::open(
+        trusting(&other.pem),
+        RedisOptions::default(),
+    ))
+    .await;
+    is_refused(RedisBroker::open(config.clone(), RedisOptions::default())).await;
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 /// Longest retention: a longer one would overflow the clock.
 const MAX_RETENTION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// How a [`Postgres`](crate::Postgres) works.
+/// How a [`PostgresBroker`](super::PostgresBroker) works.
 #[derive(Debug, Clone, Copy)]
 #[must_use]
 pub struct PostgresOptions {

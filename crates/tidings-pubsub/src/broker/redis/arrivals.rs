@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
     use crate::broker::remote::Patterns;
-    use crate::{Options, Received, Subscription, Topic};
+    use crate::{Received, SubscribeOptions, Subscription, Topic};
 
     fn topic(name: &str) -> Topic {
         format!("app.default.{name}").parse().unwrap()
@@ -188,7 +188,9 @@ mod tests {
         }
 
         async fn subscription(&self, interests: &[Interest]) -> Subscription {
-            let subscribed = self.remote.subscribe(Vec::new(), Options::default());
+            let subscribed = self
+                .remote
+                .subscribe(Vec::new(), SubscribeOptions::default());
             let subscription = subscribed.await.unwrap();
             for interest in interests {
                 let asking = async {

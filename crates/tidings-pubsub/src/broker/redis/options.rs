@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-/// How a [`Redis`](crate::Redis) works.
+/// How a [`RedisBroker`](super::RedisBroker) works.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct RedisOptions {

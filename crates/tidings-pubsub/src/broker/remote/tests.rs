@@ -121,7 +121,9 @@ impl Broker {
 
     async fn subscribe(&self, names: &[&str]) -> Result<Subscription, Error> {
         let topics = names.iter().copied().map(topic).collect();
-        self.remote.subscribe(topics, Options::default()).await
+        self.remote
+            .subscribe(topics, SubscribeOptions::default())
+            .await
     }
 
     fn listens(&self) -> Vec<String> {
