@@ -11,10 +11,10 @@ use tokio::time::Instant;
 
 use crate::{Lagged, Message, Overflow, Received, SubscribeOptions, telemetry};
 
-/// Messages that may wait for room where no publisher can: see [`Mailbox::post`].
-const MAX_LINE: usize = 1024;
+/// Messages that may wait for room where no publisher can: see [`Mailbox::deliver_or_queue`].
+const MAX_QUEUED: usize = 1024;
 
-/// Longest time that a message waits for room: no clock counts every duration that there is.
+/// Longest time that a message waits for room: a longer wait would overflow the clock.
 const MAX_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The bounded buffer between a broker and one [`Subscription`](crate::Subscription).
@@ -37,22 +37,22 @@ struct Shared {
 struct State {
     /// What can be read, without more than that: of many thousand mailboxes each is touched by every
     /// message.
-    letters: VecDeque<Message>,
-    /// The number of the first letter.
+    ready: VecDeque<Message>,
+    /// The number of the first message that is ready.
     first: u64,
-    /// What was missed right before the letters of these numbers, in their order.
+    /// What was missed right before the messages of these numbers, in their order.
     gaps: VecDeque<(u64, Missed)>,
     /// Those that wait for room, and until when; empty while there is room.
-    line: VecDeque<(Instant, Letter)>,
-    /// What was missed after the last letter, in the line or before it.
+    queued: VecDeque<(Instant, QueuedMessage)>,
+    /// What was missed after the last message, queued or ready.
     missed: Missed,
     closed: bool,
     reader: Option<Waker>,
 }
 
 /// One that waits for room.
-struct Letter {
-    /// What was missed between the letter before and this one.
+struct QueuedMessage {
+    /// What was missed between the message before and this one.
     missed: Missed,
     message: Message,
 }
@@ -86,11 +86,11 @@ impl Mailbox {
         if state.closed {
             return None;
         }
-        if state.letters.len() >= self.shared.options.capacity() {
+        if state.ready.len() >= self.shared.options.capacity() {
             match self.shared.options.overflow() {
                 Overflow::DropOldest => displaced = state.take_oldest(),
                 Overflow::DropNewest => {
-                    // No reader waits: there are letters to read.
+                    // No reader waits: there are messages to read.
                     state.missed.messages += 1;
                     drop(state);
                     self.count_dropped(1);
@@ -116,9 +116,9 @@ impl Mailbox {
     /// Puts a message in like [`deliver`](Self::deliver), for a broker that cannot make publishers
     /// wait because they are in other processes.
     ///
-    /// With [`Overflow::Wait`] and no room the message waits by itself, in a line of at most 1,024;
-    /// it is missed when its time is over or the line is full.
-    pub fn post(&self, message: Message) {
+    /// With [`Overflow::Wait`] and no room the message waits by itself, in a queue of at most 1,024;
+    /// it is missed when its time is over or the queue is full.
+    pub fn deliver_or_queue(&self, message: Message) {
         let Overflow::Wait(limit) = self.shared.options.overflow() else {
             // No other choice makes a publisher wait.
             drop(self.deliver(message));
@@ -129,14 +129,14 @@ impl Mailbox {
             return;
         }
         let now = Instant::now();
-        let expired = state.advance_line(self.shared.options.capacity(), now);
+        let expired = state.admit_queued(self.shared.options.capacity(), now);
         let mut dropped = expired.len();
-        if state.letters.len() < self.shared.options.capacity() {
+        if state.ready.len() < self.shared.options.capacity() {
             state.push(message);
-        } else if state.line.len() < MAX_LINE {
+        } else if state.queued.len() < MAX_QUEUED {
             let missed = std::mem::take(&mut state.missed);
-            let letter = Letter { missed, message };
-            state.line.push_back((now + limit.min(MAX_WAIT), letter));
+            let queued = QueuedMessage { missed, message };
+            state.queued.push_back((now + limit.min(MAX_WAIT), queued));
         } else {
             state.missed.messages += 1;
             dropped += 1;
@@ -167,8 +167,8 @@ impl Mailbox {
     pub(crate) fn abandon(&self) {
         self.close();
         let mut state = self.shared.lock();
-        let unread = std::mem::take(&mut state.letters);
-        let waiting = std::mem::take(&mut state.line);
+        let unread = std::mem::take(&mut state.ready);
+        let waiting = std::mem::take(&mut state.queued);
         drop(state);
         drop((unread, waiting));
     }
@@ -180,10 +180,10 @@ impl Mailbox {
         let mut state = self.shared.lock();
         let next = state.take_next();
         let capacity = self.shared.options.capacity();
-        let expired = if state.line.is_empty() {
+        let expired = if state.queued.is_empty() {
             Vec::new()
         } else {
-            state.advance_line(capacity, Instant::now())
+            state.admit_queued(capacity, Instant::now())
         };
         if next.is_none() && !state.closed {
             state.reader = Some(cx.waker().clone());
@@ -213,7 +213,7 @@ impl fmt::Debug for Mailbox {
         let state = self.shared.lock();
         f.debug_struct("Mailbox")
             .field("options", &self.shared.options)
-            .field("unread", &state.letters.len())
+            .field("unread", &state.ready.len())
             .field("closed", &state.closed)
             .finish_non_exhaustive()
     }
@@ -259,7 +259,7 @@ impl Waiting {
         let shared = &self.mailbox.shared;
         let mut state = shared.lock();
         if !state.closed {
-            if state.letters.len() >= shared.options.capacity() {
+            if state.ready.len() >= shared.options.capacity() {
                 return false;
             }
             if let Some(message) = self.message.take() {
@@ -303,39 +303,40 @@ fn release(mut state: MutexGuard<'_, State>) {
 impl State {
     fn push(&mut self, message: Message) {
         let missed = std::mem::take(&mut self.missed);
-        self.push_letter(Letter { missed, message });
+        self.push_after(missed, message);
     }
 
-    fn push_letter(&mut self, Letter { missed, message }: Letter) {
+    /// Makes a message ready, after what was missed before it.
+    fn push_after(&mut self, missed: Missed, message: Message) {
         if missed.is_any() {
-            let number = self.first + self.letters.len() as u64;
+            let number = self.first + self.ready.len() as u64;
             self.gaps.push_back((number, missed));
         }
-        self.letters.push_back(message);
+        self.ready.push_back(message);
     }
 
     /// Admits waiting messages while there is room, and returns those whose time is over. They are
     /// counted as lost where they are missing.
-    fn advance_line(&mut self, capacity: usize, now: Instant) -> Vec<Message> {
+    fn admit_queued(&mut self, capacity: usize, now: Instant) -> Vec<Message> {
         let mut expired = Vec::new();
-        while let Some((deadline, _)) = self.line.front() {
+        while let Some((deadline, _)) = self.queued.front() {
             let late = *deadline <= now;
-            if !late && self.letters.len() >= capacity {
+            if !late && self.ready.len() >= capacity {
                 break;
             }
-            let Some((_, letter)) = self.line.pop_front() else {
+            let Some((_, queued)) = self.queued.pop_front() else {
                 break;
             };
             if late {
-                let place = match self.line.front_mut() {
+                let place = match self.queued.front_mut() {
                     Some((_, next)) => &mut next.missed,
                     None => &mut self.missed,
                 };
-                *place += letter.missed;
+                *place += queued.missed;
                 place.messages += 1;
-                expired.push(letter.message);
+                expired.push(queued.message);
             } else {
-                self.push_letter(letter);
+                self.push_after(queued.missed, queued.message);
             }
         }
         expired
@@ -346,7 +347,7 @@ impl State {
         let mut missed = self.take_gap();
         let oldest = self.take_first()?;
         missed.messages += 1;
-        if self.letters.is_empty() {
+        if self.ready.is_empty() {
             self.missed += missed;
         } else {
             missed += self.take_gap();
@@ -355,9 +356,9 @@ impl State {
         Some(oldest)
     }
 
-    /// Takes the report of what was missed before the first letter, or the letter.
+    /// Takes the report of what was missed before the first message, or the message.
     fn take_next(&mut self) -> Option<Received> {
-        let missed = if self.letters.is_empty() {
+        let missed = if self.ready.is_empty() {
             std::mem::take(&mut self.missed)
         } else {
             self.take_gap()
@@ -369,12 +370,12 @@ impl State {
     }
 
     fn take_first(&mut self) -> Option<Message> {
-        let first = self.letters.pop_front()?;
+        let first = self.ready.pop_front()?;
         self.first += 1;
         Some(first)
     }
 
-    /// What was missed right before the first letter.
+    /// What was missed right before the first message.
     fn take_gap(&mut self) -> Missed {
         match self.gaps.front() {
             Some((number, missed)) if *number == self.first => {

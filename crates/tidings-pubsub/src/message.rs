@@ -44,7 +44,7 @@ impl fmt::Debug for Message {
     }
 }
 
-/// What comes out of a subscription: a message, or the word that some are missing.
+/// What comes out of a subscription: a message, or a report that messages are missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
     /// A message.

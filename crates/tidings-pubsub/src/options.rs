@@ -55,7 +55,7 @@ pub enum Overflow {
     /// Its publisher waits for room, at most this long, before it is dropped; a year is the longest. All others have their
     /// copies by then, but the publisher's next message is late for all of them.
     ///
-    /// Over a network the publisher cannot be made to wait: there the message itself waits, in a line
+    /// Over a network the publisher cannot be made to wait: there the message itself waits, in a queue
     /// of up to 1,024 behind the full mailbox, and delays no other.
     Wait(Duration),
 }

@@ -217,7 +217,7 @@ mod tests {
                 let topic = Namespace::default().topic(name).unwrap();
                 let recipients = directory.recipients(topic.as_str());
                 recipients.for_each(|mailbox| {
-                    mailbox.post(crate::Message::new(topic.clone(), name));
+                    mailbox.deliver_or_queue(crate::Message::new(topic.clone(), name));
                 });
                 for (mailbox, wanted) in mailboxes.iter().zip(&wanted) {
                     let asked = wanted.iter().any(|it| it.includes(topic.as_str()));

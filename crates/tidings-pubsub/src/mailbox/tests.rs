@@ -75,15 +75,15 @@ fn waits(capacity: usize) -> Mailbox {
 #[tokio::test(start_paused = true)]
 async fn messages_wait_in_line_for_as_long_as_they_may() {
     let mailbox = waits(1);
-    mailbox.post(message(0));
-    mailbox.post(message(1));
+    mailbox.deliver_or_queue(message(0));
+    mailbox.deliver_or_queue(message(1));
     tokio::time::advance(Duration::from_secs(3)).await;
-    mailbox.post(message(2));
+    mailbox.deliver_or_queue(message(2));
     assert_eq!(take(&mailbox), Some(Ok(0)));
     tokio::time::advance(Duration::from_secs(3)).await;
     // There was room for this one in time, though it was not read in time.
     assert_eq!(take(&mailbox), Some(Ok(1)));
-    mailbox.post(message(3));
+    mailbox.deliver_or_queue(message(3));
     tokio::time::advance(Duration::from_secs(5)).await;
     assert_eq!(take(&mailbox), Some(Ok(2)));
     assert_eq!(take(&mailbox), Some(Err(Lagged::by(1))));
@@ -100,12 +100,12 @@ async fn regression_the_longest_duration_is_a_limit() {
             .with_overflow(overflow),
     );
     for number in 0..2 {
-        mailbox.post(message(number));
+        mailbox.deliver_or_queue(message(number));
     }
     for number in 0..2 {
         assert_eq!(take(&mailbox), Some(Ok(number)));
     }
-    mailbox.post(message(2));
+    mailbox.deliver_or_queue(message(2));
     let waiting = mailbox.deliver(message(3)).unwrap().settle();
     let reading = async {
         for number in 2..4 {
@@ -120,9 +120,9 @@ async fn regression_the_longest_duration_is_a_limit() {
 #[tokio::test(start_paused = true)]
 async fn the_line_is_bounded() {
     let mailbox = waits(2);
-    let all = 2 + MAX_LINE as u64;
+    let all = 2 + MAX_QUEUED as u64;
     for number in 0..all + 5 {
-        mailbox.post(message(number));
+        mailbox.deliver_or_queue(message(number));
     }
     // Without the budget that would make the reader yield.
     let reading = tokio::task::unconstrained(async {
@@ -215,7 +215,7 @@ proptest! {
                 }
                 Step::GiveUp => drop(waiting.pop_front()),
             }
-            let kept = mailbox.shared.lock().letters.len();
+            let kept = mailbox.shared.lock().ready.len();
             prop_assert!(kept <= capacity, "{kept}");
         }
         drop(waiting);
@@ -262,7 +262,7 @@ proptest! {
             for arrival in arrivals {
                 match arrival {
                     Arrival::Post => {
-                        mailbox.post(message(posted));
+                        mailbox.deliver_or_queue(message(posted));
                         posted += 1;
                     }
                     Arrival::Take => {
@@ -274,8 +274,8 @@ proptest! {
                     }
                 }
                 let state = mailbox.shared.lock();
-                assert!(state.letters.len() <= capacity);
-                assert!(state.line.is_empty() || state.letters.len() == capacity);
+                assert!(state.ready.len() <= capacity);
+                assert!(state.queued.is_empty() || state.ready.len() == capacity);
             }
             while account(take(&mailbox), posted) {}
         }));

@@ -1,17 +1,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use tidings_postgres::tokio_postgres::types::{ToSql, Type};
-use tidings_postgres::{Database, Error as DatabaseError};
+use tidings_postgres::Database;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::Error;
 use crate::broker::postgres::envelope::{Content, Envelope};
-use crate::broker::postgres::queue::Outgoing;
-
-/// It is planned each time, because a pooler may give every statement another session; a plan this simple
-/// costs next to nothing.
-const SEND: &str = "SELECT pg_notify($1, '1.' || $2)";
+use crate::broker::postgres::queue::{Outgoing, notify};
 
 /// Sends messages: one that comes alone at once, those that come together through the queue, which
 /// makes one transaction of many.
@@ -66,18 +61,4 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Sends one small message.
-pub(super) async fn notify(
-    database: &Database,
-    channel: &str,
-    content: &str,
-) -> Result<(), DatabaseError> {
-    let sending = database.run(|client| async move {
-        let parameters: [(&(dyn ToSql + Sync), Type); 2] =
-            [(&channel, Type::TEXT), (&content, Type::TEXT)];
-        client.query_typed(SEND, &parameters).await
-    });
-    sending.await.map(drop)
 }

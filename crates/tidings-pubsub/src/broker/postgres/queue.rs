@@ -13,14 +13,17 @@ use tokio::time::{Instant, sleep_until};
 use crate::Error;
 use crate::broker::postgres::body;
 use crate::broker::postgres::envelope::{Content, Envelope};
-use crate::broker::postgres::publish::notify;
 
 /// Most messages of one transaction.
 const BATCH: usize = 256;
 
+/// It is planned each time, because a pooler may give every statement another session; a plan this simple
+/// costs next to nothing.
+const SEND_ONE: &str = "SELECT pg_notify($1, '1.' || $2)";
+
 /// `pg_notify` is called in the order of the rows, and the number makes each of them unlike the
 /// others.
-const SEND: &str = "
+const SEND_BATCH: &str = "
     SELECT count(pg_notify(channel, number || '.' || content))
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS message (channel, content, number)";
 
@@ -142,8 +145,22 @@ impl Batch {
                 (&self.channels, Type::TEXT_ARRAY),
                 (&self.contents, Type::TEXT_ARRAY),
             ];
-            client.query_typed(SEND, &parameters).await
+            client.query_typed(SEND_BATCH, &parameters).await
         });
         sending.await.map(drop)
     }
+}
+
+/// Sends one small message.
+pub(super) async fn notify(
+    database: &Database,
+    channel: &str,
+    content: &str,
+) -> Result<(), DatabaseError> {
+    let sending = database.run(|client| async move {
+        let parameters: [(&(dyn ToSql + Sync), Type); 2] =
+            [(&channel, Type::TEXT), (&content, Type::TEXT)];
+        client.query_typed(SEND_ONE, &parameters).await
+    });
+    sending.await.map(drop)
 }

@@ -120,7 +120,7 @@ impl Posting {
     fn make(self) {
         self.interrupted.for_each(Mailbox::interrupted);
         if let Some((message, recipients)) = self.message {
-            recipients.for_each(|mailbox| mailbox.post(message.clone()));
+            recipients.for_each(|mailbox| mailbox.deliver_or_queue(message.clone()));
         }
     }
 }
