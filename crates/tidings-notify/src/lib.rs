@@ -74,15 +74,15 @@
 //! | [`MemoryStore`] | | the newest events of each user, until the process ends |
 #![cfg_attr(
     feature = "sqlite",
-    doc = "| [`SqliteStore`] | `sqlite` | everything, on disk before a call returns |"
+    doc = "| [`SqliteStore`](sqlite::SqliteStore) | `sqlite` | everything, on disk before a call returns |"
 )]
 #![cfg_attr(
     feature = "postgres",
-    doc = "| [`PostgresStore`] | `postgres` | everything, on the server's disk before a call returns, for several instances |"
+    doc = "| [`PostgresStore`](postgres::PostgresStore) | `postgres` | everything, on the server's disk before a call returns, for several instances |"
 )]
 #![cfg_attr(
     feature = "redis",
-    doc = "| [`RedisStore`] | `redis` | the newest events of each user, for instances that share a server |"
+    doc = "| [`RedisStore`](redis::RedisStore) | `redis` | the newest events of each user, for instances that share a server |"
 )]
 //!
 //! Your own store implements [`Store`]; the feature `conformance` has the contract as functions.
@@ -136,11 +136,11 @@ pub use since::Since;
 #[cfg(feature = "import")]
 pub use store::import;
 #[cfg(feature = "postgres")]
-pub use store::postgres::{self, PostgresStore};
+pub use store::postgres;
 #[cfg(feature = "redis")]
-pub use store::redis::{self, RedisStore};
+pub use store::redis;
 #[cfg(feature = "sqlite")]
-pub use store::sqlite::{self, SqliteStore};
+pub use store::sqlite;
 pub use store::{
     ChangeMark, Changes, Head, LogChange, MAX_PAGE_BYTES, MemoryStore, Page, Store, Wake,
     WakeChannel, WakeSender, Wakes,

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidings_bench::{Latencies, Rate, Row};
+use tidings_notify::sqlite::{SqliteOptions, SqliteStore as SqliteLogs};
 use tidings_notify::{Draft, EventType, Payload, UserId};
 use tidings_sqlite::Database;
 use tidings_stream::sqlite::SqliteEngine;
@@ -46,7 +47,7 @@ async fn main() {
     let url = receive(Arc::clone(&times)).await;
     let options = tidings_sqlite::Options::default();
     let database = Database::open(folder.path().join("app.db"), &options).unwrap();
-    let _log = tidings_notify::SqliteStore::open(database.clone())
+    let _log = SqliteLogs::open(database.clone(), SqliteOptions::default())
         .await
         .unwrap();
     let engine = SqliteEngine::open(database.clone()).await.unwrap();

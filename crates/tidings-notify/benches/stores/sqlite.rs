@@ -2,7 +2,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, params};
-use tidings_notify::{Draft, SqliteStore, Store};
+use tidings_notify::sqlite::{SqliteOptions, SqliteStore};
+use tidings_notify::{Draft, Store};
 use tidings_sqlite::{Database, Options};
 
 use crate::raw::Raw;
@@ -12,7 +13,9 @@ pub(crate) struct Alone(Mutex<Connection>);
 
 pub(crate) async fn engines(folder: &Path) -> (Arc<dyn Store>, Alone) {
     let database = Database::open(folder.join("notify.db"), &Options::default()).unwrap();
-    let store = SqliteStore::open(database).await.unwrap();
+    let store = SqliteStore::open(database, SqliteOptions::default())
+        .await
+        .unwrap();
     let connection = Connection::open(folder.join("alone.db")).unwrap();
     connection
         .execute_batch(

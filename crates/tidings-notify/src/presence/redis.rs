@@ -93,8 +93,9 @@ impl RedisPresence {
     ///
     /// Outside of a Tokio runtime, which its connection needs.
     pub async fn open(config: Config, options: RedisOptions) -> Result<Self, PresenceError> {
-        let scripts = Scripts::load(Server::new(config), options.root()?).await?;
-        Ok(Self::with(scripts, &options))
+        let (root, kept) = options.checked()?;
+        let scripts = Scripts::load(Server::new(config), root).await?;
+        Ok(Self::with(scripts, kept))
     }
 
     /// As [`open`](Self::open), but connects with the first call: the server need not be there yet.
@@ -102,16 +103,17 @@ impl RedisPresence {
     /// # Errors
     ///
     /// [`PresenceError::InvalidOption`] if an option is outside its range.
-    pub fn open_later(config: Config, options: &RedisOptions) -> Result<Self, PresenceError> {
-        let scripts = Scripts::new(Server::new(config), options.root()?);
-        Ok(Self::with(scripts, options))
+    pub fn open_lazy(config: Config, options: RedisOptions) -> Result<Self, PresenceError> {
+        let (root, kept) = options.checked()?;
+        let scripts = Scripts::new(Server::new(config), root);
+        Ok(Self::with(scripts, kept))
     }
 
-    fn with(scripts: Scripts, options: &RedisOptions) -> Self {
+    fn with(scripts: Scripts, kept: usize) -> Self {
         Self {
             shared: Arc::new(Shared {
                 scripts,
-                kept: options.kept_transitions,
+                kept,
                 closing: CancellationToken::new(),
             }),
         }

@@ -32,6 +32,29 @@ use crate::{
 
 pub use append::append_in;
 
+/// What a cleanup leaves.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct SqliteOptions {
+    retention: Retention,
+}
+
+impl SqliteOptions {
+    /// Sets how many events of each user a [`cleanup`](Store::cleanup) leaves, however young they are;
+    /// at least one. Without it, events are removed by their age alone.
+    pub fn with_max_events_per_user(mut self, max: u64) -> Self {
+        self.retention.max_events = Some(max.max(1));
+        self
+    }
+
+    /// Has a [`cleanup`](Store::cleanup) leave the oldest unread event of every inbox, and what came after it,
+    /// whatever the number and the age: a user who reads nothing has a log without a limit.
+    pub fn with_unread_kept(mut self) -> Self {
+        self.retention.keeps_unread = true;
+        self
+    }
+}
+
 /// Keeps the logs in a SQLite file, which other components may share.
 ///
 /// When a call that appends or changes the inbox returns `Ok`, the change is on disk. Clones share the
@@ -54,30 +77,14 @@ impl SqliteStore {
     ///
     /// [`StoreError::Closed`] when the database is closed, [`StoreError::Backend`] when its tables
     /// cannot be made, or were made by a newer version.
-    pub async fn open(database: Database) -> Result<Self, StoreError> {
+    pub async fn open(database: Database, options: SqliteOptions) -> Result<Self, StoreError> {
         database.migrate(schema::COMPONENT, schema::STEPS).await?;
         copy::begin_anew_if_copy(&database).await?;
         Ok(Self {
             database,
             closed: Arc::default(),
-            retention: Retention::default(),
+            retention: options.retention,
         })
-    }
-
-    /// Sets how many events of each user a [`cleanup`](Store::cleanup) of this handle leaves, however young
-    /// they are; at least one. Without it, events are removed by their age alone.
-    #[must_use]
-    pub fn with_max_events_per_user(mut self, max: u64) -> Self {
-        self.retention.max_events = Some(max.max(1));
-        self
-    }
-
-    /// Has a [`cleanup`](Store::cleanup) of this handle leave the oldest unread event of every inbox, and what
-    /// came after it, whatever the number and the age: a user who reads nothing has a log without a limit.
-    #[must_use]
-    pub fn with_unread_kept(mut self) -> Self {
-        self.retention.keeps_unread = true;
-        self
     }
 
     async fn query<T, F>(&self, query: F) -> Result<T, StoreError>

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tidings_notify::sqlite::{SqliteOptions, SqliteStore};
 use tidings_notify::{
-    Event, Item, MemoryStore, Notifier, Presence, Since, SqliteStore, Store, Subscription, UserId,
+    Event, Item, MemoryStore, Notifier, Presence, Since, Store, Subscription, UserId,
 };
 
 use crate::database::Schema;
@@ -52,7 +53,11 @@ async fn every_device_gets_each_event_once_over_memory() {
 #[tokio::test]
 async fn every_device_gets_each_event_once_over_sqlite() {
     let folder = tempfile::tempdir().unwrap();
-    let open = async || SqliteStore::open(open_sqlite(&folder)).await.unwrap();
+    let open = async || {
+        SqliteStore::open(open_sqlite(&folder), SqliteOptions::default())
+            .await
+            .unwrap()
+    };
     for way in [Way::Router, Way::Hints, Way::Sweep] {
         deliver(three(open).await, way).await;
     }

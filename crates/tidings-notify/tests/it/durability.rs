@@ -3,7 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use tidings_notify::{EventId, InboxAction, SqliteStore, Store};
+use tidings_notify::sqlite::{SqliteOptions, SqliteStore};
+use tidings_notify::{EventId, InboxAction, Store};
 use tidings_sqlite::{Database, Options};
 
 use crate::support::{ann, draft, number};
@@ -14,7 +15,9 @@ const CHILD: &str = "TIDINGS_NOTIFY_TEST_CHILD";
 #[expect(clippy::print_stdout, reason = "the parent reads what was accepted")]
 async fn accept_until_killed(path: &str) {
     let database = Database::open(path, &Options::default()).unwrap();
-    let store = SqliteStore::open(database).await.unwrap();
+    let store = SqliteStore::open(database, SqliteOptions::default())
+        .await
+        .unwrap();
     for number in 0.. {
         let events = store.append(vec![draft(number)]).await.unwrap();
         if number % 3 == 0 {
@@ -64,7 +67,9 @@ async fn what_was_accepted_survives_a_killed_process() {
     accepted.extend(lines.map_while(Result::ok).filter_map(&mut parse));
 
     let database = Database::open(&path, &Options::default()).unwrap();
-    let store = SqliteStore::open(database).await.unwrap();
+    let store = SqliteStore::open(database, SqliteOptions::default())
+        .await
+        .unwrap();
     let events = store.read(&ann(), 0, usize::MAX).await.unwrap().events;
     assert!(events.len() >= accepted.len());
     for (event, (id, _)) in events.iter().zip(&accepted) {

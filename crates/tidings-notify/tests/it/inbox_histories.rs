@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use tidings_notify::sqlite::{SqliteOptions, SqliteStore};
 use tidings_notify::{
-    Epoch, EventId, EventKey, InboxAction, InboxQuery, MemoryStore, SqliteStore, Store, UserId,
+    Epoch, EventId, EventKey, InboxAction, InboxQuery, MemoryStore, Store, UserId,
 };
 
 use tokio::runtime::Runtime;
@@ -379,7 +380,7 @@ proptest! {
     fn the_inbox_on_sqlite_is_that_of_the_model(steps in steps()) {
         block_on(async {
             let (first, folder) = fresh_sqlite().await;
-            let second = SqliteStore::open(open_sqlite(&folder)).await.unwrap();
+            let second = SqliteStore::open(open_sqlite(&folder), SqliteOptions::default()).await.unwrap();
             follow(&steps, &first, &second).await;
         });
     }

@@ -11,9 +11,10 @@ use futures_util::FutureExt;
 use jiff::Timestamp;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config as Cases, RngAlgorithm, TestRng, TestRunner};
+use tidings_notify::Store;
 use tidings_notify::postgres::{Config, PostgresOptions, PostgresStore};
 use tidings_notify::redis::RedisOptions;
-use tidings_notify::{SqliteStore, Store};
+use tidings_notify::sqlite::{SqliteOptions, SqliteStore};
 use tidings_sqlite::{Database, Options};
 use tidings_test_support::{PostgresServer, RedisServer};
 
@@ -60,7 +61,11 @@ async fn open_sqlite(path: &str) -> Arc<dyn Store> {
         tokio::time::sleep(Duration::from_millis(10)).await;
         opened = Database::open(path, &options);
     }
-    Arc::new(SqliteStore::open(opened.unwrap()).await.unwrap())
+    Arc::new(
+        SqliteStore::open(opened.unwrap(), SqliteOptions::default())
+            .await
+            .unwrap(),
+    )
 }
 
 #[tokio::test]

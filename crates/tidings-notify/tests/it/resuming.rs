@@ -1,6 +1,7 @@
 //! Where a stream begins, and what it says when it cannot begin there.
 
 use jiff::{SignedDuration, Timestamp};
+use tidings_notify::sqlite::{SqliteOptions, SqliteStore};
 use tidings_notify::{
     Epoch, Event, EventId, Gap, GapReason, Item, MAX_PAGE_BYTES, MemoryStore, Notifier, Since,
     Store, Subscription,
@@ -207,7 +208,9 @@ async fn resuming_after_a_restart_needs_no_push_first() {
     let events = push_numbers(&notifier, 0..3).await;
     drop(notifier);
     let database = crate::support::open_sqlite(&folder);
-    let store = tidings_notify::SqliteStore::open(database).await.unwrap();
+    let store = SqliteStore::open(database, SqliteOptions::default())
+        .await
+        .unwrap();
     let notifier = without_sweep(store).build();
     let mut stream = notifier
         .subscribe(ann(), Since::After(events[1].id))

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use tidings_notify::postgres::PostgresStore;
 use tidings_notify::presence::postgres::PostgresPresence;
 use tidings_notify::presence::redis::RedisPresence;
 use tidings_notify::presence::{Registration, Tracker, Watch};
+use tidings_notify::redis::RedisStore;
+use tidings_notify::sqlite::SqliteStore;
 use tidings_notify::{
     Error, Event, InboxAction, Item, MAX_PAGE_BYTES, MemoryPresence, MemoryStore, Notifier,
-    NotifierBuilder, PostgresStore, Presence, RedisStore, Router, Since, SqliteStore, Store,
-    StoreError, Subscription,
+    NotifierBuilder, Presence, Router, Since, Store, StoreError, Subscription,
 };
 
 use crate::support::{ann, draft};

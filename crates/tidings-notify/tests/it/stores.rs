@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 use tidings_notify::conformance::Subject;
+use tidings_notify::sqlite::{SqliteOptions, SqliteStore};
 use tidings_notify::{
-    Draft, EventId, EventType, InboxAction, Item, MemoryStore, Payload, Since, SqliteStore, Store,
-    UserId, store_conformance,
+    Draft, EventId, EventType, InboxAction, Item, MemoryStore, Payload, Since, Store, UserId,
+    store_conformance,
 };
 
 use crate::support::{
@@ -28,12 +29,14 @@ fn memory_subject() -> Subject {
 /// Two handles on one file, as two processes would have them.
 async fn sqlite_subject() -> Subject {
     let (store, folder) = fresh_sqlite().await;
-    let second = SqliteStore::open(open_sqlite(&folder)).await.unwrap();
-    let limited = second.clone().with_max_events_per_user(5);
+    let database = open_sqlite(&folder);
+    let open = async |options| SqliteStore::open(database.clone(), options).await.unwrap();
+    let limited = SqliteOptions::default().with_max_events_per_user(5);
+    let keeping = limited.clone().with_unread_kept();
     Subject::new(store)
-        .with_second_handle(second)
-        .with_limit(5, limited.clone())
-        .with_unread_kept(5, limited.with_unread_kept())
+        .with_second_handle(open(SqliteOptions::default()).await)
+        .with_limit(5, open(limited).await)
+        .with_unread_kept(5, open(keeping).await)
         .keeping(folder)
 }
 
@@ -62,7 +65,12 @@ async fn every_log_of_an_older_copy_gets_a_new_epoch_and_keeps_it() {
     let open = async || {
         let options = tidings_sqlite::Options::default().with_exclusive_lock();
         let database = tidings_sqlite::Database::open(&path, &options).unwrap();
-        (SqliteStore::open(database.clone()).await.unwrap(), database)
+        (
+            SqliteStore::open(database.clone(), SqliteOptions::default())
+                .await
+                .unwrap(),
+            database,
+        )
     };
     let users: Vec<_> = (0..10_001).map(|n| user(&format!("user{n}"))).collect();
     let epochs = async |store: &SqliteStore| {
@@ -136,7 +144,9 @@ async fn a_file_of_an_earlier_version_keeps_what_was_read() {
         })
         .await
         .unwrap();
-    let store = SqliteStore::open(database).await.unwrap();
+    let store = SqliteStore::open(database, SqliteOptions::default())
+        .await
+        .unwrap();
     let head = store.head(&ann()).await.unwrap();
     assert_eq!((head.top_seq, head.unread, head.unseen), (3, 2, 2));
     assert_eq!(head.revision, 1);
@@ -154,7 +164,7 @@ async fn a_file_of_an_earlier_version_keeps_what_was_read() {
 async fn a_database_failure_names_the_full_disk() {
     let folder = tempfile::tempdir().unwrap();
     let database = crate::support::open_sqlite(&folder);
-    let store = tidings_notify::SqliteStore::open(database.clone())
+    let store = SqliteStore::open(database.clone(), SqliteOptions::default())
         .await
         .unwrap();
     database

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tidings_notify::presence::{Registration, Tracker, TrackerOptions};
-use tidings_notify::sqlite::SqliteStore;
+use tidings_notify::sqlite::{SqliteOptions, SqliteStore};
 use tidings_notify::{
     ChangeMark, Changes, Draft, Event, EventId, EventType, Head, InboxAction, InboxPage,
     InboxQuery, InboxUpdate, Item, MemoryPresence, MemoryStore, Notifier, NotifierBuilder, Page,
@@ -129,7 +129,9 @@ pub(crate) fn open_sqlite(folder: &tempfile::TempDir) -> Database {
 
 pub(crate) async fn fresh_sqlite() -> (SqliteStore, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(open_sqlite(&folder)).await.unwrap();
+    let store = SqliteStore::open(open_sqlite(&folder), SqliteOptions::default())
+        .await
+        .unwrap();
     (store, folder)
 }
 

@@ -39,7 +39,7 @@ impl Redis {
                     error = &error as &dyn std::error::Error,
                     "starting without Redis (--redis), which is used as soon as it can be reached"
                 );
-                RedisPresence::open_later(config.clone(), &options)?
+                RedisPresence::open_lazy(config.clone(), options)?
             }
             opened => opened?,
         };

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidings_notify::sqlite::{SqliteStore, append_in};
+use tidings_notify::sqlite::{SqliteOptions, SqliteStore, append_in};
 use tidings_notify::{Draft, Event, MemoryPresence};
 use tidings_sqlite::rusqlite::{self, Connection, Transaction};
 use tidings_sqlite::{Database, Options};
@@ -75,7 +75,7 @@ pub(super) async fn open_in(database: Database) -> Result<Storage, StorageError>
     database
         .migrate(api_keys::COMPONENT, api_keys::STEPS)
         .await?;
-    let logs = SqliteStore::open(database.clone()).await?;
+    let logs = SqliteStore::open(database.clone(), SqliteOptions::default()).await?;
     let engine = SqliteEngine::open(database.clone()).await?;
     let streams = Streams::new(Arc::new(engine), ServiceConfig::default());
     let webhooks = tidings_webhooks::sqlite::SqliteStore::open(database.clone()).await?;

@@ -12,7 +12,7 @@ pub(super) const LARGEST: usize = isize::MAX.unsigned_abs();
 #[must_use]
 pub struct RedisOptions {
     prefix: Arc<str>,
-    pub(super) kept_transitions: usize,
+    kept_transitions: usize,
 }
 
 impl Default for RedisOptions {
@@ -41,11 +41,12 @@ impl RedisOptions {
         self
     }
 
-    /// What all keys begin with. The braces make it the hash tag.
-    pub(super) fn root(&self) -> Result<Arc<str>, PresenceError> {
-        hash_tag(&self.prefix).ok_or(PresenceError::InvalidOption {
+    /// What all keys begin with, and how many transitions are kept. The braces make it the hash tag.
+    pub(super) fn checked(self) -> Result<(Arc<str>, usize), PresenceError> {
+        let root = hash_tag(&self.prefix).ok_or(PresenceError::InvalidOption {
             field: "prefix",
             expected: HASH_TAG,
-        })
+        })?;
+        Ok((root, self.kept_transitions))
     }
 }
