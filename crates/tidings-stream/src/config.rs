@@ -8,7 +8,7 @@ use crate::engine::ClaimOptions;
 use crate::engine::time;
 use crate::{Error, MessageId, Result};
 
-/// What one [`Streams`](crate::Streams) handle puts before every name, and keeps of every stream.
+/// The name prefix and the default retention of one [`Streams`](crate::Streams) handle.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ServiceConfig {
@@ -19,7 +19,7 @@ pub struct ServiceConfig {
 }
 
 impl Default for ServiceConfig {
-    /// `app`, `default`, no word about retention, a janitor every 30 seconds.
+    /// `app`, `default`, no retention set, a janitor every 30 seconds.
     fn default() -> Self {
         Self {
             app: "app".to_owned(),
@@ -207,7 +207,7 @@ const MAX_CONCURRENCY: usize = 65_536;
 /// Most messages of one call of a batch handler.
 const MAX_BATCH: usize = 1000;
 
-/// Longest poll interval. It is the net below lost wake-ups: a longer one would be none.
+/// Longest poll interval. Polling repairs lost wake-ups: a longer one would repair nothing.
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Shortest visibility timeout. Below it, one slow commit would already make a duplicate.

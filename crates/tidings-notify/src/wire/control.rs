@@ -283,8 +283,7 @@ impl Bye {
         Self::new(4201, reason, Duration::ZERO)
     }
 
-    /// The client's token or key has expired. To reconnect with it is of no use; a client may connect with a
-    /// new one.
+    /// The client's token or key has expired. Reconnecting with it fails; a client may connect with a new one.
     pub fn expired() -> Self {
         Self::new(4003, "the token or key has expired", Duration::from_secs(1))
     }
