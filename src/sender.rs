@@ -63,6 +63,12 @@ impl Sender {
         SenderBuilder::new()
     }
 
+    /// Which addresses requests may go to: what [`SenderBuilder::address_policy`] has set. A URL can be
+    /// checked with it when it is registered.
+    pub fn address_policy(&self) -> &AddressPolicy {
+        &self.0.policy
+    }
+
     fn new(route: Route, policy: AddressPolicy) -> Self {
         Self(Arc::new(Inner { route, policy }))
     }

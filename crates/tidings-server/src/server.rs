@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings::Sender;
 use tidings_notify::presence::{PresenceError, Tracker, TrackerOptions};
 use tidings_notify::{Notifier, RoutingInfo};
 use tidings_webhooks::encryption::EncryptionKeys;
@@ -125,7 +126,7 @@ impl Server {
         let webhooks = Webhooks::start(
             Arc::clone(&storage.webhooks),
             storage.streams.clone(),
-            webhook_options(&config).with_encryption_keys(encryption.clone()),
+            webhook_options(&config)?.with_encryption_keys(encryption.clone()),
         )
         .await?;
         // Not said of secrets that are encrypted with a key that is missing now: then they could not be read.
@@ -293,13 +294,16 @@ fn tracker(storage: &Storage, instance: &str, lease: Duration) -> Result<Tracker
     Tracker::join(Arc::clone(&storage.presence), routing, options)
 }
 
-fn webhook_options(config: &Config) -> Options {
-    Options::default()
+fn webhook_options(config: &Config) -> Result<Options, tidings_webhooks::Error> {
+    let sender = Sender::builder()
+        .address_policy(config.address_policy())
+        .build()?;
+    Ok(Options::default()
         .with_schedule(config.webhook_schedule.iter().copied())
         .with_timeout(config.webhook_timeout)
         .with_workers(config.webhook_workers)
         .with_lease(config.lease)
-        .with_address_policy(config.address_policy())
+        .with_sender(sender))
 }
 
 /// Drops what did not end in time; returns how much that was.

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tidings::{Attempt, Delivered, DeliveryError, Dispatcher, Sender};
+use tidings::{Attempt, Delivered, DeliveryError, Dispatcher};
 use tidings_reconnect::Trouble;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -168,22 +168,18 @@ impl Shared {
     pub(crate) fn new(
         store: Arc<dyn Store>,
         clock: Clock,
-        options: Options,
+        options: &Options,
         disabling: tokio::sync::mpsc::Sender<ToDisable>,
     ) -> Result<Arc<Self>, Error> {
-        let defaults = Defaults::new(&options)?;
+        let defaults = Defaults::new(options)?;
         // The dispatcher is a part of what its callbacks need.
         let slot: Arc<OnceLock<Weak<Self>>> = Arc::default();
         let (of_success, of_failure) = (Arc::clone(&slot), Arc::clone(&slot));
         let shared = |slot: &OnceLock<Weak<Self>>| slot.get().and_then(Weak::upgrade);
-        let mut sender = Sender::builder().address_policy(options.addresses.clone());
-        if let Some(change) = options.sender {
-            sender = change(sender);
-        }
         let dispatcher = Dispatcher::builder()
             .workers(options.workers)
             .queue_size(MAX_QUEUED_IN_ALL)
-            .sender(sender.build()?)
+            .sender(defaults.sender.clone())
             .on_delivered(move |key, delivered| {
                 if let Some(shared) = shared(&of_success) {
                     shared.delivered(key, &delivered);

@@ -1,10 +1,9 @@
-use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tidings::retry::Schedule;
-use tidings::{AddressPolicy, LaneConfig, SenderBuilder};
+use tidings::{LaneConfig, Sender};
 
 use crate::Error;
 use crate::clock::Wall;
@@ -20,8 +19,6 @@ const POLL_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(10)..=DAY
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-type ChangeSender = Box<dyn FnOnce(SenderBuilder) -> SenderBuilder + Send>;
-
 /// How webhooks are sent. Everything is checked by [`Webhooks::start`](crate::Webhooks::start).
 ///
 /// | option | default |
@@ -29,24 +26,24 @@ type ChangeSender = Box<dyn FnOnce(SenderBuilder) -> SenderBuilder + Send>;
 /// | schedule | 0 s, 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h |
 /// | timeout of an attempt | 20 s |
 /// | workers | 64 |
-/// | addresses | any |
+/// | sender | `Sender::builder().build()`, which allows every address |
 /// | disabled after | five days without a success |
 /// | lease of a lane | 30 s |
 /// | poll interval | 1 s |
 /// | lanes of an instance | 10,000 |
 /// | keys that encrypt secrets | none |
+#[derive(Debug, Clone)]
 #[must_use]
 pub struct Options {
     pub(crate) schedule: Vec<Duration>,
     pub(crate) timeout: Duration,
     pub(crate) workers: usize,
-    pub(crate) addresses: AddressPolicy,
     pub(crate) disable_after: Option<Duration>,
     pub(crate) lease: Duration,
     pub(crate) poll_interval: Duration,
     pub(crate) max_lanes: usize,
     pub(crate) lane: LaneConfig,
-    pub(crate) sender: Option<ChangeSender>,
+    pub(crate) sender: Option<Sender>,
     pub(crate) encryption: EncryptionKeys,
     pub(crate) wall: Wall,
 }
@@ -58,7 +55,6 @@ impl Default for Options {
             schedule: [&[Duration::ZERO], retries.delays()].concat(),
             timeout: Duration::from_secs(20),
             workers: 64,
-            addresses: AddressPolicy::Any,
             disable_after: Some(DAY * 5),
             lease: Duration::from_secs(30),
             poll_interval: Duration::from_secs(1),
@@ -90,13 +86,6 @@ impl Options {
     /// Sets how many attempts can be under way at once, besides slow ones: 1 to 10,000.
     pub fn with_workers(mut self, workers: usize) -> Self {
         self.workers = workers;
-        self
-    }
-
-    /// Sets which addresses requests may go to. URLs from users of the application need
-    /// [`AddressPolicy::PublicOnly`].
-    pub fn with_address_policy(mut self, policy: AddressPolicy) -> Self {
-        self.addresses = policy;
         self
     }
 
@@ -138,12 +127,26 @@ impl Options {
         self
     }
 
-    /// Changes how connections are made, as [`tidings::DispatcherBuilder::sender`] does.
-    pub fn with_sender(
-        mut self,
-        change: impl FnOnce(SenderBuilder) -> SenderBuilder + Send + 'static,
-    ) -> Self {
-        self.sender = Some(Box::new(change));
+    /// Sends through this sender, which decides how connections are made, and to which addresses. Its
+    /// address policy also decides which URLs an endpoint may have. Clones of a sender share its
+    /// connections.
+    ///
+    /// URLs from users of the application need
+    /// [`AddressPolicy::PublicOnly`](tidings::AddressPolicy::PublicOnly):
+    ///
+    /// ```
+    /// # fn example() -> Result<(), tidings::ConfigError> {
+    /// use tidings::{AddressPolicy, Sender};
+    /// use tidings_webhooks::Options;
+    ///
+    /// let sender = Sender::builder()
+    ///     .address_policy(AddressPolicy::PublicOnly)
+    ///     .build()?;
+    /// let options = Options::default().with_sender(sender);
+    /// # Ok(()) }
+    /// ```
+    pub fn with_sender(mut self, sender: Sender) -> Self {
+        self.sender = Some(sender);
         self
     }
 
@@ -186,21 +189,5 @@ impl Options {
     pub(crate) fn lane_of_endpoint(&self) -> LaneConfig {
         let lane = self.lane.clone();
         lane.with_queue_size(MAX_QUEUED).without_retry()
-    }
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("schedule", &self.schedule)
-            .field("timeout", &self.timeout)
-            .field("workers", &self.workers)
-            .field("addresses", &self.addresses)
-            .field("disable_after", &self.disable_after)
-            .field("lease", &self.lease)
-            .field("poll_interval", &self.poll_interval)
-            .field("max_lanes", &self.max_lanes)
-            .field("encryption", &self.encryption)
-            .finish_non_exhaustive()
     }
 }

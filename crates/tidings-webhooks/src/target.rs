@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tidings::retry::{RetryPolicy, Schedule};
 use tidings::signing::{Secret, Signer, StandardSigner, TimestampedSigner};
-use tidings::{AddressPolicy, Classifier, LaneConfig};
+use tidings::{Classifier, LaneConfig, Sender};
 
 use crate::encryption::EncryptionKeys;
 use crate::settings::{EndpointSettings, SignatureScheme};
@@ -17,7 +17,7 @@ use crate::{Endpoint, Error, Format, Options};
 pub(crate) struct Defaults {
     pub(crate) schedule: Vec<Duration>,
     pub(crate) timeout: Duration,
-    pub(crate) addresses: AddressPolicy,
+    pub(crate) sender: Sender,
     pub(crate) encryption: EncryptionKeys,
     lane: LaneConfig,
 }
@@ -36,10 +36,14 @@ pub(crate) struct Target {
 impl Defaults {
     pub(crate) fn new(options: &Options) -> Result<Self, Error> {
         options.check()?;
+        let sender = match &options.sender {
+            Some(sender) => sender.clone(),
+            None => Sender::builder().build()?,
+        };
         Ok(Self {
             schedule: options.schedule.clone(),
             timeout: options.timeout,
-            addresses: options.addresses.clone(),
+            sender,
             encryption: options.encryption.clone(),
             lane: options.lane_of_endpoint(),
         })
@@ -62,9 +66,14 @@ impl Defaults {
             }
             error => error,
         })?;
-        self.addresses.check_url(target.url())?;
+        self.check_address(&target)?;
         settings.url = target.url().to_string();
         Ok(())
+    }
+
+    /// Applies the address policy of the sender, which applies it again to each connection.
+    fn check_address(&self, target: &tidings::Endpoint) -> Result<(), Error> {
+        Ok(self.sender.address_policy().check_url(target.url())?)
     }
 
     /// Says which of several headers is wrong, if one is by itself.
@@ -89,7 +98,7 @@ impl Defaults {
         settings.check()?;
         let secrets = endpoint.signing_secrets(now)?;
         let target = self.describe(settings, &secrets)?.build()?;
-        self.addresses.check_url(target.url())?;
+        self.check_address(&target)?;
         let mut lane = self.lane.clone();
         if let Some(rate) = settings.rate_limit {
             lane = lane.with_rate_limit(rate.get().min(MAX_RATE), Duration::from_secs(1));

@@ -113,7 +113,7 @@ impl Webhooks {
         }
         let keys = options.encryption.clone();
         let (disabling, to_disable) = mpsc::channel(DISABLING);
-        let lanes = Shared::new(Arc::clone(&store), clock.clone(), options, disabling)?;
+        let lanes = Shared::new(Arc::clone(&store), clock.clone(), &options, disabling)?;
         let retention = Retention::default().with_max_len(KEPT);
         match streams.set_retention(STREAM, retention).await {
             // An earlier run has stored it, unless there is no group either, which ends the start.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidings::transport::{RequestBody, ResponseBody, Transport};
-use tidings::{AttemptError, ErrorKind};
+use tidings::{AddressPolicy, AttemptError, ErrorKind, Sender};
 use tidings_test_support::{Gate, Reply};
 use tidings_webhooks::{DeliveryState, Error, Options, Webhooks};
 
@@ -132,7 +132,8 @@ impl Transport for OutOfSockets {
 async fn trouble_of_this_machine_is_not_the_endpoints() {
     let place = Place::new();
     // One attempt: had the first one counted, the delivery would have failed.
-    let options = schedule(&[0]).with_sender(|sender| sender.transport(OutOfSockets::default()));
+    let sender = Sender::builder().transport(OutOfSockets::default());
+    let options = schedule(&[0]).with_sender(sender.build().unwrap());
     let app = place.start(options).await;
     let endpoint = app.endpoint("http://127.0.0.1:9/".to_owned()).await;
     app.accept(0..1).await;
@@ -150,7 +151,8 @@ async fn trouble_of_this_machine_is_not_the_endpoints() {
 async fn settings_that_cannot_be_used_are_refused_by_name() {
     use tidings_webhooks::{EndpointSettings, NewEndpoint, Owner};
     let place = Place::new();
-    let options = Options::default().with_address_policy(tidings::AddressPolicy::PublicOnly);
+    let sender = Sender::builder().address_policy(AddressPolicy::PublicOnly);
+    let options = Options::default().with_sender(sender.build().unwrap());
     let app = place.start(options).await;
     let field = async |change: &dyn Fn(&mut EndpointSettings)| {
         let mut settings = EndpointSettings::new("https://example.com/a/../b");
@@ -251,15 +253,23 @@ impl tidings::Resolve for Inside {
 
 /// A name is not an address when the endpoint is made: only the connection shows where it leads.
 #[tokio::test]
-async fn a_name_that_leads_to_an_address_that_is_not_allowed_gets_no_connection() {
+async fn the_policy_of_the_sender_decides_when_an_endpoint_is_made_and_at_each_connection() {
+    use tidings_webhooks::{EndpointSettings, NewEndpoint, Owner};
     let place = Place::new();
     let inside = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     inside.set_nonblocking(true).unwrap();
     let port = inside.local_addr().unwrap().port();
-    let options = schedule(&[0])
-        .with_address_policy(tidings::AddressPolicy::PublicOnly)
-        .with_sender(|sender| sender.resolver(Inside));
+    let sender = Sender::builder()
+        .address_policy(AddressPolicy::PublicOnly)
+        .resolver(Inside);
+    let options = schedule(&[0]).with_sender(sender.build().unwrap());
     let app = place.start(options).await;
+
+    let settings = EndpointSettings::new(format!("http://127.0.0.1:{port}/"));
+    let new = NewEndpoint::new(Owner::Operator, settings);
+    let refused = app.webhooks.create_endpoint(new).await.unwrap_err();
+    assert_eq!(refused.field(), Some("url"));
+
     let endpoint = app.endpoint(format!("http://hooks.example:{port}/")).await;
     app.accept(0..1).await;
     let failed = app.until(endpoint, DeliveryState::Failed, 1).await;
