@@ -96,6 +96,9 @@ pub use resolver::{Resolve, ResolveError, Resolved};
 pub use sender::{Sender, SenderBuilder};
 pub use transport::HttpVersions;
 
+/// Events and the notifier, which [`router`] and [`Message::from_event`] take.
+pub use tidings_notify;
+
 /// The examples of both READMEs and of the handbook compile.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -117,9 +117,10 @@ impl Message {
         }
     }
 
-    /// Sets what kind of thing happened. It is for traces and is not sent by itself.
-    pub fn with_type(mut self, event_type: &EventType) -> Self {
-        self.names = Names::new(self.names.id(), event_type.as_str());
+    /// Sets what kind of thing happened, in any text. It is for traces and is not sent by itself; an
+    /// empty text means none, which is the default.
+    pub fn with_type(mut self, event_type: impl AsRef<str>) -> Self {
+        self.names = Names::new(self.names.id(), event_type.as_ref());
         self
     }
 
@@ -287,18 +288,21 @@ mod tests {
 
     #[test]
     fn id_and_type_are_set_in_either_order() {
-        let invoice = EventType::new("invoice.paid").unwrap();
         let message = Message::from("x");
         assert_eq!(message.event_type(), None);
         let id_first = message
             .clone()
             .with_id("order-17")
             .unwrap()
-            .with_type(&invoice);
-        let type_first = message.with_type(&invoice).with_id("order-17").unwrap();
+            .with_type("invoice.paid");
+        let type_first = message
+            .with_type("invoice.paid")
+            .with_id("order-17")
+            .unwrap();
         assert_eq!(id_first, type_first);
         assert_eq!(id_first.id(), "order-17");
         assert_eq!(id_first.event_type(), Some("invoice.paid"));
+        assert_eq!(id_first.with_type("").event_type(), None);
     }
 
     #[test]

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tidings::retry::{RetryPolicy, Schedule};
 use tidings::{Dispatcher, Endpoint, LaneConfig, Message};
-use tidings_notify::EventType;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -46,10 +45,9 @@ struct Names {
 impl Names {
     /// A message with an id and a type of its own.
     fn message(self) -> Message {
-        let event_type = EventType::new("t".repeat(self.kind)).unwrap();
         let body: Bytes = vec![0; BODY].into();
         Message::new(body)
-            .with_type(&event_type)
+            .with_type("t".repeat(self.kind))
             .with_id("i".repeat(self.id))
             .unwrap()
     }

@@ -93,7 +93,7 @@ async fn a_delivery_has_a_span_and_each_of_its_attempts_one_beneath_it() {
     let message = Message::from("x")
         .with_id("m-1")
         .unwrap()
-        .with_type(&EventType::new("invoice.paid").unwrap());
+        .with_type("invoice.paid");
     dispatcher.deliver("billing", message).await.unwrap();
     dispatcher.stop().await;
 

@@ -178,7 +178,7 @@ impl Router for InstanceRouter {
             .map_err(RouteError::new)?
             .with_id(event.id.to_string())
             .map_err(RouteError::new)?
-            .with_type(&event.event_type);
+            .with_type(event.event_type.as_str());
         let dispatcher = &self.inner.dispatcher;
         let queued = dispatcher.deliver_queued_by(deadline, &lane, message).await;
         match timeout_at(deadline, queued.map_err(RouteError::new)?).await {

@@ -37,7 +37,7 @@ const MAX_LONGEST_WAIT: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 /// ```
 /// use tidings::router::{EventFilter, WebhookRouter};
 /// use tidings::{Dispatcher, Endpoint};
-/// use tidings_notify::EventType;
+/// use tidings::tidings_notify::EventType;
 ///
 /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let dispatcher = Dispatcher::builder().build()?;

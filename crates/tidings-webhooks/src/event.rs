@@ -120,14 +120,10 @@ impl WebhookEvent {
                 data: &self.payload,
             }),
         };
-        let mut message = message
+        message
             .expect("texts and checked JSON always have a JSON form")
-            .with_id(self.id.as_str())?;
-        // The type is for traces; our own types are not types of applications.
-        if let Ok(event_type) = EventType::new(&self.event_type) {
-            message = message.with_type(&event_type);
-        }
-        Ok(message)
+            .with_id(self.id.as_str())
+            .map(|message| message.with_type(&self.event_type))
     }
 }
 
