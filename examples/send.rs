@@ -36,7 +36,7 @@ async fn send(url: &str) -> Result<(), Box<dyn Error>> {
     let backoff = Exponential::new(Duration::from_millis(100), Duration::from_secs(1))?;
     let client = Client::builder(url)
         .secret(Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")?)
-        .retry(RetryPolicy::new(backoff).with_max_attempts(3.try_into()?))
+        .retry(RetryPolicy::new(backoff).with_max_attempts(3))
         .timeout(Duration::from_secs(5))
         .build()?;
     client.start();

@@ -49,7 +49,8 @@ pub struct CircuitBreakerConfig {
     consecutive_failures: u32,
     failure_rate: Option<FailureRate>,
     open_for: Duration,
-    max_open_for: Duration,
+    /// `None`: the default, or `open_for` if that is longer.
+    max_open_for: Option<Duration>,
     ramp: u32,
 }
 
@@ -72,11 +73,13 @@ impl Default for CircuitBreakerConfig {
                 window: Duration::from_secs(60),
             }),
             open_for: Duration::from_secs(30),
-            max_open_for: Duration::from_secs(600),
+            max_open_for: None,
             ramp: 4,
         }
     }
 }
+
+const DEFAULT_MAX_OPEN_FOR: Duration = Duration::from_secs(600);
 
 /// Longest time that a circuit stays open.
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -112,14 +115,14 @@ impl CircuitBreakerConfig {
     /// that endpoints that failed together are not probed together.
     pub fn with_open_for(mut self, open_for: Duration) -> Self {
         self.open_for = open_for;
-        self.max_open_for = self.max_open_for.max(open_for);
         self
     }
 
     /// Sets for how long the breaker stays open at most. At least
-    /// [`with_open_for`](Self::with_open_for), at most a day; the default is ten minutes.
+    /// [`with_open_for`](Self::with_open_for), at most a day; the default is ten minutes, or
+    /// [`with_open_for`](Self::with_open_for) if that is longer.
     pub fn with_max_open_for(mut self, max_open_for: Duration) -> Self {
-        self.max_open_for = max_open_for;
+        self.max_open_for = Some(max_open_for);
         self
     }
 
@@ -130,6 +133,11 @@ impl CircuitBreakerConfig {
     pub fn with_ramp(mut self, ramp: u32) -> Self {
         self.ramp = ramp;
         self
+    }
+
+    fn max_open_for(&self) -> Duration {
+        let default = || DEFAULT_MAX_OPEN_FOR.max(self.open_for);
+        self.max_open_for.unwrap_or_else(default)
     }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
@@ -152,7 +160,7 @@ impl CircuitBreakerConfig {
             let expected = "more than zero and at most a day";
             return Err(ConfigError::new("open_for", expected));
         }
-        if self.max_open_for < self.open_for || self.max_open_for > DAY {
+        if self.max_open_for() < self.open_for || self.max_open_for() > DAY {
             return Err(ConfigError::new(
                 "max_open_for",
                 "at least `open_for` and at most a day",
@@ -386,7 +394,7 @@ impl CircuitBreaker {
         self.next_open_for = self
             .next_open_for
             .saturating_mul(2)
-            .min(self.config.max_open_for);
+            .min(self.config.max_open_for());
     }
 
     fn enter(&mut self, state: State) {

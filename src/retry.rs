@@ -29,10 +29,10 @@ mod from_backoff_crate;
 mod schedule;
 
 use std::fmt::Debug;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ConfigError;
 pub(crate) use budget::Budget;
 pub use budget::RetryBudget;
 pub use exponential::Exponential;
@@ -43,10 +43,11 @@ pub use schedule::{MAX_DELAY, Schedule};
 /// Most time that is added to a wait that the endpoint asked for.
 const MAX_HINT_JITTER: Duration = Duration::from_secs(30);
 
-/// Limit on the attempts where none was set: a message should not be retried without an end.
-const MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(100).expect("a hundred is not zero");
+/// Default for `max_attempts`, so that no message is retried forever.
+const DEFAULT_MAX_ATTEMPTS: u32 = 100;
 
-const DEFAULT_MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(5).expect("five is not zero");
+/// Attempts of the default policy.
+const ATTEMPTS_OF_DEFAULT: u32 = 5;
 
 /// How long to wait after a failed attempt.
 ///
@@ -69,7 +70,7 @@ pub trait Backoff: Debug + Send + Sync + 'static {
 #[must_use]
 pub struct RetryPolicy {
     backoff: Arc<dyn Backoff>,
-    max_attempts: NonZeroU32,
+    max_attempts: u32,
     max_age: Option<Duration>,
 }
 
@@ -78,13 +79,13 @@ impl RetryPolicy {
     pub fn new(backoff: impl Backoff) -> Self {
         Self {
             backoff: Arc::new(backoff),
-            max_attempts: MAX_ATTEMPTS,
+            max_attempts: DEFAULT_MAX_ATTEMPTS,
             max_age: None,
         }
     }
 
-    /// Sets how many attempts are made at most, the first one included, instead of 100.
-    pub fn with_max_attempts(mut self, max_attempts: NonZeroU32) -> Self {
+    /// Sets how many attempts are made at most, the first one included: at least 1. The default is 100.
+    pub fn with_max_attempts(mut self, max_attempts: u32) -> Self {
         self.max_attempts = max_attempts;
         self
     }
@@ -98,6 +99,13 @@ impl RetryPolicy {
     /// The limit on the age of a delivery.
     pub fn max_age(&self) -> Option<Duration> {
         self.max_age
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if self.max_attempts == 0 {
+            return Err(ConfigError::new("max_attempts", "at least 1"));
+        }
+        Ok(())
     }
 
     /// How long to wait before the next attempt, or `None` to give up.
@@ -115,7 +123,7 @@ impl RetryPolicy {
         not_before: Option<Duration>,
         random: f64,
     ) -> Option<Duration> {
-        if attempts >= self.max_attempts.get() {
+        if attempts >= self.max_attempts {
             return None;
         }
         let backoff = self.backoff.delay(attempts.max(1), random)?;
@@ -143,7 +151,7 @@ fn fraction(random: f64) -> f64 {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self::new(Exponential::default()).with_max_attempts(DEFAULT_MAX_ATTEMPTS)
+        Self::new(Exponential::default()).with_max_attempts(ATTEMPTS_OF_DEFAULT)
     }
 }
 
@@ -170,6 +178,13 @@ mod tests {
         assert!(delay(4).is_some());
         assert_eq!(delay(5), None);
         assert_eq!(delay(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_policy_without_an_attempt_is_refused_by_name() {
+        let policy = RetryPolicy::default().with_max_attempts(0);
+        assert_eq!(policy.check().unwrap_err().field(), "max_attempts");
+        assert!(policy.with_max_attempts(1).check().is_ok());
     }
 
     #[test]

@@ -316,6 +316,11 @@ fn settings_out_of_range_are_refused_by_name() {
         ),
         (plain().with_max_open_for(DAY + SECOND), "max_open_for"),
         (plain().with_max_open_for(SECOND), "max_open_for"),
+        (
+            // In this order too, neither setting changes the other.
+            plain().with_max_open_for(SECOND).with_open_for(minute),
+            "max_open_for",
+        ),
         (plain().with_ramp(0), "ramp"),
     ] {
         assert_eq!(CircuitBreaker::new(config).unwrap_err().field(), field);

@@ -185,7 +185,7 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], naming the field: `workers`, `queue_size`, `rate_limit`, and those of
+    /// [`ConfigError`], naming the field: `workers`, `queue_size`, `rate_limit`, `max_attempts`, and those of
     /// [`EndpointBuilder::build`] and
     /// [`CircuitBreaker::new`](crate::circuit_breaker::CircuitBreaker::new).
     pub fn build(self) -> Result<Client, ConfigError> {

@@ -134,6 +134,9 @@ impl LaneConfig {
                 "1 to 10,000, the smaller number first",
             ));
         }
+        if let Some(retry) = &self.retry {
+            retry.check()?;
+        }
         if let Some(budget) = &self.retry_budget {
             budget.check()?;
         }

@@ -20,7 +20,7 @@ use super::Backoff;
 /// use tidings::retry::{FromBackoffCrate, RetryPolicy};
 ///
 /// let policy = RetryPolicy::new(FromBackoffCrate::new(ExponentialBackoff::default))
-///     .with_max_attempts(std::num::NonZeroU32::new(8).unwrap());
+///     .with_max_attempts(8);
 /// # let _ = policy;
 /// ```
 ///

@@ -323,6 +323,7 @@ async fn bad_settings_are_refused_by_name() {
         (builder().content_type(""), "content_type"),
         (builder().header("a b", "c"), "header"),
         (builder().rate_limit(0, HOUR), "rate_limit"),
+        (builder().retry(at_once(0)), "max_attempts"),
         (
             builder().circuit_breaker(fragile(Duration::ZERO)),
             "open_for",

@@ -254,6 +254,10 @@ async fn bad_settings_are_refused_by_name() {
         (builder().lane(lane().with_in_flight(0, 1)), "in_flight"),
         (builder().lane(lane().with_in_flight(2, 1)), "in_flight"),
         (
+            builder().lane(lane().with_retry(support::at_once(0))),
+            "max_attempts",
+        ),
+        (
             builder().lane(lane().with_retry_budget(RetryBudget::default().with_share(-1.0))),
             "retry_budget",
         ),

@@ -1,6 +1,5 @@
 //! What the tests have in common: receivers, policies, and a look at futures.
 
-use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -22,8 +21,7 @@ pub(crate) async fn silent() -> Receiver {
 /// So many attempts, one right after the other.
 pub(crate) fn at_once(attempts: u32) -> RetryPolicy {
     let nanosecond = Duration::from_nanos(1);
-    RetryPolicy::new(Exponential::new(nanosecond, nanosecond).unwrap())
-        .with_max_attempts(NonZeroU32::new(attempts).unwrap())
+    RetryPolicy::new(Exponential::new(nanosecond, nanosecond).unwrap()).with_max_attempts(attempts)
 }
 
 /// A second attempt in an hour, which no test waits for.
