@@ -72,7 +72,7 @@ impl Client {
         Self::builder(url).build()
     }
 
-    /// Starts to describe a client.
+    /// Returns a builder for a client.
     pub fn builder(url: impl AsRef<str>) -> ClientBuilder {
         ClientBuilder::new(url.as_ref())
     }

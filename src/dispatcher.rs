@@ -39,7 +39,7 @@ use crate::{
 ///
 /// | speed | the lane's attempts |
 /// |---|---|
-/// | quick: the last attempts ended within a second, but for one at most | may have every worker |
+/// | quick: the last attempts ended within a second, except at most one | may have every worker |
 /// | new: none has ended yet | have at most half of the workers, all new lanes together |
 /// | slow: two in a row took longer, or two under way do; for a new lane, one | have no worker: they run beside the workers, and their number is [limited](DispatcherBuilder::max_slow) |
 ///
@@ -113,7 +113,7 @@ struct Inner {
 }
 
 impl Dispatcher {
-    /// Starts to describe a dispatcher.
+    /// Returns a builder for a dispatcher.
     pub fn builder() -> DispatcherBuilder {
         DispatcherBuilder::default()
     }

@@ -82,7 +82,7 @@ impl Endpoint {
         Self::builder(url).build()
     }
 
-    /// Starts to describe a destination.
+    /// Returns a builder for an endpoint.
     pub fn builder(url: impl AsRef<str>) -> EndpointBuilder {
         EndpointBuilder {
             url: url.as_ref().to_owned(),
@@ -156,7 +156,7 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Describes an [`Endpoint`]; everything is checked together by [`build`](Self::build).
+/// Builds an [`Endpoint`]; everything is checked together by [`build`](Self::build).
 #[derive(Clone)]
 #[must_use]
 pub struct EndpointBuilder {

@@ -58,7 +58,7 @@ enum Route {
 }
 
 impl Sender {
-    /// Starts to describe a sender.
+    /// Returns a builder for a sender.
     pub fn builder() -> SenderBuilder {
         SenderBuilder::new()
     }

@@ -18,7 +18,7 @@ pub const DEFAULT_WORKERS: usize = 10;
 /// Default number of places in the queue.
 pub const DEFAULT_QUEUE_SIZE: usize = 1000;
 
-/// Describes a [`Client`]; everything is checked together by [`build`](Self::build).
+/// Builds a [`Client`]; everything is checked together by [`build`](Self::build).
 ///
 /// # Callbacks
 ///

@@ -13,7 +13,7 @@ const DEFAULT_SLOW_AFTER: Duration = Duration::from_secs(1);
 const DEFAULT_MAX_IN_FLIGHT_PER_HOST: usize = 64;
 const DEFAULT_QUEUE_SIZE: usize = 100_000;
 
-/// Describes a [`Dispatcher`]; everything is checked together by [`build`](Self::build).
+/// Builds a [`Dispatcher`]; everything is checked together by [`build`](Self::build).
 ///
 /// # Callbacks
 ///

@@ -56,7 +56,7 @@ struct Instance {
     last_used: Instant,
 }
 
-/// Describes an [`InstanceRouter`].
+/// Builds an [`InstanceRouter`].
 #[must_use]
 pub struct InstanceRouterBuilder {
     signer: Signer,
@@ -66,7 +66,7 @@ pub struct InstanceRouterBuilder {
 }
 
 impl InstanceRouter {
-    /// Starts to describe a router whose requests are signed in a way that all instances know.
+    /// Returns a builder for a router whose requests are signed in a way that all instances know.
     pub fn builder(signer: impl Into<Signer>) -> InstanceRouterBuilder {
         InstanceRouterBuilder {
             signer: signer.into(),

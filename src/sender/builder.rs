@@ -22,7 +22,7 @@ const DEFAULT_MAX_IDLE: usize = 512;
 /// come at once.
 const DEFAULT_MAX_IDLE_PER_HOST: usize = 256;
 
-/// Describes a [`Sender`].
+/// Builds a [`Sender`].
 #[must_use]
 pub struct SenderBuilder {
     policy: AddressPolicy,

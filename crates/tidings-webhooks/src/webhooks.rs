@@ -88,9 +88,8 @@ const CLEANED_AT_ONCE: usize = 500;
 impl Webhooks {
     /// Starts to make deliveries of accepted events, and to send those that are due.
     ///
-    /// The streams have to be on the database of the store where events are accepted in
-    /// transactions (`sqlite::accept_in`, `postgres::accept_in`); for [`accept`](Self::accept) any
-    /// engine will do.
+    /// To accept events in your own transactions (`sqlite::accept_in`, `postgres::accept_in`), `streams`
+    /// must use the store's database; for [`accept`](Self::accept) any engine will do.
     ///
     /// # Errors
     ///

@@ -221,7 +221,8 @@ impl Webhooks {
     }
 
     /// Changes the settings of an endpoint as [`update_endpoint`](Self::update_endpoint) does, and with them whether
-    /// it is enabled: both or neither. If it gets enabled or disabled, the event about it is the one about that.
+    /// it is enabled: both or neither. A change that enables or disables the endpoint is announced by that event
+    /// alone, not by an update as well.
     ///
     /// # Errors
     ///
