@@ -41,7 +41,7 @@ fn draft(event_type: &str) -> Draft {
 }
 
 async fn event(event_type: &str) -> Event {
-    let notifier = Notifier::builder(Arc::new(MemoryStore::new())).build();
+    let notifier = Notifier::new(Arc::new(MemoryStore::new()));
     notifier.push(draft(event_type)).await.unwrap()
 }
 
@@ -385,10 +385,11 @@ fn standard(secret: &Secret) -> StandardSigner {
 #[tokio::test]
 async fn an_event_reaches_the_streams_of_the_other_instance() {
     let store = MemoryStore::new();
-    let here = Notifier::builder(Arc::new(store.clone())).build();
+    let here = Notifier::new(Arc::new(store.clone()));
     let there = Notifier::builder(Arc::new(store))
         .with_poll_interval(Duration::from_secs(3600))
-        .build();
+        .build()
+        .unwrap();
     let mut stream = there.subscribe(user(), Since::Now).await.unwrap();
     let event = here.push(draft("greeting")).await.unwrap();
 
@@ -434,7 +435,7 @@ async fn the_receiving_half_accepts_within_five_minutes_and_refuses_beyond() {
     let event = event("x").await;
     let secret = Secret::generate();
     let (headers, body) = posted(standard(&secret), &event).await;
-    let notifier = Notifier::builder(Arc::new(MemoryStore::new())).build();
+    let notifier = Notifier::new(Arc::new(MemoryStore::new()));
     let receiver = InstanceReceiver::new(Verifier::new(secret), notifier);
     let sent_at: i64 = headers["webhook-timestamp"]
         .to_str()
@@ -458,7 +459,7 @@ async fn the_receiving_half_accepts_within_five_minutes_and_refuses_beyond() {
 async fn the_receiving_half_refuses_what_is_not_genuine() {
     let event = event("x").await;
     let (headers, body) = posted(TimestampedSigner::new("key").unwrap(), &event).await;
-    let notifier = Notifier::builder(Arc::new(MemoryStore::new())).build();
+    let notifier = Notifier::new(Arc::new(MemoryStore::new()));
     let receiver = |key: &str| {
         InstanceReceiver::timestamped(TimestampedVerifier::new(key).unwrap(), notifier.clone())
     };
@@ -499,7 +500,7 @@ async fn a_genuine_body_that_is_no_event_is_refused_as_such() {
     let mut headers = HeaderMap::new();
     let now = Timestamp::now();
     standard(&secret).sign("m", now, b"{}", &mut headers);
-    let notifier = Notifier::builder(Arc::new(MemoryStore::new())).build();
+    let notifier = Notifier::new(Arc::new(MemoryStore::new()));
     let receiver = InstanceReceiver::new(Verifier::new(secret), notifier);
     let error = receiver.receive(&headers, b"{}", now).unwrap_err();
     assert!(matches!(error, ReceiveError::NotAnEvent(_)));

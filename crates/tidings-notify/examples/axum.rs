@@ -17,7 +17,7 @@ const PAGE: &str = "<button onclick=\"fetch('/ann', { method: 'POST' })\">Notify
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = std::env::args().nth(1).ok_or("expected a port")?.parse()?;
-    let notifier = Notifier::builder(Arc::new(MemoryStore::new())).build();
+    let notifier = Notifier::new(Arc::new(MemoryStore::new()));
     let app = Router::new().route("/", get(async || Html(PAGE)));
     let app = app.route("/{user}", get(events).post(notify));
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;

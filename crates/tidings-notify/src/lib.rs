@@ -44,7 +44,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let notifier = Notifier::builder(Arc::new(MemoryStore::new())).build();
+//! let notifier = Notifier::new(Arc::new(MemoryStore::new()));
 //! let ann = UserId::new("ann")?;
 //!
 //! let mut stream = notifier.subscribe(ann.clone(), Since::Now).await?;
@@ -127,7 +127,8 @@ pub use inbox::{
     DEFAULT_INBOX_LIMIT, InboxPage, InboxQuery, MAX_INBOX_LIMIT, MAX_INBOX_PAGE_BYTES,
 };
 pub use notifier::{
-    DEFAULT_BUFFER_SIZE, DEFAULT_POLL_INTERVAL, Notifier, NotifierBuilder, OfflinePolicy, Pushed,
+    DEFAULT_BUFFER_SIZE, DEFAULT_POLL_INTERVAL, InvalidOption, Notifier, NotifierBuilder,
+    OfflinePolicy, Pushed,
 };
 pub use payload::{InvalidPayload, MAX_DEPTH, Payload};
 pub use presence::{MemoryPresence, Presence};

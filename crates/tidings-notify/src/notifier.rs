@@ -19,7 +19,9 @@ use crate::{
     Draft, Error, Event, InboxAction, InboxUpdate, Presence, Since, Store, StoreError, UserId,
 };
 
-pub use builder::{DEFAULT_BUFFER_SIZE, DEFAULT_POLL_INTERVAL, NotifierBuilder, OfflinePolicy};
+pub use builder::{
+    DEFAULT_BUFFER_SIZE, DEFAULT_POLL_INTERVAL, InvalidOption, NotifierBuilder, OfflinePolicy,
+};
 
 /// Stores notifications and wakes the streams of their users, here and on other instances.
 ///
@@ -56,7 +58,16 @@ const ONE_EVENT_EACH: StoreError = StoreError::ContractBroken {
 };
 
 impl Notifier {
-    /// Begins to build a notifier on a store.
+    /// A notifier on a store, with default options.
+    ///
+    /// # Panics
+    ///
+    /// When called outside a tokio runtime with its timer enabled.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self::builder(store).start()
+    }
+
+    /// Returns a builder for a notifier on a store, to set its options.
     pub fn builder(store: Arc<dyn Store>) -> NotifierBuilder {
         NotifierBuilder::new(store)
     }

@@ -118,7 +118,7 @@ impl Server {
             source,
         })?;
         let access = Arc::new(Access::open(&config, Arc::clone(&storage.api_keys)).await?);
-        let notifier = Notifier::builder(Arc::clone(&storage.logs)).build();
+        let notifier = Notifier::new(Arc::clone(&storage.logs));
         let instance = format!("{:016x}", fastrand::u64(..));
         telemetry::started(&instance);
         let tracker = tracker(&storage, &instance, config.lease)?;

@@ -1,4 +1,5 @@
 use std::num::{NonZeroU32, NonZeroU64};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -52,11 +53,22 @@ impl ServiceConfig {
         self
     }
 
-    /// Sets how often streams are trimmed without a publish, at least a millisecond. The default is
-    /// 30 seconds.
+    /// Sets how often streams are trimmed without a publish: a millisecond to a day, which the first use
+    /// checks. The default is 30 seconds.
     pub fn with_janitor_interval(mut self, interval: Duration) -> Self {
-        self.janitor_interval = interval.max(Duration::from_millis(1));
+        self.janitor_interval = interval;
         self
+    }
+
+    /// Refuses an interval outside its range. Names are checked where they are put together.
+    pub(crate) fn check(&self) -> Result<()> {
+        if !(Duration::from_millis(1)..=DAY).contains(&self.janitor_interval) {
+            return Err(Error::InvalidOption {
+                field: "janitor_interval",
+                expected: "a millisecond to a day",
+            });
+        }
+        Ok(())
     }
 }
 
@@ -147,12 +159,9 @@ impl RetryDelay {
         }
     }
 
-    /// A delay that doubles from `first` with every attempt, up to `max`.
+    /// A delay that doubles from `first` with every attempt, up to `max`, which is at least `first`.
     pub fn exponential(first: Duration, max: Duration) -> Self {
-        Self {
-            first,
-            max: max.max(first),
-        }
+        Self { first, max }
     }
 
     /// The delay after the failure of an attempt, counted from 1.
@@ -207,8 +216,10 @@ const MAX_CONCURRENCY: usize = 65_536;
 /// Most messages of one call of a batch handler.
 const MAX_BATCH: usize = 1000;
 
-/// Longest poll interval. Polling repairs lost wake-ups: a longer one would repair nothing.
-const MAX_POLL_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Below this, a consumer would do little else than poll; above it, polling would repair nothing.
+const POLL_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(10)..=DAY;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Shortest visibility timeout. Below it, one slow commit would already make a duplicate.
 const MIN_VISIBILITY_TIMEOUT: Duration = Duration::from_millis(10);
@@ -264,7 +275,7 @@ impl SubscribeOptions {
         self
     }
 
-    /// Sets how often to look for messages without being woken, a millisecond to 30 days. The default
+    /// Sets how often to look for messages without being woken: 10 milliseconds to a day. The default
     /// is a second.
     ///
     /// A publish wakes the subscription at once, in another process too if the engine has
@@ -348,8 +359,17 @@ impl SubscribeOptions {
         if self.max_batch > MAX_BATCH {
             return refuse("max_batch", "1 to 1,000");
         }
-        if !(Duration::from_millis(1)..=MAX_POLL_INTERVAL).contains(&self.poll_interval) {
-            return refuse("poll_interval", "a millisecond to 30 days");
+        if !POLL_INTERVALS.contains(&self.poll_interval) {
+            return refuse("poll_interval", "10 milliseconds to a day");
+        }
+        if self
+            .retry_delay
+            .is_some_and(|delay| delay.max < delay.first)
+        {
+            return refuse(
+                "retry_delay",
+                "a first delay that is not longer than the longest",
+            );
         }
         if self
             .handler_timeout
@@ -393,8 +413,8 @@ mod tests {
         assert_eq!(delays, [1, 2, 4, 5, 5]);
         let fixed = RetryDelay::fixed(Duration::from_secs(7));
         assert_eq!(fixed.after(9), Duration::from_secs(7));
-        let inverted = RetryDelay::exponential(Duration::MAX, Duration::ZERO);
-        assert_eq!(inverted.after(u32::MAX), Duration::MAX);
+        let longest = RetryDelay::exponential(Duration::MAX, Duration::MAX);
+        assert_eq!(longest.after(u32::MAX), Duration::MAX);
     }
 
     #[test]
@@ -443,6 +463,10 @@ mod tests {
             ),
             (default().with_poll_interval(Duration::MAX), "poll_interval"),
             (
+                default().with_retry_delay(RetryDelay::exponential(DAY, Duration::ZERO)),
+                "retry_delay",
+            ),
+            (
                 default().with_handler_timeout(Duration::ZERO),
                 "handler_timeout",
             ),
@@ -451,6 +475,9 @@ mod tests {
                 Err(Error::InvalidOption { field, .. }) => assert_eq!(field, wrong),
                 other => panic!("{other:?}"),
             }
+        }
+        for interval in [*POLL_INTERVALS.start(), *POLL_INTERVALS.end()] {
+            default().with_poll_interval(interval).check().unwrap();
         }
     }
 }

@@ -370,6 +370,7 @@ impl Streams {
         if self.shared.closing.is_cancelled() {
             return Err(Error::Closed);
         }
+        self.config.check()?;
         self.shared.keep_house(self.config.janitor_interval);
         Ok(())
     }

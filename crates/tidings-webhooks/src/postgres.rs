@@ -70,7 +70,7 @@ impl Default for PostgresOptions {
 }
 
 impl PostgresOptions {
-    /// Sets how many connections there are at most; at least one.
+    /// Sets how many connections there are at most; zero means one.
     pub fn with_connections(mut self, connections: usize) -> Self {
         self.connections = connections.max(1);
         self

@@ -123,7 +123,7 @@ async fn what_a_client_abandons_before_its_caller_gives_up_is_reported() {
 }
 
 async fn event() -> Event {
-    let notifier = Notifier::builder(Arc::new(MemoryStore::new())).build();
+    let notifier = Notifier::new(Arc::new(MemoryStore::new()));
     let draft = Draft::new(
         UserId::new("ann").unwrap(),
         EventType::new("x").unwrap(),

@@ -35,7 +35,10 @@ fn drafts(users: usize, events: usize) -> Vec<Draft> {
 /// A notifier whose sweep does not disturb.
 fn notifier(store: &Arc<dyn Store>) -> Notifier {
     let notifier = Notifier::builder(store.clone());
-    notifier.with_poll_interval(Duration::from_secs(60)).build()
+    notifier
+        .with_poll_interval(Duration::from_secs(60))
+        .build()
+        .unwrap()
 }
 
 /// Events per second beside the engine alone, a call at a time and 8 calls at a time.

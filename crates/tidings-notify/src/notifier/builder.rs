@@ -1,3 +1,4 @@
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +20,9 @@ pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Recent events kept in memory for a user with open streams, unless set.
 pub const DEFAULT_BUFFER_SIZE: usize = 64;
 
-/// Shortest and longest time between two sweeps. A longer one would overflow the clock.
-const POLL_INTERVALS: [Duration; 2] = [
-    Duration::from_millis(10),
-    Duration::from_secs(365 * 24 * 60 * 60),
-];
+/// Below this, a notifier would do little else than sweep; above it, sweeping would repair nothing.
+const POLL_INTERVALS: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(24 * 60 * 60);
 
 /// What happens to a notification for a user who is not online according to
 /// [presence](NotifierBuilder::with_presence).
@@ -35,6 +34,21 @@ pub enum OfflinePolicy {
     Store,
     /// It is not stored. Has no effect without presence.
     Skip,
+}
+
+/// An option of a [`NotifierBuilder`] that is outside its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected `{field}` to be {expected}")]
+pub struct InvalidOption {
+    field: &'static str,
+    expected: &'static str,
+}
+
+impl InvalidOption {
+    /// The option, by the name of the function that sets it.
+    pub fn field(&self) -> &'static str {
+        self.field
+    }
 }
 
 /// Builds a [`Notifier`].
@@ -64,16 +78,14 @@ impl NotifierBuilder {
     }
 
     /// Sets the time between two sweeps: how long an event of another instance may take to be seen
-    /// when its wake-up is lost. The default is two seconds, the least ten milliseconds, the
-    /// most a year.
+    /// when its wake-up is lost: 10 milliseconds to a day. The default is two seconds.
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {
-        let [shortest, longest] = POLL_INTERVALS;
-        self.poll_interval = interval.clamp(shortest, longest);
+        self.poll_interval = interval;
         self
     }
 
     /// Sets how many recent events, and changes of what is read, are kept in memory for each user
-    /// with open streams; at least one. The default is 64. A stream that lags further reads the
+    /// with open streams; zero means one. The default is 64. A stream that lags further reads the
     /// store.
     pub fn with_buffer_size(mut self, events: usize) -> Self {
         self.buffer_size = events.max(1);
@@ -108,12 +120,27 @@ impl NotifierBuilder {
         self
     }
 
-    /// Starts the background tasks and returns the notifier.
+    /// Checks the options, starts the background tasks and returns the notifier.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidOption`] for `poll_interval` when out of range.
     ///
     /// # Panics
     ///
     /// When called outside a tokio runtime with its timer enabled.
-    pub fn build(self) -> Notifier {
+    pub fn build(self) -> Result<Notifier, InvalidOption> {
+        if !POLL_INTERVALS.contains(&self.poll_interval) {
+            return Err(InvalidOption {
+                field: "poll_interval",
+                expected: "10 milliseconds to a day",
+            });
+        }
+        Ok(self.start())
+    }
+
+    /// Starts what was checked.
+    pub(super) fn start(self) -> Notifier {
         let instance = Arc::new(Instance {
             store: self.store,
             hub: Hub::new(self.buffer_size),
@@ -166,5 +193,29 @@ impl NotifierBuilder {
                 closed: CancellationToken::new(),
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryStore;
+
+    #[tokio::test]
+    async fn options_outside_their_range_are_refused_by_name() {
+        let built = |interval| {
+            let builder = NotifierBuilder::new(Arc::new(MemoryStore::new()));
+            let built = builder.with_poll_interval(interval).build();
+            built.map(drop).map_err(|refused| refused.field())
+        };
+        let (shortest, longest) = (POLL_INTERVALS.start(), POLL_INTERVALS.end());
+        let nanosecond = Duration::from_nanos(1);
+        assert_eq!(built(*shortest), Ok(()));
+        assert_eq!(built(*longest), Ok(()));
+        assert_eq!(
+            built(shortest.saturating_sub(nanosecond)),
+            Err("poll_interval")
+        );
+        assert_eq!(built(*longest + nanosecond), Err("poll_interval"));
     }
 }

@@ -69,7 +69,7 @@ impl MemoryStore {
         }
     }
 
-    /// Sets how many events of each user are kept; at least one.
+    /// Sets how many events of each user are kept; zero means one.
     #[must_use]
     pub fn with_max_events_per_user(mut self, max: usize) -> Self {
         self.max_events = max.max(1);

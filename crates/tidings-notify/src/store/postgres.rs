@@ -99,14 +99,14 @@ impl Default for PostgresOptions {
 
 impl PostgresOptions {
     /// Sets how many connections there are at most, beside the one that appends and the one that
-    /// listens; at least one.
+    /// listens; zero means one.
     pub fn with_connections(mut self, connections: usize) -> Self {
         self.connections = connections.max(1);
         self
     }
 
     /// Sets how many events of each user a [`cleanup`](Store::cleanup) leaves, however young they are;
-    /// at least one.
+    /// zero means one.
     pub fn with_max_events_per_user(mut self, max: u64) -> Self {
         self.retention.max_events = Some(max.max(1));
         self

@@ -97,7 +97,7 @@ const MAX_NUMBER: u64 = 1 << 52;
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let config = Config::new("redis://127.0.0.1/")?;
 /// let store = RedisStore::open(config, RedisOptions::default()).await?;
-/// let notifier = Notifier::builder(Arc::new(store)).build();
+/// let notifier = Notifier::new(Arc::new(store));
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]

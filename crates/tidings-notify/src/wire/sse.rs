@@ -134,7 +134,7 @@ impl SseWriter {
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let notifier = Notifier::builder(Arc::new(MemoryStore::new())).build();
+/// let notifier = Notifier::new(Arc::new(MemoryStore::new()));
 /// let stream = notifier.subscribe(UserId::new("ann")?, Since::Now).await?;
 /// let naming = wire::EventNaming::Message;
 /// let body = wire::server_sent_events(stream, naming, Duration::from_secs(20));

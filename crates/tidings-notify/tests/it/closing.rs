@@ -11,7 +11,7 @@ use crate::support::{
 
 #[tokio::test]
 async fn next_after_close_replies_closed() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&notifier, 0..1).await;
     stream.close();
@@ -23,7 +23,7 @@ async fn next_after_close_replies_closed() {
 
 #[tokio::test]
 async fn closing_the_notifier_ends_open_streams_and_refuses_everything_later() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     assert!(matches!(
         stream.next().await.unwrap(),
@@ -56,7 +56,8 @@ async fn closing_the_notifier_ends_open_streams_and_refuses_everything_later() {
 async fn regression_closing_the_notifier_gives_what_was_waiting_first() {
     let notifier = without_sweep(MemoryStore::new())
         .with_buffer_size(4)
-        .build();
+        .build()
+        .unwrap();
     let mut live = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let mut behind = notifier.subscribe(ann(), Since::Start).await.unwrap();
     push_numbers(&notifier, 0..20).await;
@@ -70,7 +71,7 @@ async fn regression_closing_the_notifier_gives_what_was_waiting_first() {
 #[tokio::test]
 async fn a_backlog_is_given_in_full_after_the_notifier_was_closed() {
     let (store, _folder) = fresh_sqlite().await;
-    let notifier = without_sweep(store).with_buffer_size(3).build();
+    let notifier = without_sweep(store).with_buffer_size(3).build().unwrap();
     push_numbers(&notifier, 0..10).await;
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     notifier.close().await.unwrap();
@@ -86,7 +87,7 @@ async fn a_backlog_is_given_in_full_after_the_notifier_was_closed() {
 async fn dropping_the_notifier_and_its_streams_ends_the_tasks() {
     let handle = tokio::runtime::Handle::current();
     let before = handle.metrics().num_alive_tasks();
-    let notifier = Notifier::builder(Arc::new(MemoryStore::new())).build();
+    let notifier = Notifier::new(Arc::new(MemoryStore::new()));
     let stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     drop(notifier);
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -99,7 +100,7 @@ async fn dropping_the_notifier_and_its_streams_ends_the_tasks() {
 /// The last stream of a user leaves while another one comes: the newcomer must be woken.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn regression_a_stream_that_opens_while_the_last_one_closes_gets_live_events() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let mut leaving = notifier.subscribe(ann(), Since::Now).await.unwrap();
     for round in 0..2000 {
         let opening = tokio::spawn({

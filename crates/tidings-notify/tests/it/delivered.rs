@@ -12,7 +12,7 @@ use crate::support::{
 
 #[tokio::test]
 async fn undelivered_gives_what_no_connection_was_sent() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let events = push_numbers(&notifier, 0..5).await;
     let mut stream = notifier.subscribe(ann(), Since::Undelivered).await.unwrap();
     assert_eq!(numbers(&mut stream, 5).await, [0, 1, 2, 3, 4]);
@@ -26,7 +26,7 @@ async fn undelivered_gives_what_no_connection_was_sent() {
 #[tokio::test(start_paused = true)]
 async fn marks_reach_the_store_together_and_only_when_there_are_some() {
     let store = Observed::default();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     let events = push_numbers(&notifier, 0..100).await;
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     items_at_hand(&mut stream);
@@ -43,7 +43,7 @@ async fn marks_reach_the_store_together_and_only_when_there_are_some() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_ends_has_its_marks_stored_at_once() {
     let store = MemoryStore::new();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     let event = notifier.push(draft(0)).await.unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     items_at_hand(&mut stream);
@@ -56,7 +56,7 @@ async fn a_stream_that_ends_has_its_marks_stored_at_once() {
 #[tokio::test]
 async fn closing_stores_the_marks_and_closing_again_those_that_came_later() {
     let store = MemoryStore::new();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     let events = push_numbers(&notifier, 0..2).await;
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     items_at_hand(&mut stream);
@@ -72,7 +72,7 @@ async fn closing_stores_the_marks_and_closing_again_those_that_came_later() {
 #[tokio::test(start_paused = true)]
 async fn marks_that_could_not_be_stored_are_stored_later() {
     let store = Observed::default();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     let event = notifier.push(draft(0)).await.unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     items_at_hand(&mut stream);
@@ -88,7 +88,7 @@ async fn marks_that_could_not_be_stored_are_stored_later() {
 
 #[tokio::test]
 async fn a_mark_beyond_what_the_stream_gave_is_ignored() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let events = push_numbers(&notifier, 0..3).await;
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     assert_eq!(numbers(&mut stream, 1).await, [0]);
@@ -102,7 +102,7 @@ async fn a_mark_beyond_what_the_stream_gave_is_ignored() {
 #[tokio::test(start_paused = true)]
 async fn marks_of_many_users_all_reach_the_store() {
     let store = MemoryStore::new();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     for n in 0..1200 {
         let user = user(&format!("user-{n}"));
         let event = notifier
@@ -123,7 +123,7 @@ async fn marks_of_many_users_all_reach_the_store() {
 #[tokio::test]
 async fn undelivered_events_that_are_gone_make_a_gap() {
     let store = MemoryStore::new().with_max_events_per_user(2);
-    let notifier = Notifier::builder(Arc::new(store)).build();
+    let notifier = Notifier::new(Arc::new(store));
     push_numbers(&notifier, 0..5).await;
     let mut stream = notifier.subscribe(ann(), Since::Undelivered).await.unwrap();
     let items = items_at_hand(&mut stream);

@@ -164,7 +164,7 @@ fn instance(
             .with_instance_id(name),
         _ => builder,
     };
-    let notifier = builder.build();
+    let notifier = builder.build().unwrap();
     board.connect(name, &notifier);
     notifier
 }

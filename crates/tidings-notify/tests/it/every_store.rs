@@ -31,7 +31,10 @@ async fn on_every_store(behaviour: impl AsyncFn(&str, Arc<dyn Store>)) {
 }
 
 fn notifier(store: Arc<dyn Store>) -> Notifier {
-    Notifier::builder(store).with_poll_interval(NEVER).build()
+    Notifier::builder(store)
+        .with_poll_interval(NEVER)
+        .build()
+        .unwrap()
 }
 
 async fn first_gap(stream: &mut Subscription) -> GapReason {
@@ -127,7 +130,8 @@ async fn regression_a_slow_reader_gets_a_backlog_longer_than_the_buffer_in_order
         let notifier = Notifier::builder(store)
             .with_poll_interval(NEVER)
             .with_buffer_size(2)
-            .build();
+            .build()
+            .unwrap();
         let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
         push_numbers(&notifier, 0..40).await;
         let given = numbers(&mut stream, 40).await;
@@ -178,7 +182,8 @@ async fn closing_a_store_ends_its_streams() {
         // The next sweep notices.
         let notifier = Notifier::builder(store.clone())
             .with_poll_interval(Duration::from_millis(10))
-            .build();
+            .build()
+            .unwrap();
         let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
         store.close().await;
         while stream.next().await.is_ok() {}
@@ -228,8 +233,9 @@ async fn streams_need_no_connection(
     most: u64,
 ) {
     let notifier = Notifier::builder(store)
-        .with_poll_interval(Duration::from_millis(5))
-        .build();
+        .with_poll_interval(Duration::from_millis(10))
+        .build()
+        .unwrap();
     let mut streams = Vec::new();
     for n in 0..300 {
         let user = user(&format!("user-{n}"));

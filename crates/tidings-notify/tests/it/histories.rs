@@ -132,6 +132,7 @@ impl World {
             Notifier::builder(Arc::new(store.clone()))
                 .with_buffer_size(buffer)
                 .build()
+                .unwrap()
         };
         Self {
             notifiers: (0..INSTANCES).map(notifier).collect(),

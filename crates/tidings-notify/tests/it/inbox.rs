@@ -20,7 +20,7 @@ fn changes(items: &[Item]) -> Vec<&InboxChange> {
 
 #[tokio::test]
 async fn reading_on_one_screen_is_shown_on_the_others() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let events = push_numbers(&notifier, 0..3).await;
     let mut screen = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let ids = InboxAction::Read(vec![events[1].id]);
@@ -49,7 +49,8 @@ async fn reading_on_one_screen_is_shown_on_the_others() {
 async fn a_change_comes_after_the_events_that_it_counts() {
     let notifier = without_sweep(MemoryStore::new())
         .with_buffer_size(4)
-        .build();
+        .build()
+        .unwrap();
     let mut slow = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let events = push_numbers(&notifier, 0..10).await;
     notifier
@@ -75,7 +76,7 @@ async fn a_change_comes_after_the_events_that_it_counts() {
 
 #[tokio::test]
 async fn an_event_that_was_read_before_it_was_given_says_so() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let mut slow = notifier.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&notifier, 0..3).await;
     notifier
@@ -95,7 +96,8 @@ async fn an_event_that_was_read_before_it_was_given_says_so() {
 async fn a_reader_behind_many_changes_gets_one_that_stands_for_all() {
     let notifier = without_sweep(MemoryStore::new())
         .with_buffer_size(4)
-        .build();
+        .build()
+        .unwrap();
     let events = push_numbers(&notifier, 0..20).await;
     let mut slow = notifier.subscribe(ann(), Since::Now).await.unwrap();
     for event in &events {
@@ -115,8 +117,8 @@ async fn a_reader_behind_many_changes_gets_one_that_stands_for_all() {
 #[tokio::test(start_paused = true)]
 async fn reading_on_another_instance_is_found_by_the_sweep() {
     let store = MemoryStore::new();
-    let here = Notifier::builder(Arc::new(store.clone())).build();
-    let there = without_sweep(store).build();
+    let here = Notifier::new(Arc::new(store.clone()));
+    let there = without_sweep(store).build().unwrap();
     let mut screen = here.subscribe(ann(), Since::Now).await.unwrap();
     let events = push_numbers(&here, 0..4).await;
     assert_eq!(event_numbers(&items_at_hand(&mut screen)).len(), 4);
@@ -140,7 +142,7 @@ async fn reading_on_another_instance_is_found_by_the_sweep() {
 
 #[tokio::test]
 async fn the_hello_and_the_changes_after_it_add_up_to_the_exact_count() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let events = push_numbers(&notifier, 0..5).await;
     notifier
         .change(&ann(), &InboxAction::ReadUpTo(events[1].id))
@@ -168,7 +170,7 @@ async fn the_hello_and_the_changes_after_it_add_up_to_the_exact_count() {
 
 #[tokio::test]
 async fn marking_what_is_not_there_changes_nothing_and_wakes_no_reader() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let mut screen = notifier.subscribe(ann(), Since::Now).await.unwrap();
     items_at_hand(&mut screen);
     let ids = InboxAction::Read(vec![EventId::ORIGIN]);
@@ -180,7 +182,7 @@ async fn marking_what_is_not_there_changes_nothing_and_wakes_no_reader() {
 #[tokio::test]
 async fn regression_a_late_announcement_brings_no_read_event_back_as_unread() {
     let store = MemoryStore::new();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     let _open = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let events = store.append(vec![draft(1)]).await.unwrap();
     notifier
@@ -209,7 +211,7 @@ async fn next_change(screen: &mut Subscription) -> InboxChange {
 
 #[tokio::test]
 async fn every_change_of_the_inbox_reaches_the_other_screens() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let events = push_numbers(&notifier, 0..4).await;
     let mut screen = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let ids = || vec![events[0].id, events[2].id];
@@ -262,7 +264,7 @@ async fn every_change_of_the_inbox_reaches_the_other_screens() {
 
 #[tokio::test]
 async fn a_late_stream_is_given_the_state_that_events_have_now() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     // Keeps the events in memory.
     let _open = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let events = push_numbers(&notifier, 0..4).await;
@@ -294,7 +296,7 @@ async fn assert_given_as_stored(notifier: &Notifier) {
 
 /// Pushes two events with one key while a stream is open, which keeps them in memory.
 async fn replaced() -> (Notifier, Subscription, EventId) {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let open = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let first = notifier.push(keyed(1)).await.unwrap();
     notifier.push(keyed(2)).await.unwrap();
@@ -318,7 +320,7 @@ async fn regression_a_replaced_event_that_came_back_is_read_with_all_others() {
 
 #[tokio::test]
 async fn an_event_with_a_key_comes_with_the_counts_that_it_leaves() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let mut screen = notifier.subscribe(ann(), Since::Now).await.unwrap();
     notifier.push(draft(0)).await.unwrap();
     for number in 1..4 {
@@ -344,8 +346,8 @@ async fn an_event_with_a_key_comes_with_the_counts_that_it_leaves() {
 #[tokio::test]
 async fn changes_over_a_second_notifier_arrive_after_a_hint() {
     let store = MemoryStore::new();
-    let here = without_sweep(store.clone()).build();
-    let there = without_sweep(store).build();
+    let here = without_sweep(store.clone()).build().unwrap();
+    let there = without_sweep(store).build().unwrap();
     let mut screen = here.subscribe(ann(), Since::Now).await.unwrap();
     let event = there.push(keyed(1)).await.unwrap();
     here.hint(&ann());

@@ -60,8 +60,8 @@ impl Router for Stalled {
 #[tokio::test(start_paused = true)]
 async fn the_sweep_finds_what_another_instance_stored() {
     let store = MemoryStore::new();
-    let here = Notifier::builder(Arc::new(store.clone())).build();
-    let there = without_sweep(store).build();
+    let here = Notifier::new(Arc::new(store.clone()));
+    let there = without_sweep(store).build().unwrap();
     let mut stream = here.subscribe(ann(), Since::Now).await.unwrap();
     for round in 0..5 {
         push_numbers(&there, round * 10..round * 10 + 10).await;
@@ -74,7 +74,7 @@ async fn the_sweep_finds_what_another_instance_stored() {
 #[tokio::test(start_paused = true)]
 async fn a_sweep_misses_no_user_among_many() {
     let store = MemoryStore::new();
-    let here = Notifier::builder(Arc::new(store.clone())).build();
+    let here = Notifier::new(Arc::new(store.clone()));
     let users: Vec<_> = (0..1500).map(|n| user(&format!("user-{n}"))).collect();
     let mut streams = Vec::new();
     for user in &users {
@@ -92,7 +92,7 @@ async fn a_sweep_misses_no_user_among_many() {
 #[tokio::test(start_paused = true)]
 async fn regression_a_log_that_cannot_be_read_holds_up_no_other() {
     let store = Observed::default();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     let others = (0..20).map(|n| user(&format!("user-{n}")));
     let users: Vec<_> = std::iter::once(ann()).chain(others).collect();
     let mut streams = Vec::new();
@@ -123,7 +123,7 @@ async fn regression_a_log_that_cannot_be_read_holds_up_no_other() {
 #[tokio::test(start_paused = true)]
 async fn regression_a_store_that_panics_ends_no_background_task() {
     let store = Observed::default();
-    let notifier = Notifier::builder(Arc::new(store.clone())).build();
+    let notifier = Notifier::new(Arc::new(store.clone()));
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
     store.panics.store(true, Ordering::SeqCst);
@@ -134,7 +134,7 @@ async fn regression_a_store_that_panics_ends_no_background_task() {
     assert_eq!(event_numbers(&items_at_hand(&mut stream)), [1]);
 
     // What was sent is stored as well, and no sweep takes the panic.
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     numbers(&mut stream, 1).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -148,7 +148,7 @@ async fn regression_a_store_that_panics_ends_no_background_task() {
 #[tokio::test(start_paused = true)]
 async fn regression_the_sweep_costs_the_same_for_a_thousand_streams() {
     let store = Observed::default();
-    let notifier = Notifier::builder(Arc::new(store.clone())).build();
+    let notifier = Notifier::new(Arc::new(store.clone()));
     let mut streams = Vec::new();
     for n in 0..1000 {
         let user = user(&format!("user-{}", n % 500));
@@ -183,7 +183,8 @@ async fn regression_every_instance_that_has_the_user_gets_the_event() {
             .with_presence(presence.clone())
             .with_router(Arc::new(board.clone()))
             .with_instance_id(name)
-            .build();
+            .build()
+            .unwrap();
         board.connect(name, &notifier);
         (name, notifier)
     });
@@ -208,8 +209,9 @@ async fn a_failed_route_is_counted_and_made_good_by_the_sweep() {
         .with_presence(presence.clone())
         .with_router(Arc::new(Switchboard::default()))
         .with_instance_id("here")
-        .build();
-    let there = Notifier::builder(Arc::new(store)).build();
+        .build()
+        .unwrap();
+    let there = Notifier::new(Arc::new(store));
     let _lease = connect(&presence, ann(), "there").await;
     let mut stream = there.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&here, 0..3).await;
@@ -231,7 +233,8 @@ async fn regression_a_router_that_hangs_holds_up_no_push_and_no_local_stream() {
         .with_presence(presence.clone())
         .with_router(Arc::new(router.clone()))
         .with_instance_id("here")
-        .build();
+        .build()
+        .unwrap();
     let _elsewhere = connect(&presence, ann(), "elsewhere").await;
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&notifier, 0..3000).await;
@@ -268,8 +271,9 @@ async fn regression_a_router_that_panics_for_one_instance_reaches_the_others() {
         .with_presence(presence.clone())
         .with_router(Arc::new(Panicking(board.clone())))
         .with_instance_id("here")
-        .build();
-    let there = without_sweep(store).build();
+        .build()
+        .unwrap();
+    let there = without_sweep(store).build().unwrap();
     board.connect("good", &there);
     let _leases = [
         connect(&presence, ann(), "bad").await,
@@ -291,7 +295,8 @@ async fn an_instance_does_not_route_to_itself() {
         .with_presence(presence.clone())
         .with_router(Arc::new(board.clone()))
         .with_instance_id("here")
-        .build();
+        .build()
+        .unwrap();
     board.connect("here", &notifier);
     let _here = connect(&presence, ann(), "here").await;
     let _there = connect(&presence, user("bob"), "nowhere").await;
@@ -311,7 +316,7 @@ async fn an_instance_does_not_route_to_itself() {
 async fn a_rewound_log_is_a_gap_for_readers_who_were_further() {
     use rewound::Rewindable;
     let store = Rewindable::default();
-    let notifier = Notifier::builder(Arc::new(store.clone())).build();
+    let notifier = Notifier::new(Arc::new(store.clone()));
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&notifier, 0..3).await;
     store.save();

@@ -94,8 +94,8 @@ async fn screen(notifier: &Notifier) -> Subscription {
 async fn what_one_instance_changes_is_on_the_screens_of_another_without_a_sweep() {
     let schema = Schema::create().await;
     let (here, there) = (schema.store().await, schema.store().await);
-    let here = without_sweep(here).build();
-    let there = without_sweep(there).build();
+    let here = without_sweep(here).build().unwrap();
+    let there = without_sweep(there).build().unwrap();
     let mut screen = screen(&here).await;
     let event = there.push(draft(1)).await.unwrap();
     let first = soon("the event", screen.next()).await.unwrap();
@@ -119,8 +119,8 @@ async fn what_one_instance_changes_is_on_the_screens_of_another_without_a_sweep(
 async fn an_event_of_the_applications_own_transaction_is_there_after_its_commit_alone() {
     let schema = Schema::create().await;
     let store = schema.store().await;
-    let other = without_sweep(schema.store().await).build();
-    let notifier = without_sweep(store.clone()).build();
+    let other = without_sweep(schema.store().await).build().unwrap();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     let mut here = screen(&notifier).await;
     let mut elsewhere = screen(&other).await;
     for (number, end) in [(1, "ROLLBACK"), (2, "COMMIT")] {
@@ -468,7 +468,7 @@ async fn notifications_are_sent_after_the_commits_and_together() {
 #[tokio::test]
 async fn a_push_to_ten_thousand_users_is_one_transaction() {
     let schema = Schema::create().await;
-    let notifier = without_sweep(schema.store().await).build();
+    let notifier = without_sweep(schema.store().await).build().unwrap();
     let users: Vec<_> = (0..10_000).map(|n| user(&format!("user-{n}"))).collect();
     let pushed = notifier.push_multi(users.clone(), draft(1)).await.unwrap();
     assert_eq!(pushed.len(), 10_000);
@@ -544,7 +544,7 @@ async fn psql_publishes_in_its_own_transaction() {
     let schema = Schema::create().await;
     let store = schema.store().await;
     // It sweeps, as an application that does not wake relies on.
-    let notifier = Notifier::builder(Arc::new(store.clone())).build();
+    let notifier = Notifier::new(Arc::new(store.clone()));
     let mut screen = screen(&notifier).await;
     let rolled_back = "BEGIN; SELECT tidings_notify('ann', 'order', '{\"n\": 1}'); ROLLBACK";
     psql(&schema, rolled_back).unwrap();
@@ -568,7 +568,7 @@ async fn psql_publishes_in_its_own_transaction() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn psql_wakes_screens_after_its_commit() {
     let schema = Schema::create().await;
-    let notifier = without_sweep(schema.store().await).build();
+    let notifier = without_sweep(schema.store().await).build().unwrap();
     let mut screen = screen(&notifier).await;
     let many = "SELECT user_id FROM tidings_notify_all(ARRAY['zoe', 'ann', 'zoe'], 'n', '7')";
     assert_eq!(psql(&schema, many).unwrap(), "zoe\nann");

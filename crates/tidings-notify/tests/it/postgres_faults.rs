@@ -31,6 +31,7 @@ fn notifier(store: Arc<dyn Store>) -> Notifier {
     Notifier::builder(store)
         .with_poll_interval(Duration::from_millis(200))
         .build()
+        .unwrap()
 }
 
 /// Pushes numbers until the test stops it, each until it is stored, and returns what was stored for sure.
@@ -246,7 +247,7 @@ async fn a_listener_that_was_cut_off_comes_back_and_misses_nothing() {
     let proxy = Proxy::start(&schema.url()).await.unwrap();
     let (here, there) = (open(proxy.url()).await, schema.store().await);
     // It never sweeps by itself.
-    let here = crate::support::without_sweep(here).build();
+    let here = crate::support::without_sweep(here).build().unwrap();
     let mut stream = here.subscribe(ann(), Since::Now).await.unwrap();
     there.append(vec![draft(1)]).await.unwrap();
     assert_eq!(soon("the first", numbers(&mut stream, 1)).await, [1]);

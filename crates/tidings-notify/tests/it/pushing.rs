@@ -27,7 +27,7 @@ fn stored(pushed: &[Pushed]) -> Vec<(&str, u64)> {
 
 #[tokio::test]
 async fn regression_a_batch_gives_every_user_an_event_with_its_own_id() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     push_numbers(&notifier, 0..2).await;
     let mut anns = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let users = ["bob", "ann", "cid", "ann"].map(user);
@@ -45,7 +45,7 @@ async fn regression_a_batch_gives_every_user_an_event_with_its_own_id() {
 #[tokio::test]
 async fn regression_nothing_is_delivered_that_could_not_be_stored() {
     let store = Observed::default();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     items_at_hand(&mut stream);
     store.is_broken.store(true, Ordering::SeqCst);
@@ -66,7 +66,8 @@ async fn regression_events_sent_while_a_user_reconnects_are_there_on_return() {
     let presence = presence();
     let notifier = without_sweep(MemoryStore::new())
         .with_presence(presence.clone())
-        .build();
+        .build()
+        .unwrap();
     let connection = connect(&presence, ann(), "one").await;
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&notifier, 0..1).await;
@@ -88,7 +89,8 @@ async fn offline_users_are_skipped_when_the_notifier_is_configured_so() {
     let notifier = without_sweep(MemoryStore::new())
         .with_presence(presence.clone())
         .with_offline_policy(OfflinePolicy::Skip)
-        .build();
+        .build()
+        .unwrap();
     assert!(matches!(notifier.push(draft(1)).await, Err(Error::Offline)));
     let _connection = connect(&presence, ann(), "one").await;
     notifier.push(draft(2)).await.unwrap();
@@ -114,7 +116,7 @@ async fn offline_users_are_skipped_when_the_notifier_is_configured_so() {
 async fn events_of_the_callers_own_transaction_are_stored_with_it_or_not_at_all() {
     let (store, folder) = fresh_sqlite().await;
     let database = open_sqlite(&folder);
-    let notifier = without_sweep(store).build();
+    let notifier = without_sweep(store).build().unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     database
         .write(|tx| {
@@ -193,7 +195,8 @@ async fn regression_a_tracker_with_an_order_of_its_own_makes_no_user_skipped() {
     let notifier = without_sweep(MemoryStore::new())
         .with_presence(presence.clone())
         .with_offline_policy(OfflinePolicy::Skip)
-        .build();
+        .build()
+        .unwrap();
     let users = ["ann", "bob", "cid"].map(user);
     let mut leases = Vec::new();
     for user in &users[..2] {

@@ -71,7 +71,8 @@ async fn a_log_is_bounded_and_streams_get_a_gap() {
     let notifier = Notifier::builder(Arc::new(store.clone()))
         .with_poll_interval(NEVER)
         .with_buffer_size(1)
-        .build();
+        .build()
+        .unwrap();
     let mut slow = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let events = push_numbers(&notifier, 0..10).await;
     let head = store.head(&ann()).await.unwrap();
@@ -128,6 +129,7 @@ async fn an_event_reaches_a_screen_on_another_instance_by_a_wake_up() {
         Notifier::builder(Arc::new(store))
             .with_poll_interval(NEVER)
             .build()
+            .unwrap()
     };
     let (here, there) = (build(open(&prefix).await), build(open(&prefix).await));
     let mut screen = there.subscribe(ann(), Since::Start).await.unwrap();
@@ -150,7 +152,7 @@ async fn a_server_that_lost_its_newest_events_shows_a_gap() {
     // As many as were lost, so that the numbers are the same.
     let events = store.append((3..6).map(draft).collect()).await.unwrap();
     assert_eq!(events[2].id.seq, lost[2].id.seq);
-    let notifier = Notifier::builder(Arc::new(store)).build();
+    let notifier = Notifier::new(Arc::new(store));
     let since = Since::After(lost[1].id);
     let mut stream = notifier.subscribe(ann(), since).await.unwrap();
     let Item::Gap(gap) = stream.next().await.unwrap() else {
@@ -206,7 +208,8 @@ async fn regression_a_lost_key_is_a_gap_and_stops_no_log() {
         let store = open_at(&server.url(), RedisOptions::default()).await;
         let notifier = Notifier::builder(Arc::new(store.clone()))
             .with_poll_interval(Duration::from_millis(20))
-            .build();
+            .build()
+            .unwrap();
         let keyed = |number| draft(number).with_key(EventKey::new("k").unwrap());
         let mut events = store.append((0..4).map(draft).collect()).await.unwrap();
         events.extend(store.append((4..6).map(keyed).collect()).await.unwrap());

@@ -74,7 +74,8 @@ async fn what_a_lagging_replica_lacks_is_a_gap() {
     let store = open_at(way.url(), RedisOptions::default()).await;
     let notifier = Notifier::builder(Arc::new(store.clone()))
         .with_poll_interval(Duration::from_millis(50))
-        .build();
+        .build()
+        .unwrap();
     let mut live = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let kept = store.append((0..5).map(draft).collect()).await.unwrap();
     let mark = store.mark().await.unwrap();
@@ -157,7 +158,7 @@ async fn regression_what_a_server_lost_as_a_replica_is_a_gap() {
     )
     .await;
     assert_eq!(stored[2].id.seq, lost[2].id.seq);
-    let notifier = Notifier::builder(Arc::new(store)).build();
+    let notifier = Notifier::new(Arc::new(store));
     let since = Since::After(lost[2].id);
     let mut stream = notifier.subscribe(ann(), since).await.unwrap();
     let (gaps, given) = after_the_last_gap(&mut stream, 12).await;

@@ -100,7 +100,7 @@ async fn a_server_that_is_no_longer_the_primary_is_left() {
 async fn instance(schema: &Schema, wakes: RedisWakes) -> (Notifier, Subscription) {
     let options = PostgresOptions::default().with_wake_channel(Arc::new(wakes));
     let store = PostgresStore::open(schema.config(), options).await.unwrap();
-    let notifier = without_sweep(store).build();
+    let notifier = without_sweep(store).build().unwrap();
     let mut screen = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let first = screen.next().await.unwrap();
     assert!(matches!(first, Item::CaughtUp { .. }));

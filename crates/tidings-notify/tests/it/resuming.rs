@@ -23,7 +23,7 @@ fn in_a_year() -> Timestamp {
 /// A log of six events whose first three are gone.
 async fn trimmed() -> (Notifier, Vec<Event>) {
     let store = MemoryStore::new();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     let stamped = |numbers: std::ops::Range<u64>, years| {
         let drafts = numbers.map(|number| draft(number).with_timestamp(years_ago(years)));
         store.append(drafts.collect())
@@ -43,7 +43,7 @@ async fn first_gap(stream: &mut Subscription) -> Gap {
 
 #[tokio::test]
 async fn a_user_without_a_log_starts_at_the_origin_and_can_come_back_with_it() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     assert_eq!(stream.hello().cursor, EventId::ORIGIN);
     assert_eq!(
@@ -64,7 +64,7 @@ async fn a_user_without_a_log_starts_at_the_origin_and_can_come_back_with_it() {
 
 #[tokio::test]
 async fn regression_a_garbage_cursor_makes_a_gap_and_no_error() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     push_numbers(&notifier, 0..2).await;
     for text in [
         "",
@@ -185,7 +185,10 @@ async fn a_time_gives_what_is_stamped_since_and_says_when_more_is_gone() {
 #[tokio::test]
 async fn a_reader_overtaken_by_retention_gets_a_gap_in_mid_stream() {
     let store = MemoryStore::new();
-    let notifier = without_sweep(store.clone()).with_buffer_size(1).build();
+    let notifier = without_sweep(store.clone())
+        .with_buffer_size(1)
+        .build()
+        .unwrap();
     let events = store.append((0..6).map(draft).collect()).await.unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     assert_eq!(numbers(&mut stream, 2).await, [0, 1]);
@@ -204,14 +207,14 @@ async fn a_reader_overtaken_by_retention_gets_a_gap_in_mid_stream() {
 #[tokio::test]
 async fn resuming_after_a_restart_needs_no_push_first() {
     let (store, folder) = fresh_sqlite().await;
-    let notifier = without_sweep(store).build();
+    let notifier = without_sweep(store).build().unwrap();
     let events = push_numbers(&notifier, 0..3).await;
     drop(notifier);
     let database = crate::support::open_sqlite(&folder);
     let store = SqliteStore::open(database, SqliteOptions::default())
         .await
         .unwrap();
-    let notifier = without_sweep(store).build();
+    let notifier = without_sweep(store).build().unwrap();
     let mut stream = notifier
         .subscribe(ann(), Since::After(events[1].id))
         .await

@@ -35,7 +35,7 @@ fn types_are_send_and_sync() {
 
 #[tokio::test]
 async fn futures_are_send() {
-    let notifier = Notifier::builder(Arc::new(MemoryStore::new())).build();
+    let notifier = Notifier::new(Arc::new(MemoryStore::new()));
     assert_send(notifier.push(draft(1))).await.unwrap();
     assert_send(notifier.push_multi([ann()], draft(2)))
         .await

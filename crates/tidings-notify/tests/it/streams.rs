@@ -17,7 +17,7 @@ use crate::support::{
 
 #[tokio::test]
 async fn a_pushed_event_reaches_a_local_stream_with_its_type_and_user() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let pushed = notifier.push(draft(1)).await.unwrap();
     assert!(matches!(
@@ -35,7 +35,7 @@ async fn a_pushed_event_reaches_a_local_stream_with_its_type_and_user() {
 
 #[tokio::test]
 async fn every_stream_of_a_user_gets_the_event_and_no_other_stream_does() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let mut first = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let mut second = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let mut other = notifier.subscribe(user("bob"), Since::Now).await.unwrap();
@@ -47,7 +47,7 @@ async fn every_stream_of_a_user_gets_the_event_and_no_other_stream_does() {
 
 #[tokio::test]
 async fn next_gives_way_to_the_callers_timeout_and_loses_nothing_by_it() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     stream.next().await.unwrap();
     for round in 0..10 {
@@ -60,7 +60,7 @@ async fn next_gives_way_to_the_callers_timeout_and_loses_nothing_by_it() {
 
 #[tokio::test]
 async fn caught_up_comes_once_after_the_backlog() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let events = push_numbers(&notifier, 0..3).await;
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     assert_eq!(stream.hello().top, events[2].id);
@@ -82,7 +82,8 @@ async fn caught_up_comes_once_after_the_backlog() {
 async fn a_batch_holds_what_is_there_up_to_its_limit() {
     let notifier = without_sweep(MemoryStore::new())
         .with_buffer_size(2)
-        .build();
+        .build()
+        .unwrap();
     push_numbers(&notifier, 0..10).await;
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     let mut all = Vec::new();
@@ -103,7 +104,7 @@ async fn a_batch_holds_what_is_there_up_to_its_limit() {
 async fn regression_a_batch_of_large_events_is_bounded_in_bytes() {
     let third = MAX_PAGE_BYTES / 3;
     for since in [Since::Start, Since::Now] {
-        let notifier = without_sweep(MemoryStore::new()).build();
+        let notifier = without_sweep(MemoryStore::new()).build().unwrap();
         let push = async || {
             for bytes in [third, third, third, third, MAX_PAGE_BYTES + 1, 1, third] {
                 notifier.push(draft_of_size(bytes)).await.unwrap();
@@ -130,7 +131,7 @@ async fn regression_a_batch_of_large_events_is_bounded_in_bytes() {
 #[tokio::test]
 async fn regression_a_call_that_is_dropped_leaves_its_question_with_the_store() {
     let store = Observed::default();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     push_numbers(&notifier, 0..3).await;
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     let gate = store.gate.clone();
@@ -155,7 +156,7 @@ async fn regression_a_call_that_is_dropped_leaves_its_question_with_the_store() 
 #[tokio::test]
 async fn a_stream_that_is_closed_drops_its_question() {
     let store = Observed::default();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     push_numbers(&notifier, 0..3).await;
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     let gate = store.gate.clone();
@@ -170,7 +171,7 @@ async fn a_stream_that_is_closed_drops_its_question() {
 #[tokio::test(start_paused = true)]
 async fn calls_that_are_dropped_do_not_ask_a_failing_store_more_often() {
     let store = Observed::default();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     push_numbers(&notifier, 0..1).await;
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     store.is_broken.store(true, Ordering::SeqCst);
@@ -188,7 +189,7 @@ async fn calls_that_are_dropped_do_not_ask_a_failing_store_more_often() {
 
 #[tokio::test(start_paused = true)]
 async fn regression_a_pushed_event_is_not_given_again_by_the_sweep() {
-    let notifier = Notifier::builder(Arc::new(MemoryStore::new())).build();
+    let notifier = Notifier::new(Arc::new(MemoryStore::new()));
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&notifier, 0..3).await;
     assert_eq!(numbers(&mut stream, 3).await, [0, 1, 2]);
@@ -202,7 +203,8 @@ async fn regression_a_pushed_event_is_not_given_again_by_the_sweep() {
 async fn regression_a_backlog_longer_than_the_buffer_arrives_in_order() {
     let notifier = without_sweep(MemoryStore::new())
         .with_buffer_size(4)
-        .build();
+        .build()
+        .unwrap();
     push_numbers(&notifier, 0..50).await;
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     let mut seen = numbers(&mut stream, 10).await;
@@ -215,7 +217,8 @@ async fn regression_a_backlog_longer_than_the_buffer_arrives_in_order() {
 async fn regression_a_slow_reader_loses_nothing() {
     let notifier = without_sweep(MemoryStore::new())
         .with_buffer_size(2)
-        .build();
+        .build()
+        .unwrap();
     let mut slow = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let mut quick = notifier.subscribe(ann(), Since::Now).await.unwrap();
     for number in 0..500 {
@@ -228,7 +231,7 @@ async fn regression_a_slow_reader_loses_nothing() {
 #[tokio::test]
 async fn readers_at_the_top_are_served_without_the_store() {
     let store = Observed::default();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     let mut streams = Vec::new();
     for _ in 0..20 {
         streams.push(notifier.subscribe(ann(), Since::Now).await.unwrap());
@@ -244,7 +247,7 @@ async fn readers_at_the_top_are_served_without_the_store() {
 #[tokio::test]
 async fn events_delivered_again_or_in_any_order_are_given_once_in_order() {
     let store = MemoryStore::new();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let events = store.append((0..6).map(draft).collect()).await.unwrap();
     for index in [3, 1, 1, 0, 5, 4, 2, 5, 0] {
@@ -257,7 +260,7 @@ async fn events_delivered_again_or_in_any_order_are_given_once_in_order() {
 #[tokio::test(start_paused = true)]
 async fn a_delivered_event_of_another_log_is_not_believed() {
     let store = MemoryStore::new();
-    let notifier = Notifier::builder(Arc::new(store.clone())).build();
+    let notifier = Notifier::new(Arc::new(store.clone()));
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&notifier, 0..1).await;
     let foreign = MemoryStore::new();
@@ -273,7 +276,8 @@ async fn a_store_that_fails_for_a_while_delays_a_stream_and_no_more() {
     let store = Observed::default();
     let notifier = Notifier::builder(Arc::new(store.clone()))
         .with_buffer_size(1)
-        .build();
+        .build()
+        .unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&notifier, 0..5).await;
     store.is_broken.store(true, Ordering::SeqCst);
@@ -288,7 +292,7 @@ async fn a_store_that_fails_for_a_while_delays_a_stream_and_no_more() {
 #[tokio::test(start_paused = true)]
 async fn regression_the_log_says_what_made_the_store_fail() {
     let store = Observed::default();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     push_numbers(&notifier, 0..1).await;
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     store.is_broken.store(true, Ordering::SeqCst);
@@ -306,7 +310,7 @@ async fn regression_the_log_says_what_made_the_store_fail() {
 
 #[tokio::test]
 async fn metrics_count_open_streams_and_what_they_were_given() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let mut first = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let mut second = notifier
         .subscribe(ann(), Since::Cursor("?".to_owned()))
@@ -328,10 +332,11 @@ async fn metrics_count_open_streams_and_what_they_were_given() {
 #[tokio::test]
 async fn a_stream_outlives_the_handle_that_opened_it() {
     let store = MemoryStore::new();
-    let other = without_sweep(store.clone()).build();
+    let other = without_sweep(store.clone()).build().unwrap();
     let notifier = Notifier::builder(Arc::new(store))
         .with_poll_interval(Duration::from_millis(10))
-        .build();
+        .build()
+        .unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     drop(notifier);
     // Only the sweep of the notifier that is gone can find this.
@@ -342,7 +347,7 @@ async fn a_stream_outlives_the_handle_that_opened_it() {
 
 #[tokio::test]
 async fn ids_compare_as_they_were_assigned() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let events = push_numbers(&notifier, 0..120).await;
     assert!(events.is_sorted_by_key(|event| event.id.seq));
     assert!(events.iter().all(|event| event.id.seq == number(event) + 1));
@@ -356,7 +361,7 @@ async fn ids_compare_as_they_were_assigned() {
 #[test]
 fn a_recorder_may_use_the_notifier_that_it_records() {
     let recorded = CallsBack::during(async |recorder| {
-        let notifier = without_sweep(MemoryStore::new()).build();
+        let notifier = without_sweep(MemoryStore::new()).build().unwrap();
         let caller = notifier.clone();
         recorder.call(move || {
             caller.hint(&ann());

@@ -15,11 +15,15 @@ const EVENTS: u64 = 50;
 /// Streams on two instances, of which the second hears only by its sweep, against concurrent
 /// pushes on the first.
 async fn streams_and_pushes(store: Arc<dyn Store>) {
-    let first = Notifier::builder(store.clone()).with_buffer_size(4).build();
+    let first = Notifier::builder(store.clone())
+        .with_buffer_size(4)
+        .build()
+        .unwrap();
     let second = Notifier::builder(store.clone())
         .with_poll_interval(Duration::from_millis(10))
         .with_buffer_size(4)
-        .build();
+        .build()
+        .unwrap();
     let total = usize::try_from(PUSHERS * EVENTS).unwrap();
     let mut readers = Vec::new();
     for n in 0..USERS * STREAMS {
@@ -69,7 +73,8 @@ async fn many_streams_and_pushes_on_a_sqlite_store() {
 async fn a_client_that_reconnects_all_the_time_misses_nothing() {
     let notifier = Notifier::builder(Arc::new(MemoryStore::new()))
         .with_buffer_size(2)
-        .build();
+        .build()
+        .unwrap();
     let reader = tokio::spawn({
         let notifier = notifier.clone();
         async move {

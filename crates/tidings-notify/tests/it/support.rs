@@ -21,7 +21,7 @@ use tidings_sqlite::{Database, Options};
 use tokio::sync::Semaphore;
 
 /// A poll interval that no test lives to see: what arrives, arrives without a sweep.
-pub(crate) const NEVER: Duration = Duration::from_secs(1_000_000);
+pub(crate) const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(crate) fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()

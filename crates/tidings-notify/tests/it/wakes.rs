@@ -26,7 +26,7 @@ async fn stored_elsewhere(store: &Observed, count: u64) {
 #[tokio::test]
 async fn a_hint_reads_one_page_for_all_screens_of_the_user() {
     let store = Observed::default();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     let mut screens = screens(&notifier, 20).await;
     // The user's log exists now, and is known here.
     notifier.push(draft(99)).await.unwrap();
@@ -53,7 +53,7 @@ async fn a_hint_reads_one_page_for_all_screens_of_the_user() {
 #[tokio::test]
 async fn a_hint_for_a_log_that_did_not_exist_is_heard() {
     let store = Observed::default();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     let mut screens = screens(&notifier, 2).await;
     stored_elsewhere(&store, 2).await;
     notifier.hint(&ann());
@@ -65,7 +65,7 @@ async fn a_hint_for_a_log_that_did_not_exist_is_heard() {
 #[tokio::test]
 async fn a_store_wakes_its_users_streams() {
     let store = Observed::default();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     let mut screens = screens(&notifier, 2).await;
     stored_elsewhere(&store, 2).await;
     store.wake(Wake::Changed(ann()));
@@ -77,7 +77,7 @@ async fn a_store_wakes_its_users_streams() {
 #[tokio::test]
 async fn lost_wake_ups_are_made_good_by_a_sweep_at_once() {
     let store = Observed::default();
-    let notifier = Arc::new(without_sweep(store.clone()).build());
+    let notifier = Arc::new(without_sweep(store.clone()).build().unwrap());
     let mut screens = screens(&notifier, 1).await;
     for round in 0..2 {
         stored_elsewhere(&store, 1).await;
@@ -96,7 +96,7 @@ async fn lost_wake_ups_are_made_good_by_a_sweep_at_once() {
 #[tokio::test]
 async fn a_log_that_cannot_be_change_after_a_hint_is_left_to_the_next() {
     let store = Observed::default();
-    let notifier = without_sweep(store.clone()).build();
+    let notifier = without_sweep(store.clone()).build().unwrap();
     let mut screens = screens(&notifier, 1).await;
     stored_elsewhere(&store, 1).await;
     store.is_broken.store(true, Ordering::SeqCst);

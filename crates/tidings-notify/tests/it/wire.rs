@@ -28,7 +28,7 @@ fn blocks(chunk: &str) -> Vec<Vec<(&str, &str)>> {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_begins_with_hello_and_ends_with_bye() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let events = push_numbers(&notifier, 0..2).await;
     let stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     let ping = Duration::from_secs(20);
@@ -68,7 +68,7 @@ async fn a_stream_begins_with_hello_and_ends_with_bye() {
 /// Those before it are undelivered.
 #[tokio::test(start_paused = true)]
 async fn regression_a_stream_that_has_given_no_event_marks_none_as_sent() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     push_numbers(&notifier, 0..2).await;
     let stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let ping = Duration::from_secs(20);
@@ -136,7 +136,7 @@ fn every_item_has_a_frame_of_its_own_name() {
 
 #[tokio::test]
 async fn a_subscription_is_a_fused_stream_and_dropped_futures_take_nothing() {
-    let notifier = without_sweep(MemoryStore::new()).build();
+    let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     assert!(matches!(
         StreamExt::next(&mut stream).await,
@@ -157,7 +157,9 @@ async fn a_subscription_is_a_fused_stream_and_dropped_futures_take_nothing() {
 
 #[tokio::test]
 async fn a_stream_counts_its_gaps() {
-    let notifier = without_sweep(MemoryStore::new().with_max_events_per_user(2)).build();
+    let notifier = without_sweep(MemoryStore::new().with_max_events_per_user(2))
+        .build()
+        .unwrap();
     let events = push_numbers(&notifier, 0..5).await;
     let since = Since::After(events[0].id);
     let mut stream = notifier.subscribe(ann(), since).await.unwrap();
@@ -177,7 +179,7 @@ fn figures_go_to_the_recorder_of_the_program() {
         .unwrap();
     metrics::with_local_recorder(&recorder, || {
         runtime.block_on(async {
-            let notifier = without_sweep(MemoryStore::new()).build();
+            let notifier = without_sweep(MemoryStore::new()).build().unwrap();
             let garbage = Since::Cursor("?".to_owned());
             let mut stream = notifier.subscribe(ann(), garbage).await.unwrap();
             let other = notifier.subscribe(ann(), Since::Now).await.unwrap();

@@ -90,6 +90,7 @@ impl Grace {
 mod tests {
     use super::*;
     use crate::presence::tracker::TrackerOptions;
+    use crate::presence::tracker::options::YEAR;
 
     fn user(name: &str) -> UserId {
         UserId::new(name).unwrap()
@@ -116,7 +117,8 @@ mod tests {
 
     #[test]
     fn any_grace_that_a_tracker_is_given_can_be_waited_for() {
-        let options = TrackerOptions::default().with_grace(Duration::MAX);
+        let options = TrackerOptions::default().with_grace(YEAR);
+        options.check().unwrap();
         let mut grace = Grace::new(options.grace);
         let now = Instant::now();
         grace.left(user("ann"), now).unwrap();

@@ -20,7 +20,7 @@ pub const DEFAULT_WATCH_BUFFER: usize = 1024;
 const TTL: [Duration; 2] = [Duration::from_millis(30), Duration::from_secs(60 * 60)];
 
 /// Longest grace and interval: longer ones would overflow the clock.
-const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+pub(super) const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// How a [`Tracker`](super::Tracker) works.
 #[derive(Debug, Clone, Copy)]
@@ -53,14 +53,14 @@ impl TrackerOptions {
     /// Sets how long a user must be offline before a [`Watch`](super::Watch) of this tracker reports
     /// it; at most a year. The default is [`DEFAULT_GRACE`]; zero reports at once.
     pub fn with_grace(mut self, grace: Duration) -> Self {
-        self.grace = grace.min(YEAR);
+        self.grace = grace;
         self
     }
 
-    /// Sets how often transitions are asked for while there is a watch; a millisecond at least, a
-    /// year at most. The default is [`DEFAULT_WATCH_INTERVAL`].
+    /// Sets how often transitions are asked for while there is a watch: a millisecond to a year.
+    /// The default is [`DEFAULT_WATCH_INTERVAL`].
     pub fn with_watch_interval(mut self, interval: Duration) -> Self {
-        self.watch_interval = interval.min(YEAR);
+        self.watch_interval = interval;
         self
     }
 
@@ -68,14 +68,20 @@ impl TrackerOptions {
         let [shortest, longest] = TTL;
         if !(shortest..=longest).contains(&self.ttl) {
             return Err(PresenceError::InvalidOption {
-                field: "the lease's time to live",
+                field: "lease_ttl",
                 expected: "30 milliseconds to an hour",
             });
         }
-        if self.watch_interval < Duration::from_millis(1) {
+        if self.grace > YEAR {
             return Err(PresenceError::InvalidOption {
-                field: "the watch interval",
-                expected: "a millisecond or more",
+                field: "grace",
+                expected: "at most a year",
+            });
+        }
+        if !(Duration::from_millis(1)..=YEAR).contains(&self.watch_interval) {
+            return Err(PresenceError::InvalidOption {
+                field: "watch_interval",
+                expected: "a millisecond to a year",
             });
         }
         Ok(())

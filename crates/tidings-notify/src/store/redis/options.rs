@@ -39,7 +39,7 @@ impl RedisOptions {
         self
     }
 
-    /// Sets how many events of each user are kept, at least one. The default is 10,000: memory is
+    /// Sets how many events of each user are kept; zero means one. The default is 10,000: memory is
     /// what a Redis server has least of.
     pub fn with_max_events_per_user(mut self, max: u64) -> Self {
         self.max_events = max.clamp(1, super::MAX_NUMBER);

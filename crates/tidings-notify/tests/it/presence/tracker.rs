@@ -345,12 +345,30 @@ async fn a_watch_reports_what_the_store_no_longer_keeps() {
 #[tokio::test]
 async fn options_outside_their_range_are_refused() {
     let presence: Arc<dyn Presence> = Arc::new(MemoryPresence::new());
-    for options in [
-        TrackerOptions::default().with_lease_ttl(Duration::from_millis(29)),
-        TrackerOptions::default().with_lease_ttl(Duration::from_secs(3601)),
-        TrackerOptions::default().with_watch_interval(Duration::ZERO),
+    let default = TrackerOptions::default;
+    for (options, wrong) in [
+        (
+            default().with_lease_ttl(Duration::from_millis(29)),
+            "lease_ttl",
+        ),
+        (
+            default().with_lease_ttl(Duration::from_secs(3601)),
+            "lease_ttl",
+        ),
+        (
+            default().with_watch_interval(Duration::ZERO),
+            "watch_interval",
+        ),
+        (
+            default().with_watch_interval(Duration::MAX),
+            "watch_interval",
+        ),
+        (default().with_grace(Duration::MAX), "grace"),
     ] {
-        let refused = Tracker::join(presence.clone(), place("one"), options).unwrap_err();
-        assert!(matches!(refused, PresenceError::InvalidOption { .. }));
+        let refused = Tracker::join(presence.clone(), place("one"), options);
+        match refused.unwrap_err() {
+            PresenceError::InvalidOption { field, .. } => assert_eq!(field, wrong),
+            other => panic!("{other:?}"),
+        }
     }
 }
