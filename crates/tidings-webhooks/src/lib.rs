@@ -86,8 +86,8 @@ pub use settings::{EndpointSettings, MAX_WAITS, SignatureScheme};
 pub use store::Store;
 pub use tidings_reconnect::Cause;
 pub use webhooks::{
-    FanOutLag, MAX_OVERLAP, NewEndpoint, Operated, Operation, PreparedEndpoint, StopReport, Switch,
-    Webhooks,
+    FanOutLag, MAX_OVERLAP, NewEndpoint, Operation, OperationOutcome, PreparedEndpoint, SetEnabled,
+    StopReport, Webhooks,
 };
 
 /// The example of the README compiles.

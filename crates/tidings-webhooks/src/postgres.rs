@@ -50,7 +50,7 @@ use schema::{column, limit, micros, time};
 
 pub use accept::{Interest, accept_in, hand_over_in, interest_in};
 pub use endpoints::create_endpoint_in;
-pub use operation::operate_in;
+pub use operation::apply_in;
 
 /// The name of its tables in the list of schemas, and the version that this package makes.
 pub const SCHEMA: (&str, usize) = (schema::COMPONENT, schema::STEPS.len());

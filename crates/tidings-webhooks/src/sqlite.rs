@@ -54,7 +54,7 @@ use crate::{
 
 pub use accept::accept_in;
 pub use endpoints::create_endpoint_in;
-pub use operation::operate_in;
+pub use operation::apply_in;
 
 /// Keeps webhooks in a SQLite file, which other components may share. Clones share the store.
 #[derive(Debug, Clone)]

@@ -24,8 +24,8 @@ mod manage;
 pub(crate) mod operation;
 mod reseal;
 
-pub use manage::{MAX_OVERLAP, NewEndpoint, PreparedEndpoint, Switch};
-pub use operation::{Operated, Operation};
+pub use manage::{MAX_OVERLAP, NewEndpoint, PreparedEndpoint, SetEnabled};
+pub use operation::{Operation, OperationOutcome};
 
 /// Webhooks over a store: accepting events, sending them, and everything about endpoints.
 ///

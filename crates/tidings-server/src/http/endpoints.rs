@@ -13,7 +13,7 @@ use serde::ser::Error as _;
 use tidings::signing::Secret;
 use tidings_notify::UserId;
 use tidings_webhooks::{
-    Delivery, Endpoint, EndpointId, EndpointSettings, NewEndpoint, Owner, Replay, Switch,
+    Delivery, Endpoint, EndpointId, EndpointSettings, NewEndpoint, Owner, Replay, SetEnabled,
 };
 
 use self::fields::{ChangedEndpointFields, NewEndpointFields, NewReplay, Rotation};
@@ -133,10 +133,10 @@ pub(super) async fn update(
         Change::Reset => return Err(ApiError::invalid("url", "expected a URL, got null")),
         Change::Set(url) => Some(url),
     };
-    let switch = match enabled {
-        Change::Keep => Switch::Keep,
-        Change::Reset | Change::Set(true) => Switch::Enable,
-        Change::Set(false) => Switch::Disable(BY_A_CALLER),
+    let enabled = match enabled {
+        Change::Keep => SetEnabled::Keep,
+        Change::Reset | Change::Set(true) => SetEnabled::Enable,
+        Change::Set(false) => SetEnabled::Disable(BY_A_CALLER),
     };
     let is_change = url.is_some() || !changes.is_empty();
     let change = |settings: &mut EndpointSettings| {
@@ -146,11 +146,11 @@ pub(super) async fn update(
         changes.apply(settings);
     };
     let webhooks = &app.webhooks;
-    let endpoint = match switch {
-        _ if is_change => webhooks.update_and_switch(id, switch, change).await?,
-        Switch::Keep => webhooks.endpoint(id).await?,
-        Switch::Enable => webhooks.enable_endpoint(id).await?,
-        Switch::Disable(because) => webhooks.disable_endpoint(id, because).await?,
+    let endpoint = match enabled {
+        _ if is_change => webhooks.update_endpoint_with(id, enabled, change).await?,
+        SetEnabled::Keep => webhooks.endpoint(id).await?,
+        SetEnabled::Enable => webhooks.enable_endpoint(id).await?,
+        SetEnabled::Disable(because) => webhooks.disable_endpoint(id, because).await?,
     };
     Ok(Json(endpoint.ok_or_else(unknown_endpoint)?).into_response())
 }

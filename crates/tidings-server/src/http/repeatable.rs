@@ -157,8 +157,8 @@ const OF_CALLER: &str = "of-caller:";
 /// Tells the parts of this server that work on what has changed.
 async fn announce(app: &App, change: &Change, delivery: Option<&Delivery>) {
     match change {
-        Change::CreateEndpoint(endpoint) => app.webhooks.endpoint_created(endpoint),
+        Change::CreateEndpoint(endpoint) => app.webhooks.announce_endpoint(endpoint),
         Change::CreateKey { .. } => app.access.learn_of_change().await,
-        Change::Operate(operation) => app.webhooks.operated(operation, delivery),
+        Change::Operate(operation) => app.webhooks.announce_operation(operation, delivery),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidings_notify::{Draft, Event};
-use tidings_webhooks::{Delivery, Operated, Operation, PreparedEndpoint};
+use tidings_webhooks::{Delivery, Operation, OperationOutcome, PreparedEndpoint};
 
 use super::{StorageError, StoredKey};
 use crate::idempotency::Once;
@@ -138,12 +138,12 @@ impl Changed {
     }
 }
 
-impl From<Operated> for Changed {
-    fn from(operated: Operated) -> Self {
-        match operated {
-            Operated::Done(delivery) => Self::Made(delivery),
-            Operated::Refused => Self::Refused,
-            Operated::Contended => Self::Contended,
+impl From<OperationOutcome> for Changed {
+    fn from(outcome: OperationOutcome) -> Self {
+        match outcome {
+            OperationOutcome::Done(delivery) => Self::Made(delivery),
+            OperationOutcome::Refused => Self::Refused,
+            OperationOutcome::Contended => Self::Contended,
         }
     }
 }

@@ -244,7 +244,7 @@ fn make_once(
 
 fn make(tx: &Transaction<'_>, change: &Change) -> Result<Changed, StorageError> {
     use tidings_webhooks::StoreError;
-    use tidings_webhooks::sqlite::{create_endpoint_in, operate_in};
+    use tidings_webhooks::sqlite::{apply_in, create_endpoint_in};
     match change {
         Change::CreateEndpoint(endpoint) => match create_endpoint_in(tx, endpoint) {
             Ok(()) => Ok(Changed::Made(None)),
@@ -252,7 +252,7 @@ fn make(tx: &Transaction<'_>, change: &Change) -> Result<Changed, StorageError> 
             Err(error) => Err(error.into()),
         },
         Change::CreateKey { key, limit } => api_keys::insert(tx, key, *limit),
-        Change::Operate(operation) => Ok(operate_in(tx, operation)?.into()),
+        Change::Operate(operation) => Ok(apply_in(tx, operation)?.into()),
     }
 }
 

@@ -19,7 +19,7 @@ const COLUMNS: &str = "endpoint, user_id, settings, event_types, secrets, first_
     disabled_because, removed, revision, created_at";
 
 /// Stores an endpoint within the caller's own transaction. Call
-/// [`Webhooks::endpoint_created`](crate::Webhooks::endpoint_created) after the commit.
+/// [`Webhooks::announce_endpoint`](crate::Webhooks::announce_endpoint) after the commit.
 ///
 /// # Errors
 ///

@@ -7,10 +7,10 @@ use super::schema::column;
 use super::statements::{InTransaction, Statements};
 use super::{deliveries, endpoints, events, replay};
 use crate::webhooks::operation::Kind;
-use crate::{DeliveryId, EndpointId, Operated, Operation, StoreError};
+use crate::{DeliveryId, EndpointId, Operation, OperationOutcome, StoreError};
 
 /// Does an operation within the caller's own transaction. Call
-/// [`Webhooks::operated`](crate::Webhooks::operated) after the commit.
+/// [`Webhooks::announce_operation`](crate::Webhooks::announce_operation) after the commit.
 ///
 /// # Errors
 ///
@@ -19,10 +19,10 @@ use crate::{DeliveryId, EndpointId, Operated, Operation, StoreError};
 /// # Cancel safety
 ///
 /// A dropped future may have left the operation in the transaction; roll back then.
-pub async fn operate_in(
+pub async fn apply_in(
     client: &(impl GenericClient + Sync),
     operation: &Operation,
-) -> Result<Operated, StoreError> {
+) -> Result<OperationOutcome, StoreError> {
     let tx = &InTransaction(client);
     match &operation.kind {
         Kind::Rotate { new, now, notice } => {
@@ -30,7 +30,7 @@ pub async fn operate_in(
             Ok(if is_replaced {
                 operation.done(None)
             } else {
-                Operated::Contended
+                OperationOutcome::Contended
             })
         }
         Kind::Test {
@@ -45,11 +45,11 @@ pub async fn operate_in(
         Kind::Replay { replay, now } => Ok(if replay::start(tx, replay, *now).await? {
             operation.done(None)
         } else {
-            Operated::Refused
+            OperationOutcome::Refused
         }),
         Kind::Retry { delivery, now } => Ok(match deliveries::retry(tx, *delivery, *now).await? {
             Some(_endpoint) => operation.done(deliveries::find(tx, *delivery).await?),
-            None => Operated::Refused,
+            None => OperationOutcome::Refused,
         }),
     }
 }

@@ -4,19 +4,22 @@ use rusqlite::{OptionalExtension, Transaction};
 
 use super::{deliveries, endpoints, events, replay};
 use crate::webhooks::operation::Kind;
-use crate::{DeliveryId, EndpointId, Operated, Operation, StoreError};
+use crate::{DeliveryId, EndpointId, Operation, OperationOutcome, StoreError};
 
 /// Does an operation within the caller's own transaction. Call
-/// [`Webhooks::operated`](crate::Webhooks::operated) after the commit.
+/// [`Webhooks::announce_operation`](crate::Webhooks::announce_operation) after the commit.
 ///
 /// # Errors
 ///
 /// [`StoreError`]; the transaction must be rolled back then.
-pub fn operate_in(tx: &Transaction<'_>, operation: &Operation) -> Result<Operated, StoreError> {
+pub fn apply_in(
+    tx: &Transaction<'_>,
+    operation: &Operation,
+) -> Result<OperationOutcome, StoreError> {
     match &operation.kind {
         Kind::Rotate { new, now, notice } => {
             if !endpoints::replace(tx, new, *now)? {
-                return Ok(Operated::Contended);
+                return Ok(OperationOutcome::Contended);
             }
             events::add_notice(tx, notice.as_ref())?;
             Ok(operation.done(None))
@@ -33,11 +36,11 @@ pub fn operate_in(tx: &Transaction<'_>, operation: &Operation) -> Result<Operate
         Kind::Replay { replay, now } => Ok(if replay::start(tx, replay, *now)? {
             operation.done(None)
         } else {
-            Operated::Refused
+            OperationOutcome::Refused
         }),
         Kind::Retry { delivery, now } => Ok(match deliveries::retry(tx, *delivery, *now)? {
             Some(_endpoint) => operation.done(deliveries::find(tx, *delivery)?),
-            None => Operated::Refused,
+            None => OperationOutcome::Refused,
         }),
     }
 }

@@ -80,7 +80,7 @@ pub struct PreparedEndpoint {
 
 /// Whether an update enables or disables an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Switch<'a> {
+pub enum SetEnabled<'a> {
     /// It stays as it is.
     Keep,
     /// As [`Webhooks::enable_endpoint`].
@@ -89,9 +89,9 @@ pub enum Switch<'a> {
     Disable(&'a str),
 }
 
-impl Switch<'_> {
+impl SetEnabled<'_> {
     /// Returns the type of the event about it, if it changes something.
-    fn turn(self, endpoint: &mut Endpoint) -> Option<&'static str> {
+    fn apply(self, endpoint: &mut Endpoint) -> Option<&'static str> {
         match self {
             Self::Enable if !endpoint.enabled => {
                 endpoint.disabled_because = None;
@@ -134,7 +134,7 @@ impl Webhooks {
         store
             .insert_endpoint(stored, prepared.limit, notice)
             .await?;
-        self.endpoint_created(&prepared);
+        self.announce_endpoint(&prepared);
         Ok((prepared.endpoint, prepared.secret))
     }
 
@@ -170,9 +170,9 @@ impl Webhooks {
         })
     }
 
-    /// Sends the event about a new endpoint. Call it after the commit of the transaction that stored the
-    /// endpoint.
-    pub fn endpoint_created(&self, prepared: &PreparedEndpoint) {
+    /// Announces a new endpoint: has the lanes send the event about it. Call it after the commit of the
+    /// transaction that stored the endpoint.
+    pub fn announce_endpoint(&self, prepared: &PreparedEndpoint) {
         self.inner.lanes.wake(addressees(prepared.notice.as_ref()));
     }
 
@@ -217,7 +217,8 @@ impl Webhooks {
         id: EndpointId,
         change: impl FnMut(&mut EndpointSettings) + Send,
     ) -> Result<Option<Endpoint>, Error> {
-        self.update_and_switch(id, Switch::Keep, change).await
+        self.update_endpoint_with(id, SetEnabled::Keep, change)
+            .await
     }
 
     /// Changes the settings of an endpoint as [`update_endpoint`](Self::update_endpoint) does, and with them whether
@@ -227,10 +228,10 @@ impl Webhooks {
     /// # Errors
     ///
     /// As of [`update_endpoint`](Self::update_endpoint).
-    pub async fn update_and_switch(
+    pub async fn update_endpoint_with(
         &self,
         id: EndpointId,
-        switch: Switch<'_>,
+        enabled: SetEnabled<'_>,
         mut change: impl FnMut(&mut EndpointSettings) + Send,
     ) -> Result<Option<Endpoint>, Error> {
         self.change(id, |endpoint, _| {
@@ -244,8 +245,8 @@ impl Webhooks {
                 .lanes
                 .defaults()
                 .normalize(&mut endpoint.settings)?;
-            let switched = switch.turn(endpoint);
-            Ok(switched.or(Some(endpoint::UPDATED_EVENT)))
+            let event_type = enabled.apply(endpoint);
+            Ok(event_type.or(Some(endpoint::UPDATED_EVENT)))
         })
         .await
     }
@@ -257,7 +258,7 @@ impl Webhooks {
     ///
     /// [`Error::Store`], [`Error::Unreadable`], [`Error::Contended`].
     pub async fn enable_endpoint(&self, id: EndpointId) -> Result<Option<Endpoint>, Error> {
-        let enable = |endpoint: &mut Endpoint, _| Ok(Switch::Enable.turn(endpoint));
+        let enable = |endpoint: &mut Endpoint, _| Ok(SetEnabled::Enable.apply(endpoint));
         self.change(id, enable).await
     }
 
@@ -273,7 +274,7 @@ impl Webhooks {
         id: EndpointId,
         because: &str,
     ) -> Result<Option<Endpoint>, Error> {
-        let disable = |endpoint: &mut Endpoint, _| Ok(Switch::Disable(because).turn(endpoint));
+        let disable = |endpoint: &mut Endpoint, _| Ok(SetEnabled::Disable(because).apply(endpoint));
         self.change(id, disable).await
     }
 
@@ -281,11 +282,11 @@ impl Webhooks {
     pub(super) async fn disable_unless_changed(&self, it: ToDisable) -> Result<bool, Error> {
         let mut is_disabled = false;
         self.change(it.endpoint, |endpoint, revision| {
-            let switched = (revision == it.revision)
-                .then(|| Switch::Disable(it.because).turn(endpoint))
+            let event_type = (revision == it.revision)
+                .then(|| SetEnabled::Disable(it.because).apply(endpoint))
                 .flatten();
-            is_disabled = switched.is_some();
-            Ok(switched)
+            is_disabled = event_type.is_some();
+            Ok(event_type)
         })
         .await?;
         Ok(is_disabled)

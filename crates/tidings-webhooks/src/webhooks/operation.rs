@@ -1,4 +1,4 @@
-//! Operations on endpoints and deliveries within the caller's own transaction: checked before, done in it,
+//! Operations on endpoints and deliveries within the caller's own transaction: checked before, applied in it,
 //! announced after its commit.
 
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::endpoint::SECRET_ROTATED_EVENT;
 use crate::store::{Addressed, NewReplay, Notice, StoredEndpoint};
 use crate::{Delivery, DeliveryId, Endpoint, EndpointId, Error, Replay};
 
-/// A checked operation, to be done within the caller's own transaction by `sqlite::operate_in` or
-/// `postgres::operate_in`. After the commit, [`Webhooks::operated`] announces it.
+/// A checked operation, to be applied within the caller's own transaction by `sqlite::apply_in` or
+/// `postgres::apply_in`. After the commit, [`Webhooks::announce_operation`] announces it.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Operation {
@@ -49,7 +49,7 @@ pub(crate) enum Kind {
 /// What became of an [`Operation`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
-pub enum Operated {
+pub enum OperationOutcome {
     /// It is done. After a test or a retry, the delivery as it is now.
     Done(Option<Delivery>),
     /// Nothing was written: there is no such endpoint or delivery, or the endpoint is disabled.
@@ -60,8 +60,8 @@ pub enum Operated {
 
 impl Operation {
     /// It is done, and this is its delivery as a store keeps it.
-    pub(crate) fn done(&self, delivery: Option<Delivery>) -> Operated {
-        Operated::Done(delivery.map(|delivery| Delivery {
+    pub(crate) fn done(&self, delivery: Option<Delivery>) -> OperationOutcome {
+        OperationOutcome::Done(delivery.map(|delivery| Delivery {
             next_attempt_at: delivery.next_attempt_at.map(|due| self.clock.shown(due)),
             ..delivery
         }))
@@ -141,9 +141,9 @@ impl Webhooks {
         self.operation(Kind::Retry { delivery: id, now })
     }
 
-    /// Makes the lanes look at what an operation has left for them. Call it after the commit of the transaction in
+    /// Announces an operation: makes the lanes look at what it has left for them. Call it after the commit of the transaction in
     /// which the operation was done, with the delivery that it has returned.
-    pub fn operated(&self, operation: &Operation, delivery: Option<&Delivery>) {
+    pub fn announce_operation(&self, operation: &Operation, delivery: Option<&Delivery>) {
         let lanes = &self.inner.lanes;
         match &operation.kind {
             Kind::Rotate { new, notice, .. } => {

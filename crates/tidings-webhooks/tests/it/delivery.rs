@@ -11,8 +11,8 @@ use tidings::LaneConfig;
 use tidings::signing::{TimestampedVerifier, Verifier};
 use tidings_test_support::{Reply, Script};
 use tidings_webhooks::{
-    DeliveryState, EndpointSettings, Format, NewEndpoint, Owner, Replay, STREAM, SignatureScheme,
-    Switch,
+    DeliveryState, EndpointSettings, Format, NewEndpoint, Owner, Replay, STREAM, SetEnabled,
+    SignatureScheme,
 };
 
 use crate::support::{Place, event, numbers, receiver_of, schedule, soon, user};
@@ -350,15 +350,17 @@ async fn an_endpoint_is_changed_and_disabled_at_once() {
     app.accept(0..1).await;
     soon(old.request(1)).await;
     let change = |settings: &mut EndpointSettings| settings.url = new.url("/");
-    let switch = Switch::Disable("it moves");
-    let changed = app.webhooks.update_and_switch(endpoint, switch, change);
+    let disabled = SetEnabled::Disable("it moves");
+    let changed = app
+        .webhooks
+        .update_endpoint_with(endpoint, disabled, change);
     let changed = changed.await.unwrap().unwrap();
     assert_eq!(changed.settings.url, new.url("/"));
     assert_eq!(changed.disabled_because.as_deref(), Some("it moves"));
     app.until(endpoint, DeliveryState::Cancelled, 1).await;
     let changed = app
         .webhooks
-        .update_and_switch(endpoint, Switch::Enable, |settings| {
+        .update_endpoint_with(endpoint, SetEnabled::Enable, |settings| {
             "moved".clone_into(&mut settings.description);
         });
     assert!(changed.await.unwrap().unwrap().enabled);

@@ -107,7 +107,7 @@ async fn make(client: &Client, change: &Change) -> Result<Changed, StorageError>
             }
         }
         Change::CreateKey { key, limit } => api_keys::insert(client, key, *limit).await,
-        Change::Operate(operation) => Ok(webhooks::operate_in(client, operation).await?.into()),
+        Change::Operate(operation) => Ok(webhooks::apply_in(client, operation).await?.into()),
     }
 }
 
