@@ -387,7 +387,7 @@ async fn an_event_reaches_the_streams_of_the_other_instance() {
     let store = MemoryStore::new();
     let here = Notifier::new(Arc::new(store.clone()));
     let there = Notifier::builder(Arc::new(store))
-        .with_poll_interval(Duration::from_secs(3600))
+        .poll_interval(Duration::from_secs(3600))
         .build()
         .unwrap();
     let mut stream = there.subscribe(user(), Since::Now).await.unwrap();

@@ -68,7 +68,7 @@ pub struct Leftovers {
     /// Requests and streams that did not end in time and were dropped.
     pub cut_off: usize,
     /// Webhook attempts that did not end in time; they will be repeated.
-    pub unfinished_attempts: usize,
+    pub abandoned_attempts: usize,
     /// Outcomes of webhook attempts that could not be stored; those attempts will be repeated too.
     pub unwritten_outcomes: usize,
     /// Deliveries that wait for an attempt, unless the database did not reply.
@@ -81,7 +81,7 @@ impl fmt::Display for Leftovers {
             f,
             "streams asked to reconnect: {}, connections dropped: {}, webhook attempts abandoned: {}, \
              outcomes of attempts not stored: {}, pending deliveries: ",
-            self.streams, self.cut_off, self.unfinished_attempts, self.unwritten_outcomes
+            self.streams, self.cut_off, self.abandoned_attempts, self.unwritten_outcomes
         )?;
         match self.waiting_deliveries {
             Some(waiting) => write!(f, "{waiting}"),
@@ -255,7 +255,7 @@ impl Server {
         Leftovers {
             streams,
             cut_off,
-            unfinished_attempts: webhooks.abandoned_attempts,
+            abandoned_attempts: webhooks.abandoned_attempts,
             unwritten_outcomes: webhooks.unwritten_outcomes,
             waiting_deliveries,
         }

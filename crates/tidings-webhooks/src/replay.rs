@@ -29,13 +29,13 @@ impl Replay {
     }
 
     /// Only what was accepted before a time.
-    pub fn until(mut self, until: Timestamp) -> Self {
+    pub fn with_until(mut self, until: Timestamp) -> Self {
         self.until = Some(until);
         self
     }
 
-    /// Sets how many are sent per second at most: 1 to 10,000.
-    pub fn per_second(mut self, per_second: u32) -> Self {
+    /// Sets how many are sent per second at most: 1 to 10,000. The default is 10.
+    pub fn with_rate(mut self, per_second: u32) -> Self {
         self.per_second = per_second;
         self
     }

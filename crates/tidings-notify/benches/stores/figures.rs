@@ -36,7 +36,7 @@ fn drafts(users: usize, events: usize) -> Vec<Draft> {
 fn notifier(store: &Arc<dyn Store>) -> Notifier {
     let notifier = Notifier::builder(store.clone());
     notifier
-        .with_poll_interval(Duration::from_secs(60))
+        .poll_interval(Duration::from_secs(60))
         .build()
         .unwrap()
 }

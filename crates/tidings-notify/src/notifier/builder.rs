@@ -25,7 +25,7 @@ const POLL_INTERVALS: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(24 * 60 * 60);
 
 /// What happens to a notification for a user who is not online according to
-/// [presence](NotifierBuilder::with_presence).
+/// [presence](NotifierBuilder::presence).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OfflinePolicy {
@@ -79,7 +79,7 @@ impl NotifierBuilder {
 
     /// Sets the time between two sweeps: how long an event of another instance may take to be seen
     /// when its wake-up is lost: 10 milliseconds to a day. The default is two seconds.
-    pub fn with_poll_interval(mut self, interval: Duration) -> Self {
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
     }
@@ -87,21 +87,21 @@ impl NotifierBuilder {
     /// Sets how many recent events, and changes of what is read, are kept in memory for each user
     /// with open streams; zero means one. The default is 64. A stream that lags further reads the
     /// store.
-    pub fn with_buffer_size(mut self, events: usize) -> Self {
+    pub fn buffer_size(mut self, events: usize) -> Self {
         self.buffer_size = events.max(1);
         self
     }
 
-    /// Sets the tracker that knows which users are online, and where. It serves [`with_router`](Self::with_router)
-    /// and [`with_offline_policy`](Self::with_offline_policy), and does nothing without them.
-    pub fn with_presence(mut self, presence: Arc<dyn Presence>) -> Self {
+    /// Sets the tracker that knows which users are online, and where. It serves [`router`](Self::router)
+    /// and [`offline_policy`](Self::offline_policy), and does nothing without them.
+    pub fn presence(mut self, presence: Arc<dyn Presence>) -> Self {
         self.presence = Some(presence);
         self
     }
 
     /// Sets how events reach the other instances that presence names. Without presence it is not
     /// used.
-    pub fn with_router(mut self, router: Arc<dyn Router>) -> Self {
+    pub fn router(mut self, router: Arc<dyn Router>) -> Self {
         self.router = Some(router);
         self
     }
@@ -109,13 +109,13 @@ impl NotifierBuilder {
     /// Sets the name of this instance, as it stands in the
     /// [`RoutingInfo`](crate::RoutingInfo) of connections to it, so that it does not route to
     /// itself. The default is the empty name.
-    pub fn with_instance_id(mut self, instance_id: impl Into<String>) -> Self {
+    pub fn instance_id(mut self, instance_id: impl Into<String>) -> Self {
         self.instance_id = instance_id.into();
         self
     }
 
     /// Sets what happens to notifications for users who are offline. The default is to store them.
-    pub fn with_offline_policy(mut self, policy: OfflinePolicy) -> Self {
+    pub fn offline_policy(mut self, policy: OfflinePolicy) -> Self {
         self.offline_policy = policy;
         self
     }
@@ -205,7 +205,7 @@ mod tests {
     async fn options_outside_their_range_are_refused_by_name() {
         let built = |interval| {
             let builder = NotifierBuilder::new(Arc::new(MemoryStore::new()));
-            let built = builder.with_poll_interval(interval).build();
+            let built = builder.poll_interval(interval).build();
             built.map(drop).map_err(|refused| refused.field())
         };
         let (shortest, longest) = (POLL_INTERVALS.start(), POLL_INTERVALS.end());

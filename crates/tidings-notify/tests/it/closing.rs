@@ -55,7 +55,7 @@ async fn closing_the_notifier_ends_open_streams_and_refuses_everything_later() {
 #[tokio::test]
 async fn regression_closing_the_notifier_gives_what_was_waiting_first() {
     let notifier = without_sweep(MemoryStore::new())
-        .with_buffer_size(4)
+        .buffer_size(4)
         .build()
         .unwrap();
     let mut live = notifier.subscribe(ann(), Since::Now).await.unwrap();
@@ -71,7 +71,7 @@ async fn regression_closing_the_notifier_gives_what_was_waiting_first() {
 #[tokio::test]
 async fn a_backlog_is_given_in_full_after_the_notifier_was_closed() {
     let (store, _folder) = fresh_sqlite().await;
-    let notifier = without_sweep(store).with_buffer_size(3).build().unwrap();
+    let notifier = without_sweep(store).buffer_size(3).build().unwrap();
     push_numbers(&notifier, 0..10).await;
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     notifier.close().await.unwrap();

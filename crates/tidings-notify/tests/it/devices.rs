@@ -154,14 +154,14 @@ fn instance(
         _ => Arc::new(Observed::silent(store)),
     };
     let builder = match way {
-        Way::Sweep => Notifier::builder(store).with_poll_interval(Duration::from_millis(20)),
-        _ => Notifier::builder(store).with_poll_interval(NEVER),
+        Way::Sweep => Notifier::builder(store).poll_interval(Duration::from_millis(20)),
+        _ => Notifier::builder(store).poll_interval(NEVER),
     };
     let builder = match way {
         Way::Router => builder
-            .with_presence(presence.clone())
-            .with_router(Arc::new(board.clone()))
-            .with_instance_id(name),
+            .presence(presence.clone())
+            .router(Arc::new(board.clone()))
+            .instance_id(name),
         _ => builder,
     };
     let notifier = builder.build().unwrap();

@@ -32,7 +32,7 @@ async fn on_every_store(behaviour: impl AsyncFn(&str, Arc<dyn Store>)) {
 
 fn notifier(store: Arc<dyn Store>) -> Notifier {
     Notifier::builder(store)
-        .with_poll_interval(NEVER)
+        .poll_interval(NEVER)
         .build()
         .unwrap()
 }
@@ -128,8 +128,8 @@ async fn regression_an_expired_cursor_makes_a_gap_then_the_oldest_kept() {
 async fn regression_a_slow_reader_gets_a_backlog_longer_than_the_buffer_in_order() {
     on_every_store(async |name, store| {
         let notifier = Notifier::builder(store)
-            .with_poll_interval(NEVER)
-            .with_buffer_size(2)
+            .poll_interval(NEVER)
+            .buffer_size(2)
             .build()
             .unwrap();
         let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
@@ -181,7 +181,7 @@ async fn closing_a_store_ends_its_streams() {
     on_every_store(async |name, store| {
         // The next sweep notices.
         let notifier = Notifier::builder(store.clone())
-            .with_poll_interval(Duration::from_millis(10))
+            .poll_interval(Duration::from_millis(10))
             .build()
             .unwrap();
         let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
@@ -233,7 +233,7 @@ async fn streams_need_no_connection(
     most: u64,
 ) {
     let notifier = Notifier::builder(store)
-        .with_poll_interval(Duration::from_millis(10))
+        .poll_interval(Duration::from_millis(10))
         .build()
         .unwrap();
     let mut streams = Vec::new();

@@ -130,7 +130,7 @@ impl World {
         let store = MemoryStore::new().with_max_events_per_user(kept);
         let notifier = |_| {
             Notifier::builder(Arc::new(store.clone()))
-                .with_buffer_size(buffer)
+                .buffer_size(buffer)
                 .build()
                 .unwrap()
         };

@@ -48,7 +48,7 @@ async fn reading_on_one_screen_is_shown_on_the_others() {
 #[tokio::test]
 async fn a_change_comes_after_the_events_that_it_counts() {
     let notifier = without_sweep(MemoryStore::new())
-        .with_buffer_size(4)
+        .buffer_size(4)
         .build()
         .unwrap();
     let mut slow = notifier.subscribe(ann(), Since::Now).await.unwrap();
@@ -95,7 +95,7 @@ async fn an_event_that_was_read_before_it_was_given_says_so() {
 #[tokio::test]
 async fn a_reader_behind_many_changes_gets_one_that_stands_for_all() {
     let notifier = without_sweep(MemoryStore::new())
-        .with_buffer_size(4)
+        .buffer_size(4)
         .build()
         .unwrap();
     let events = push_numbers(&notifier, 0..20).await;

@@ -180,9 +180,9 @@ async fn regression_every_instance_that_has_the_user_gets_the_event() {
     let board = Switchboard::default();
     let instances = ["one", "two", "three"].map(|name| {
         let notifier = without_sweep(store.clone())
-            .with_presence(presence.clone())
-            .with_router(Arc::new(board.clone()))
-            .with_instance_id(name)
+            .presence(presence.clone())
+            .router(Arc::new(board.clone()))
+            .instance_id(name)
             .build()
             .unwrap();
         board.connect(name, &notifier);
@@ -206,9 +206,9 @@ async fn a_failed_route_is_counted_and_made_good_by_the_sweep() {
     let store = MemoryStore::new();
     let presence = presence();
     let here = without_sweep(store.clone())
-        .with_presence(presence.clone())
-        .with_router(Arc::new(Switchboard::default()))
-        .with_instance_id("here")
+        .presence(presence.clone())
+        .router(Arc::new(Switchboard::default()))
+        .instance_id("here")
         .build()
         .unwrap();
     let there = Notifier::new(Arc::new(store));
@@ -230,9 +230,9 @@ async fn regression_a_router_that_hangs_holds_up_no_push_and_no_local_stream() {
         permits: Arc::new(Semaphore::new(0)),
     };
     let notifier = without_sweep(MemoryStore::new())
-        .with_presence(presence.clone())
-        .with_router(Arc::new(router.clone()))
-        .with_instance_id("here")
+        .presence(presence.clone())
+        .router(Arc::new(router.clone()))
+        .instance_id("here")
         .build()
         .unwrap();
     let _elsewhere = connect(&presence, ann(), "elsewhere").await;
@@ -268,9 +268,9 @@ async fn regression_a_router_that_panics_for_one_instance_reaches_the_others() {
     let presence = presence();
     let board = Switchboard::default();
     let here = without_sweep(store.clone())
-        .with_presence(presence.clone())
-        .with_router(Arc::new(Panicking(board.clone())))
-        .with_instance_id("here")
+        .presence(presence.clone())
+        .router(Arc::new(Panicking(board.clone())))
+        .instance_id("here")
         .build()
         .unwrap();
     let there = without_sweep(store).build().unwrap();
@@ -292,9 +292,9 @@ async fn an_instance_does_not_route_to_itself() {
     let presence = presence();
     let board = Switchboard::default();
     let notifier = without_sweep(MemoryStore::new())
-        .with_presence(presence.clone())
-        .with_router(Arc::new(board.clone()))
-        .with_instance_id("here")
+        .presence(presence.clone())
+        .router(Arc::new(board.clone()))
+        .instance_id("here")
         .build()
         .unwrap();
     board.connect("here", &notifier);

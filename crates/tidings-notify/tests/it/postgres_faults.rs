@@ -29,7 +29,7 @@ async fn two(url: &str) -> [Arc<dyn Store>; 2] {
 
 fn notifier(store: Arc<dyn Store>) -> Notifier {
     Notifier::builder(store)
-        .with_poll_interval(Duration::from_millis(200))
+        .poll_interval(Duration::from_millis(200))
         .build()
         .unwrap()
 }

@@ -65,7 +65,7 @@ async fn regression_nothing_is_delivered_that_could_not_be_stored() {
 async fn regression_events_sent_while_a_user_reconnects_are_there_on_return() {
     let presence = presence();
     let notifier = without_sweep(MemoryStore::new())
-        .with_presence(presence.clone())
+        .presence(presence.clone())
         .build()
         .unwrap();
     let connection = connect(&presence, ann(), "one").await;
@@ -87,8 +87,8 @@ async fn regression_events_sent_while_a_user_reconnects_are_there_on_return() {
 async fn offline_users_are_skipped_when_the_notifier_is_configured_so() {
     let presence = presence();
     let notifier = without_sweep(MemoryStore::new())
-        .with_presence(presence.clone())
-        .with_offline_policy(OfflinePolicy::Skip)
+        .presence(presence.clone())
+        .offline_policy(OfflinePolicy::Skip)
         .build()
         .unwrap();
     assert!(matches!(notifier.push(draft(1)).await, Err(Error::Offline)));
@@ -193,8 +193,8 @@ impl Presence for Reversing {
 async fn regression_a_tracker_with_an_order_of_its_own_makes_no_user_skipped() {
     let presence: Arc<dyn Presence> = Arc::new(Reversing::default());
     let notifier = without_sweep(MemoryStore::new())
-        .with_presence(presence.clone())
-        .with_offline_policy(OfflinePolicy::Skip)
+        .presence(presence.clone())
+        .offline_policy(OfflinePolicy::Skip)
         .build()
         .unwrap();
     let users = ["ann", "bob", "cid"].map(user);

@@ -69,8 +69,8 @@ async fn a_log_is_bounded_and_streams_get_a_gap() {
         .with_max_events_per_user(3);
     let store = open_at(&url(), options).await;
     let notifier = Notifier::builder(Arc::new(store.clone()))
-        .with_poll_interval(NEVER)
-        .with_buffer_size(1)
+        .poll_interval(NEVER)
+        .buffer_size(1)
         .build()
         .unwrap();
     let mut slow = notifier.subscribe(ann(), Since::Now).await.unwrap();
@@ -127,7 +127,7 @@ async fn an_event_reaches_a_screen_on_another_instance_by_a_wake_up() {
     let prefix = prefix();
     let build = |store| {
         Notifier::builder(Arc::new(store))
-            .with_poll_interval(NEVER)
+            .poll_interval(NEVER)
             .build()
             .unwrap()
     };
@@ -207,7 +207,7 @@ async fn regression_a_lost_key_is_a_gap_and_stops_no_log() {
         server.command(&["FLUSHALL"]).unwrap();
         let store = open_at(&server.url(), RedisOptions::default()).await;
         let notifier = Notifier::builder(Arc::new(store.clone()))
-            .with_poll_interval(Duration::from_millis(20))
+            .poll_interval(Duration::from_millis(20))
             .build()
             .unwrap();
         let keyed = |number| draft(number).with_key(EventKey::new("k").unwrap());

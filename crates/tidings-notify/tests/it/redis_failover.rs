@@ -73,7 +73,7 @@ async fn what_a_lagging_replica_lacks_is_a_gap() {
     follow(&replica, &primary, &link).await;
     let store = open_at(way.url(), RedisOptions::default()).await;
     let notifier = Notifier::builder(Arc::new(store.clone()))
-        .with_poll_interval(Duration::from_millis(50))
+        .poll_interval(Duration::from_millis(50))
         .build()
         .unwrap();
     let mut live = notifier.subscribe(ann(), Since::Now).await.unwrap();

@@ -185,10 +185,7 @@ async fn a_time_gives_what_is_stamped_since_and_says_when_more_is_gone() {
 #[tokio::test]
 async fn a_reader_overtaken_by_retention_gets_a_gap_in_mid_stream() {
     let store = MemoryStore::new();
-    let notifier = without_sweep(store.clone())
-        .with_buffer_size(1)
-        .build()
-        .unwrap();
+    let notifier = without_sweep(store.clone()).buffer_size(1).build().unwrap();
     let events = store.append((0..6).map(draft).collect()).await.unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     assert_eq!(numbers(&mut stream, 2).await, [0, 1]);

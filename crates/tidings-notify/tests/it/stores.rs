@@ -43,10 +43,7 @@ async fn sqlite_subject() -> Subject {
 #[tokio::test]
 async fn a_memory_store_keeps_a_bounded_log_and_streams_get_a_gap() {
     let store = MemoryStore::new().with_max_events_per_user(3);
-    let notifier = without_sweep(store.clone())
-        .with_buffer_size(1)
-        .build()
-        .unwrap();
+    let notifier = without_sweep(store.clone()).buffer_size(1).build().unwrap();
     let mut slow = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let events = push_numbers(&notifier, 0..10).await;
 

@@ -81,7 +81,7 @@ async fn caught_up_comes_once_after_the_backlog() {
 #[tokio::test]
 async fn a_batch_holds_what_is_there_up_to_its_limit() {
     let notifier = without_sweep(MemoryStore::new())
-        .with_buffer_size(2)
+        .buffer_size(2)
         .build()
         .unwrap();
     push_numbers(&notifier, 0..10).await;
@@ -202,7 +202,7 @@ async fn regression_a_pushed_event_is_not_given_again_by_the_sweep() {
 #[tokio::test]
 async fn regression_a_backlog_longer_than_the_buffer_arrives_in_order() {
     let notifier = without_sweep(MemoryStore::new())
-        .with_buffer_size(4)
+        .buffer_size(4)
         .build()
         .unwrap();
     push_numbers(&notifier, 0..50).await;
@@ -216,7 +216,7 @@ async fn regression_a_backlog_longer_than_the_buffer_arrives_in_order() {
 #[tokio::test]
 async fn regression_a_slow_reader_loses_nothing() {
     let notifier = without_sweep(MemoryStore::new())
-        .with_buffer_size(2)
+        .buffer_size(2)
         .build()
         .unwrap();
     let mut slow = notifier.subscribe(ann(), Since::Now).await.unwrap();
@@ -275,7 +275,7 @@ async fn a_delivered_event_of_another_log_is_not_believed() {
 async fn a_store_that_fails_for_a_while_delays_a_stream_and_no_more() {
     let store = Observed::default();
     let notifier = Notifier::builder(Arc::new(store.clone()))
-        .with_buffer_size(1)
+        .buffer_size(1)
         .build()
         .unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
@@ -334,7 +334,7 @@ async fn a_stream_outlives_the_handle_that_opened_it() {
     let store = MemoryStore::new();
     let other = without_sweep(store.clone()).build().unwrap();
     let notifier = Notifier::builder(Arc::new(store))
-        .with_poll_interval(Duration::from_millis(10))
+        .poll_interval(Duration::from_millis(10))
         .build()
         .unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();

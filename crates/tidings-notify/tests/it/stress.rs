@@ -16,12 +16,12 @@ const EVENTS: u64 = 50;
 /// pushes on the first.
 async fn streams_and_pushes(store: Arc<dyn Store>) {
     let first = Notifier::builder(store.clone())
-        .with_buffer_size(4)
+        .buffer_size(4)
         .build()
         .unwrap();
     let second = Notifier::builder(store.clone())
-        .with_poll_interval(Duration::from_millis(10))
-        .with_buffer_size(4)
+        .poll_interval(Duration::from_millis(10))
+        .buffer_size(4)
         .build()
         .unwrap();
     let total = usize::try_from(PUSHERS * EVENTS).unwrap();
@@ -72,7 +72,7 @@ async fn many_streams_and_pushes_on_a_sqlite_store() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_client_that_reconnects_all_the_time_misses_nothing() {
     let notifier = Notifier::builder(Arc::new(MemoryStore::new()))
-        .with_buffer_size(2)
+        .buffer_size(2)
         .build()
         .unwrap();
     let reader = tokio::spawn({

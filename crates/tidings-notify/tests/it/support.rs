@@ -55,7 +55,7 @@ pub(crate) fn number(event: &Event) -> u64 {
 
 /// A notifier that never sweeps.
 pub(crate) fn without_sweep(store: impl Store) -> NotifierBuilder {
-    Notifier::builder(Arc::new(store)).with_poll_interval(NEVER)
+    Notifier::builder(Arc::new(store)).poll_interval(NEVER)
 }
 
 /// A presence of its own.

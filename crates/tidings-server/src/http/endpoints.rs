@@ -72,7 +72,7 @@ pub(super) async fn create(
         new = new.with_secret(secret);
     }
     if enabled == Some(false) {
-        new = new.disabled(BY_A_CALLER);
+        new = new.with_disabled(BY_A_CALLER);
     }
     let prepared = app.webhooks.prepare_endpoint(new).await?;
     let created = serde_json::to_string(&CreatedEndpoint {
@@ -244,10 +244,10 @@ pub(super) async fn replay(
         since.ok_or_else(|| ApiError::invalid("since", "expected a time in RFC 3339"))?;
     let mut replay = Replay::since(since);
     if let Some(Time(until)) = until {
-        replay = replay.until(until);
+        replay = replay.with_until(until);
     }
     if let Some(per_second) = per_second {
-        replay = replay.per_second(per_second.get());
+        replay = replay.with_rate(per_second.get());
     }
     let replay = storage::Change::Operate(app.webhooks.prepare_replay(id, replay).await?);
     match request.make(replay, |_| Ok(String::new())).await? {

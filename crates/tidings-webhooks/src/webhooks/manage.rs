@@ -61,7 +61,7 @@ impl NewEndpoint {
 
     /// Sends nothing until the endpoint is [enabled](Webhooks::enable_endpoint), for this reason. What
     /// is accepted until then can be replayed.
-    pub fn disabled(mut self, because: impl Into<String>) -> Self {
+    pub fn with_disabled(mut self, because: impl Into<String>) -> Self {
         self.disabled_because = Some(because.into());
         self
     }

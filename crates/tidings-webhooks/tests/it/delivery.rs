@@ -264,7 +264,7 @@ async fn a_gone_endpoint_is_disabled_and_what_it_missed_is_replayed() {
     app.accept(20..25).await;
 
     receiver.switch_to(Reply::ok());
-    let replay = Replay::since(before).per_second(1000);
+    let replay = Replay::since(before).with_rate(1000);
     assert!(!app.webhooks.replay(endpoint, replay).await.unwrap());
     let enabled = app
         .webhooks
@@ -275,7 +275,7 @@ async fn a_gone_endpoint_is_disabled_and_what_it_missed_is_replayed() {
     assert!(enabled.enabled);
     app.accept(25..26).await;
     app.until(endpoint, DeliveryState::Delivered, 1).await;
-    let replay = Replay::since(before).per_second(1000);
+    let replay = Replay::since(before).with_rate(1000);
     assert!(app.webhooks.replay(endpoint, replay).await.unwrap());
     let delivered = app.until(endpoint, DeliveryState::Delivered, 26).await;
     assert_eq!(delivered.len(), 26);

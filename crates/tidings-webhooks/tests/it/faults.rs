@@ -98,7 +98,7 @@ async fn regression_what_cannot_be_read_fails_with_a_reason_and_alone() {
     app.webhooks.enable_endpoint(healthy).await.unwrap();
     let replay = tidings_webhooks::Replay::since(jiff::Timestamp::UNIX_EPOCH);
     app.webhooks
-        .replay(healthy, replay.per_second(100))
+        .replay(healthy, replay.with_rate(100))
         .await
         .unwrap();
     let failed = app.until(healthy, DeliveryState::Failed, 1).await;
