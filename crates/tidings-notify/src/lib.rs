@@ -110,7 +110,8 @@ mod payload;
 pub mod presence;
 mod router;
 #[cfg(feature = "schema")]
-mod schema;
+#[doc(hidden)]
+pub mod schema;
 mod since;
 mod store;
 mod subscription;
