@@ -34,13 +34,12 @@ mod replay;
 pub(crate) mod schema;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction};
 use tidings_notify::UserId;
-use tidings_sqlite::{Database, Liveness};
+use tidings_sqlite::{Database, Handle, Liveness};
 
 use crate::health::StoredHealth;
 use crate::store::{
@@ -59,8 +58,7 @@ pub use operation::apply_in;
 /// Keeps webhooks in a SQLite file, which other components may share. Clones share the store.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
-    database: Database,
-    closed: Arc<AtomicBool>,
+    handle: Handle,
     _liveness: Arc<Liveness>,
 }
 
@@ -84,62 +82,17 @@ impl SqliteStore {
             registered => registered?,
         };
         Ok(Self {
-            database,
-            closed: Arc::default(),
+            handle: Handle::new(database),
             _liveness: Arc::new(liveness),
         })
-    }
-
-    async fn query<T, F>(&self, query: F) -> Result<T, StoreError>
-    where
-        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.check_open()?;
-        self.database.read(query).await
-    }
-
-    /// Queries like [`query`](Self::query), for those whose length depends on what a person asks.
-    async fn list<T, F>(&self, query: F) -> Result<T, StoreError>
-    where
-        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.check_open()?;
-        self.database.list(query).await
-    }
-
-    async fn write<T, F>(&self, job: F) -> Result<T, StoreError>
-    where
-        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.check_open()?;
-        self.database.write(job).await
-    }
-
-    async fn write_relaxed<T, F>(&self, job: F) -> Result<T, StoreError>
-    where
-        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.check_open()?;
-        self.database.write_relaxed(job).await
-    }
-
-    fn check_open(&self) -> Result<(), StoreError> {
-        if self.closed.load(Ordering::Acquire) {
-            Err(StoreError::Closed)
-        } else {
-            Ok(())
-        }
     }
 }
 
 #[async_trait]
 impl Store for SqliteStore {
     async fn advance_clock(&self, now: Timestamp) -> Result<Timestamp, StoreError> {
-        self.write_relaxed(move |tx| lanes::advance_clock(tx, now))
+        self.handle
+            .write_relaxed(move |tx| lanes::advance_clock(tx, now))
             .await
     }
 
@@ -149,11 +102,12 @@ impl Store for SqliteStore {
         limit: Option<usize>,
         notice: Option<Notice>,
     ) -> Result<(), StoreError> {
-        self.write(move |tx| {
-            endpoints::insert(tx, &endpoint, limit)?;
-            events::add_notice(tx, notice.as_ref())
-        })
-        .await
+        self.handle
+            .write(move |tx| {
+                endpoints::insert(tx, &endpoint, limit)?;
+                events::add_notice(tx, notice.as_ref())
+            })
+            .await
     }
 
     async fn replace_endpoint(
@@ -162,27 +116,30 @@ impl Store for SqliteStore {
         now: Timestamp,
         notice: Option<Notice>,
     ) -> Result<bool, StoreError> {
-        self.write(move |tx| {
-            let replaced = endpoints::replace(tx, &endpoint, now)?;
-            if replaced {
-                events::add_notice(tx, notice.as_ref())?;
-            }
-            Ok(replaced)
-        })
-        .await
+        self.handle
+            .write(move |tx| {
+                let replaced = endpoints::replace(tx, &endpoint, now)?;
+                if replaced {
+                    events::add_notice(tx, notice.as_ref())?;
+                }
+                Ok(replaced)
+            })
+            .await
     }
 
     async fn endpoint(&self, id: EndpointId) -> Result<Option<StoredEndpoint>, StoreError> {
-        self.query(move |connection| {
-            let found = endpoints::find(connection, id)?;
-            Ok(found.filter(|endpoint| !endpoint.removed))
-        })
-        .await
+        self.handle
+            .read(move |connection| {
+                let found = endpoints::find(connection, id)?;
+                Ok(found.filter(|endpoint| !endpoint.removed))
+            })
+            .await
     }
 
     async fn endpoints(&self, owner: &Owner) -> Result<Vec<StoredEndpoint>, StoreError> {
         let owner = owner.clone();
-        self.list(move |connection| endpoints::list(connection, &owner))
+        self.handle
+            .list(move |connection| endpoints::list(connection, &owner))
             .await
     }
 
@@ -191,35 +148,40 @@ impl Store for SqliteStore {
         after: Option<EndpointId>,
         limit: usize,
     ) -> Result<Vec<StoredSecrets>, StoreError> {
-        self.query(move |connection| endpoints::secrets(connection, after, limit))
+        self.handle
+            .read(move |connection| endpoints::secrets(connection, after, limit))
             .await
     }
 
     async fn replace_secrets(&self, secrets: Vec<StoredSecrets>) -> Result<(), StoreError> {
-        self.write(move |tx| endpoints::replace_secrets(tx, &secrets))
+        self.handle
+            .write(move |tx| endpoints::replace_secrets(tx, &secrets))
             .await
     }
 
     async fn health(&self, id: EndpointId) -> Result<StoredHealth, StoreError> {
-        self.query(move |connection| outcomes::health(connection, id))
+        self.handle
+            .read(move |connection| outcomes::health(connection, id))
             .await
     }
 
     async fn newest_endpoint_if_wanted(&self, users: &[UserId]) -> Result<Option<u64>, StoreError> {
         let users = users.to_vec();
-        self.query(move |connection| endpoints::newest_if_wanted(connection, users.iter()))
+        self.handle
+            .read(move |connection| endpoints::newest_if_wanted(connection, users.iter()))
             .await
     }
 
     async fn audience(&self, users: &[UserId]) -> Result<Audience, StoreError> {
         let users = users.to_vec();
-        self.query(move |connection| {
-            Ok(Audience {
-                listeners: endpoints::listeners(connection, &users)?,
-                deferred: deferred::users(connection, &users)?,
+        self.handle
+            .read(move |connection| {
+                Ok(Audience {
+                    listeners: endpoints::listeners(connection, &users)?,
+                    deferred: deferred::users(connection, &users)?,
+                })
             })
-        })
-        .await
+            .await
     }
 
     async fn add_deliveries(
@@ -227,12 +189,14 @@ impl Store for SqliteStore {
         events: Arc<[Addressed]>,
         at: Timestamp,
     ) -> Result<Vec<Option<DeliveryId>>, StoreError> {
-        self.write_relaxed(move |tx| events::add(tx, &events, at))
+        self.handle
+            .write_relaxed(move |tx| events::add(tx, &events, at))
             .await
     }
 
     async fn defer(&self, events: Vec<AcceptedEvent>) -> Result<(), StoreError> {
-        self.write_relaxed(move |tx| deferred::defer(tx, &events))
+        self.handle
+            .write_relaxed(move |tx| deferred::defer(tx, &events))
             .await
     }
 
@@ -241,7 +205,8 @@ impl Store for SqliteStore {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Vec<DeferredEvent>, StoreError> {
-        self.query(move |connection| deferred::first(connection, limit, max_bytes))
+        self.handle
+            .read(move |connection| deferred::first(connection, limit, max_bytes))
             .await
     }
 
@@ -250,7 +215,8 @@ impl Store for SqliteStore {
         events: Vec<(i64, Option<Addressed>)>,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.write_relaxed(move |tx| deferred::add(tx, events, at))
+        self.handle
+            .write_relaxed(move |tx| deferred::add(tx, events, at))
             .await
     }
 
@@ -258,28 +224,32 @@ impl Store for SqliteStore {
         let asked = lead.clone();
         // Those that wait for the lead write nothing.
         let is_free = move |connection: &Connection| leader::is_free(connection, &asked);
-        Ok(self.query(is_free).await?
+        Ok(self.handle.read(is_free).await?
             && self
+                .handle
                 .write_relaxed(move |tx| leader::lead(tx, &lead))
                 .await?)
     }
 
     async fn resign(&self, instance: &str) -> Result<(), StoreError> {
         let instance = instance.to_owned();
-        self.write_relaxed(move |tx| leader::resign(tx, &instance))
+        self.handle
+            .write_relaxed(move |tx| leader::resign(tx, &instance))
             .await
     }
 
     async fn lease_lanes(&self, lease: LeaseRequest) -> Result<Leased, StoreError> {
         // Most of the time nothing is due, and looking costs no transaction of the writer.
-        let next_due = self.query(lanes::next_free).await?;
+        let next_due = self.handle.read(lanes::next_free).await?;
         if next_due.is_none_or(|due| due > lease.now) {
             return Ok(Leased {
                 lanes: Vec::new(),
                 next_due,
             });
         }
-        self.write_relaxed(move |tx| lanes::lease(tx, &lease)).await
+        self.handle
+            .write_relaxed(move |tx| lanes::lease(tx, &lease))
+            .await
     }
 
     async fn renew_lanes(
@@ -288,7 +258,8 @@ impl Store for SqliteStore {
         until: Timestamp,
     ) -> Result<Vec<(EndpointId, u64)>, StoreError> {
         let instance = instance.to_owned();
-        self.write_relaxed(move |tx| lanes::renew(tx, &instance, until))
+        self.handle
+            .write_relaxed(move |tx| lanes::renew(tx, &instance, until))
             .await
     }
 
@@ -298,18 +269,21 @@ impl Store for SqliteStore {
         lanes: Vec<Released>,
     ) -> Result<Option<Timestamp>, StoreError> {
         let instance = instance.to_owned();
-        self.write_relaxed(move |tx| lanes::release(tx, &instance, &lanes))
+        self.handle
+            .write_relaxed(move |tx| lanes::release(tx, &instance, &lanes))
             .await
     }
 
     async fn lane_work(&self, query: LaneQuery) -> Result<LaneWork, StoreError> {
-        self.query(move |connection| lanes::work(connection, &query))
+        self.handle
+            .read(move |connection| lanes::work(connection, &query))
             .await
     }
 
     async fn next_due(&self, endpoints: &[EndpointId]) -> Result<Vec<NextDue>, StoreError> {
         let endpoints = endpoints.to_vec();
-        self.query(move |connection| lanes::next_due(connection, &endpoints))
+        self.handle
+            .read(move |connection| lanes::next_due(connection, &endpoints))
             .await
     }
 
@@ -319,7 +293,8 @@ impl Store for SqliteStore {
         now: Timestamp,
         at: Timestamp,
     ) -> Result<Vec<(EndpointId, Option<Timestamp>)>, StoreError> {
-        self.write_relaxed(move |tx| outcomes::record(tx, &outcomes, now, at))
+        self.handle
+            .write_relaxed(move |tx| outcomes::record(tx, &outcomes, now, at))
             .await
     }
 
@@ -331,33 +306,38 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Result<usize, StoreError> {
         let because = because.to_owned();
-        self.write_relaxed(move |tx| outcomes::cancel(tx, endpoint, &because, at, limit))
+        self.handle
+            .write_relaxed(move |tx| outcomes::cancel(tx, endpoint, &because, at, limit))
             .await
     }
 
     async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        self.query(move |connection| deliveries::find(connection, id))
+        self.handle
+            .read(move |connection| deliveries::find(connection, id))
             .await
     }
 
     async fn deliveries(&self, query: &DeliveryQuery) -> Result<Vec<Delivery>, StoreError> {
         let query = query.clone();
-        self.list(move |connection| deliveries::list(connection, &query))
+        self.handle
+            .list(move |connection| deliveries::list(connection, &query))
             .await
     }
 
     async fn attempts(&self, id: DeliveryId) -> Result<Option<Vec<AttemptRecord>>, StoreError> {
-        self.list(move |connection| deliveries::attempts(connection, id))
+        self.handle
+            .list(move |connection| deliveries::attempts(connection, id))
             .await
     }
 
     async fn sent_event(&self, id: DeliveryId) -> Result<Option<SentEvent>, StoreError> {
-        self.query(move |connection| lanes::sent_event(connection, id))
+        self.handle
+            .read(move |connection| lanes::sent_event(connection, id))
             .await
     }
 
     async fn count_pending(&self) -> Result<u64, StoreError> {
-        self.query(deliveries::count_pending).await
+        self.handle.read(deliveries::count_pending).await
     }
 
     async fn retry_delivery(
@@ -365,15 +345,21 @@ impl Store for SqliteStore {
         id: DeliveryId,
         now: Timestamp,
     ) -> Result<Option<EndpointId>, StoreError> {
-        self.write(move |tx| deliveries::retry(tx, id, now)).await
+        self.handle
+            .write(move |tx| deliveries::retry(tx, id, now))
+            .await
     }
 
     async fn start_replay(&self, replay: NewReplay, now: Timestamp) -> Result<bool, StoreError> {
-        self.write(move |tx| replay::start(tx, &replay, now)).await
+        self.handle
+            .write(move |tx| replay::start(tx, &replay, now))
+            .await
     }
 
     async fn stop_replay(&self, endpoint: EndpointId) -> Result<bool, StoreError> {
-        self.write(move |tx| replay::stop(tx, endpoint)).await
+        self.handle
+            .write(move |tx| replay::stop(tx, endpoint))
+            .await
     }
 
     async fn replay_page(
@@ -381,23 +367,26 @@ impl Store for SqliteStore {
         endpoint: EndpointId,
         limit: usize,
     ) -> Result<Option<ReplayPage>, StoreError> {
-        self.query(move |connection| replay::page(connection, endpoint, limit))
+        self.handle
+            .read(move |connection| replay::page(connection, endpoint, limit))
             .await
     }
 
     async fn replay(&self, step: ReplayStep, at: Timestamp) -> Result<(), StoreError> {
-        self.write_relaxed(move |tx| replay::step(tx, &step, at))
+        self.handle
+            .write_relaxed(move |tx| replay::step(tx, &step, at))
             .await
     }
 
     async fn clean(&self, cutoff: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.write_relaxed(move |tx| cleanup::run(tx, cutoff, limit))
+        self.handle
+            .write_relaxed(move |tx| cleanup::run(tx, cutoff, limit))
             .await
     }
 
     /// Refuses later calls on this store and its clones. The database stays open for those who
     /// share it.
     async fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.handle.close();
     }
 }

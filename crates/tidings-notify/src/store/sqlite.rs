@@ -16,13 +16,9 @@ mod log;
 pub(super) mod schema;
 mod state;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use async_trait::async_trait;
 use jiff::Timestamp;
-use rusqlite::{Connection, Transaction};
-use tidings_sqlite::Database;
+use tidings_sqlite::{Database, Handle};
 
 use super::retention::Retention;
 use crate::{
@@ -61,8 +57,7 @@ impl SqliteOptions {
 /// store.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
-    database: Database,
-    closed: Arc<AtomicBool>,
+    handle: Handle,
     retention: Retention,
 }
 
@@ -81,88 +76,46 @@ impl SqliteStore {
         database.migrate(schema::COMPONENT, schema::STEPS).await?;
         copy::begin_anew_if_copy(&database).await?;
         Ok(Self {
-            database,
-            closed: Arc::default(),
+            handle: Handle::new(database),
             retention: options.retention,
         })
-    }
-
-    async fn query<T, F>(&self, query: F) -> Result<T, StoreError>
-    where
-        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.check_open()?;
-        self.database.read(query).await
-    }
-
-    /// Queries like [`query`](Self::query), for those whose length depends on what a person asks.
-    async fn list<T, F>(&self, query: F) -> Result<T, StoreError>
-    where
-        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.check_open()?;
-        self.database.list(query).await
-    }
-
-    async fn write<T, F>(&self, job: F) -> Result<T, StoreError>
-    where
-        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.check_open()?;
-        self.database.write(job).await
-    }
-
-    async fn write_relaxed<T, F>(&self, job: F) -> Result<T, StoreError>
-    where
-        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.check_open()?;
-        self.database.write_relaxed(job).await
-    }
-
-    fn check_open(&self) -> Result<(), StoreError> {
-        if self.closed.load(Ordering::Acquire) {
-            Err(StoreError::Closed)
-        } else {
-            Ok(())
-        }
     }
 }
 
 #[async_trait]
 impl Store for SqliteStore {
     async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError> {
-        self.write(move |tx| append_in(tx, &drafts)).await
+        self.handle.write(move |tx| append_in(tx, &drafts)).await
     }
 
     async fn read(&self, user: &UserId, after: u64, limit: usize) -> Result<Page, StoreError> {
         let user = user.clone();
-        self.query(move |connection| log::read(connection, &user, after, limit))
+        self.handle
+            .read(move |connection| log::read(connection, &user, after, limit))
             .await
     }
 
     async fn heads(&self, users: &[UserId]) -> Result<Vec<Head>, StoreError> {
         let users = users.to_vec();
-        self.query(move |connection| {
-            let head = |user| log::head(connection, user);
-            users.iter().map(head).collect()
-        })
-        .await
+        self.handle
+            .read(move |connection| {
+                let head = |user| log::head(connection, user);
+                users.iter().map(head).collect()
+            })
+            .await
     }
 
     async fn find(&self, user: &UserId, id: EventId) -> Result<Option<Event>, StoreError> {
         let user = user.clone();
-        self.query(move |connection| log::find(connection, &user, id))
+        self.handle
+            .read(move |connection| log::find(connection, &user, id))
             .await
     }
 
     async fn inbox(&self, user: &UserId, query: &InboxQuery) -> Result<InboxPage, StoreError> {
         let (user, query) = (user.clone(), query.clone());
-        self.list(move |connection| inbox::page(connection, &user, &query))
+        self.handle
+            .list(move |connection| inbox::page(connection, &user, &query))
             .await
     }
 
@@ -173,39 +126,43 @@ impl Store for SqliteStore {
         at: Timestamp,
     ) -> Result<InboxUpdate, StoreError> {
         let (user, action) = (user.clone(), action.clone());
-        self.write(move |tx| change::change(tx, &user, &action, at))
+        self.handle
+            .write(move |tx| change::change(tx, &user, &action, at))
             .await
     }
 
     async fn mark_delivered(&self, marks: Vec<(UserId, EventId)>) -> Result<(), StoreError> {
-        self.write_relaxed(move |tx| log::mark_delivered(tx, &marks))
+        self.handle
+            .write_relaxed(move |tx| log::mark_delivered(tx, &marks))
             .await
     }
 
     async fn cursor_before(&self, user: &UserId, time: Timestamp) -> Result<EventId, StoreError> {
         let user = user.clone();
-        self.query(move |connection| log::cursor_before(connection, &user, time))
+        self.handle
+            .read(move |connection| log::cursor_before(connection, &user, time))
             .await
     }
 
     async fn mark(&self) -> Result<ChangeMark, StoreError> {
-        self.query(log::mark).await
+        self.handle.read(log::mark).await
     }
 
     async fn changes(&self, after: &ChangeMark, limit: usize) -> Result<Changes, StoreError> {
         let after = after.as_u64();
-        self.query(move |connection| log::changes(connection, after, limit))
+        self.handle
+            .read(move |connection| log::changes(connection, after, limit))
             .await
     }
 
     async fn cleanup(&self, cutoff: Timestamp) -> Result<u64, StoreError> {
-        cleanup::run(self, cutoff).await
+        cleanup::run(&self.handle, self.retention, cutoff).await
     }
 
     /// Refuses later calls on this store and its clones. The database stays open for the other
     /// components that share it.
     async fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.handle.close();
     }
 }
 

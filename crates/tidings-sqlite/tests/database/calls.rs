@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rusqlite::{Connection, StatementStatus};
-use tidings_sqlite::{Database, Error, Options, rusqlite};
+use tidings_sqlite::{Database, Error, Handle, Options, rusqlite};
 
 use crate::{SCHEMA, count, insert, is_duplicate, open};
 
@@ -189,4 +189,25 @@ async fn calls_after_close_reply_closed() {
     assert!(matches!(insert(&clone, 1).await, Err(Error::Closed)));
     let read = clone.read::<(), Error, _>(|_| Ok(())).await;
     assert!(matches!(read, Err(Error::Closed)));
+}
+
+#[tokio::test]
+async fn a_handle_that_is_closed_refuses_every_call_and_leaves_the_others_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(&folder).await;
+    let (closed, other) = (Handle::new(database.clone()), Handle::new(database));
+    let clone = closed.clone();
+    closed.close();
+    let refused = [
+        clone.read(|_| Ok(())).await,
+        clone.list(|_| Ok(())).await,
+        clone.write(|_| Ok(())).await,
+        clone.write_relaxed(|_| Ok(())).await,
+    ];
+    assert!(
+        refused
+            .iter()
+            .all(|refused| matches!(refused, Err(Error::Closed)))
+    );
+    other.write(|_| Ok::<_, Error>(())).await.unwrap();
 }

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction};
+use tidings_sqlite::Handle;
 
-use super::SqliteStore;
 use super::change::save_counts;
 use super::log::{Log, find_log};
 use super::schema::{clamp_seq, key, seq_of};
@@ -17,19 +17,25 @@ const LOGS_PER_STEP: i64 = 4096;
 /// Events removed in one job of the writer: some milliseconds, behind which others wait.
 const EVENTS_PER_STEP: i64 = 512;
 
-pub(super) async fn run(store: &SqliteStore, cutoff: Timestamp) -> Result<u64, StoreError> {
-    let to_go = ToGo::new(store.retention, cutoff);
+pub(super) async fn run(
+    handle: &Handle,
+    retention: Retention,
+    cutoff: Timestamp,
+) -> Result<u64, StoreError> {
+    let to_go = ToGo::new(retention, cutoff);
     let mut removed = 0;
     let mut after = 0;
     loop {
         let last = after + LOGS_PER_STEP;
-        let (logs, newest) = store
-            .query(move |connection| to_go.logs(connection, after, last))
+        let (logs, newest) = handle
+            .read(move |connection| to_go.logs(connection, after, last))
             .await?;
         for user in logs {
             loop {
                 let user = user.clone();
-                let step = store.write_relaxed(move |tx| to_go.trim(tx, &user)).await?;
+                let step = handle
+                    .write_relaxed(move |tx| to_go.trim(tx, &user))
+                    .await?;
                 removed += step;
                 if step < EVENTS_PER_STEP.unsigned_abs() {
                     break;
