@@ -1,8 +1,12 @@
 use std::fmt;
+use std::future::poll_fn;
 use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tidings_reconnect::Breakable as _;
-use tokio_postgres::Row;
+use tokio_postgres::error::{DbError, Severity};
+use tokio_postgres::{AsyncMessage, Row};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cancel::Canceller;
@@ -17,24 +21,85 @@ use crate::{Error, Parameter};
 pub struct Client {
     statements: tokio_postgres::Client,
     canceller: Canceller,
+    waits: Arc<Waits>,
     _driver: AbortOnDropHandle<()>,
 }
 
+/// What is known of the waits of commits for a synchronous standby.
+#[derive(Default)]
+struct Waits {
+    /// The commits that nothing may cancel.
+    committing: AtomicUsize,
+    /// The requests to cancel whose effect may still come.
+    cancelling: AtomicUsize,
+    /// The waits that were ended before the standby had the commit.
+    cut_short: AtomicUsize,
+}
+
+/// Counts as long as it lives.
+struct Counted<'a>(&'a AtomicUsize);
+
+/// [The server commits](Client::committing).
+#[must_use]
+pub struct Committing<'a>(Counted<'a>);
+
 pub(crate) fn drive(
     statements: tokio_postgres::Client,
-    connection: RawConnection,
+    mut connection: RawConnection,
     canceller: Canceller,
 ) -> Client {
+    let waits = Arc::new(Waits::default());
+    let watching = Arc::clone(&waits);
     let driver = tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            let error: &dyn std::error::Error = &error;
-            tracing::debug!(error, "a connection to PostgreSQL broke");
+        loop {
+            match poll_fn(|cx| connection.poll_message(cx)).await {
+                Some(Ok(AsyncMessage::Notice(notice))) => watching.look_at(&notice),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::debug!(error, "a connection to PostgreSQL broke");
+                    break;
+                }
+                None => break,
+            }
         }
     });
     Client {
         statements,
         canceller,
+        waits,
         _driver: AbortOnDropHandle::new(driver),
+    }
+}
+
+impl Waits {
+    /// A notice comes before the reply to the statement that it is about.
+    fn look_at(&self, notice: &DbError) {
+        /// The function of the server that waits. Its texts may be translated.
+        const WAITING: &str = "SyncRepWaitForLSN";
+        tracing::debug!(
+            severity = notice.severity(),
+            message = notice.message(),
+            "PostgreSQL gave a notice"
+        );
+        let is_warning = notice.parsed_severity() == Some(Severity::Warning);
+        let is_cancelling = self.cancelling.load(Ordering::Relaxed) > 0;
+        if is_warning && (is_cancelling || notice.routine() == Some(WAITING)) {
+            self.cut_short.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -52,6 +117,30 @@ impl Client {
     /// A dropped future may have cancelled the statement.
     pub async fn cancel(&self) -> Result<(), Error> {
         self.canceller.cancel(&self.statements.cancel_token()).await
+    }
+
+    /// Says that all that the server still does for this client is to commit. While the value lives,
+    /// [`Database::run`](crate::Database::run) cancels nothing: asked to cancel a commit that waits for a
+    /// synchronous standby, PostgreSQL reports it as done although the standby does not have it.
+    ///
+    /// The commit goes on, also without this client, and keeps its session and its locks until the standby
+    /// has it. A caller that tries again should ask before whether it still does, or sessions pile up.
+    pub fn committing(&self) -> Committing<'_> {
+        Committing(Counted::new(&self.waits.committing))
+    }
+
+    pub(crate) fn is_committing(&self) -> bool {
+        self.waits.committing.load(Ordering::Relaxed) > 0
+    }
+
+    /// Says that a request to cancel may have its effect for as long as the value lives.
+    pub(crate) fn cancelling(&self) -> impl Drop + Send + '_ {
+        Counted::new(&self.waits.cancelling)
+    }
+
+    /// How many waits for a synchronous standby were ended before it had the commit.
+    pub(crate) fn waits_cut_short(&self) -> usize {
+        self.waits.cut_short.load(Ordering::Relaxed)
     }
 
     /// Runs a statement in a transaction of its own whose isolation level is `READ COMMITTED`, whatever
@@ -102,5 +191,12 @@ impl fmt::Debug for Client {
         f.debug_struct("Client")
             .field("is_broken", &self.is_broken())
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Committing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counted(count) = &self.0;
+        f.debug_tuple("Committing").field(count).finish()
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tidings_reconnect::Slot;
 use tokio::time::{Instant, timeout_at};
 
+use crate::reason::Reason;
 use crate::{Client, Config, Error, migration};
 
 /// A PostgreSQL database, over one shared connection.
@@ -50,6 +51,11 @@ impl Database {
     /// either, within a fifth of the limit, the outcome is unknown. The server ends such a statement by
     /// itself at the same limit, unless a pooler is in between.
     ///
+    /// A commit that waits for a synchronous standby is not undone by that: the server ends the wait and
+    /// reports the commit as done. Its outcome is unknown then, also if an administrator has cancelled it.
+    /// Where [the server commits](Client::committing), nothing is cancelled, and the outcome is unknown at
+    /// the limit.
+    ///
     /// Statements of other callers come in between, so a transaction of several statements needs
     /// [a connection of its own](Config::connect). A cancellation can hit the statement of another caller
     /// that is in front of the one that is late; that one is refused too. Behind a pooler every statement
@@ -79,9 +85,11 @@ impl Database {
         let client = self.client().await?;
         let limit = self.config().reply_limit();
         let begun = Instant::now();
+        let cut_short = client.waits_cut_short();
         let mut running = pin!(statements(Arc::clone(&client)));
         let mut outcome = timeout_at(begun + limit, running.as_mut()).await;
-        if outcome.is_err() {
+        if outcome.is_err() && !client.is_committing() {
+            let _cancelling = client.cancelling();
             // What the server says of the cancelled statement is better than not knowing.
             let end = begun + limit + limit / 5;
             let cancelling = timeout_at(end, client.cancel());
@@ -93,6 +101,9 @@ impl Database {
             }
         }
         let error = match outcome {
+            Ok(Ok(_)) if client.waits_cut_short() != cut_short => {
+                Error::NoReply(Arc::new(Reason::Unreplicated))
+            }
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) => Error::of_statement(error),
             Err(_elapsed) => Error::late(),

@@ -53,7 +53,7 @@ mod reason;
 mod tls;
 mod url;
 
-pub use client::Client;
+pub use client::{Client, Committing};
 pub use config::Config;
 pub use connections::{Connections, Sessions};
 pub use database::Database;

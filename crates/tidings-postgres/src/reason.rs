@@ -24,6 +24,8 @@ pub(crate) enum Reason {
     Protocol(#[source] Option<Cause>),
     #[error("all connections of the pool are in use")]
     AllInUse,
+    #[error("the wait for the synchronous standby was cancelled, so it may lack the commit")]
+    Unreplicated,
 }
 
 /// Why connecting failed.

@@ -75,6 +75,8 @@ mod disk_trace;
 mod explain;
 mod gate;
 mod gzip_bomb;
+#[cfg(target_os = "linux")]
+mod held_commits;
 mod impostor;
 mod input;
 mod journal;

@@ -4,6 +4,7 @@ mod given_up;
 mod listening;
 mod migration;
 mod primary;
+mod replication;
 mod support;
 mod texts;
 mod tls;

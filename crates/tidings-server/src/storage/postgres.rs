@@ -13,6 +13,7 @@
 mod accept;
 mod api_keys;
 mod change;
+mod commit;
 pub(super) mod inspection;
 mod queue;
 mod requests;
@@ -25,8 +26,8 @@ use tidings_import::Starting;
 use tidings_notify::Presence;
 use tidings_notify::postgres::{self as logs, PostgresStore};
 use tidings_notify::presence::postgres::{self as presence, PostgresPresence};
+use tidings_postgres::tokio_postgres;
 use tidings_postgres::tokio_postgres::types::Type;
-use tidings_postgres::tokio_postgres::{self, Client};
 use tidings_postgres::{Config, Database, Parameter};
 use tidings_stream::postgres::{PostgresEngine, PostgresOptions};
 use tidings_stream::{ServiceConfig, Streams};
@@ -34,6 +35,8 @@ use tidings_webhooks::postgres as webhooks;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::accept::Acceptor;
+use self::change::Transactions;
+use self::commit::Unconfirmed;
 use self::queue::Queue;
 use super::import::PARTS;
 use super::stored;
@@ -107,6 +110,7 @@ pub(super) async fn open_in(config: Config, redis: Option<Redis>) -> Result<Stor
         begin: config.begin(),
         logs: logs.clone(),
         stream: stream.clone(),
+        unconfirmed: Unconfirmed::default(),
     };
     let (queue, accepting) = queue::queue(acceptor(), acceptor(), config.reply_limit());
     let records = Arc::new(PostgresRecords {
@@ -114,7 +118,10 @@ pub(super) async fn open_in(config: Config, redis: Option<Redis>) -> Result<Stor
         logs: logs.clone(),
         database,
         begin: config.begin(),
-        transactions: tokio::sync::Mutex::new(Database::new(config)),
+        transactions: tokio::sync::Mutex::new(Transactions {
+            database: Database::new(config),
+            unconfirmed: Unconfirmed::default(),
+        }),
         closing: tokio_util::sync::CancellationToken::new(),
         _accepting: AbortOnDropHandle::new(tokio::spawn(accepting)),
     });
@@ -147,7 +154,7 @@ struct PostgresRecords {
     /// What begins a transaction.
     begin: String,
     /// For transactions of several statements, one at a time.
-    transactions: tokio::sync::Mutex<Database>,
+    transactions: tokio::sync::Mutex<Transactions>,
     closing: tokio_util::sync::CancellationToken,
     _accepting: AbortOnDropHandle<()>,
 }
@@ -309,7 +316,7 @@ impl Requests for PostgresRecords {
 /// theirs the transaction is rolled back; if that fails too, the connection is of no more use.
 async fn transaction<T>(
     client: Arc<tidings_postgres::Client>,
-    statements: impl AsyncFnOnce(&Client) -> Result<T, StorageError>,
+    statements: impl AsyncFnOnce(&tidings_postgres::Client) -> Result<T, StorageError>,
 ) -> Result<Result<T, StorageError>, tokio_postgres::Error> {
     let outcome = statements(&client).await;
     if outcome.is_err() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tidings_test_support::{
     Fault, Outage, PostgresOutage, PostgresServer, Proxy, RedisOutage, Schema,
 };
@@ -154,6 +154,33 @@ async fn regression_a_read_without_a_reply_of_the_database_has_stored_nothing() 
         assert_eq!(body["error"]["code"], "storage_unavailable", "{body}");
     };
     tokio::join!(read(paths[0]), read(paths[1]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_what_the_synchronous_standby_lacks_gets_no_2xx() {
+    let database = PostgresServer::start().unwrap();
+    let server = Home::on(&database.url(), &[]).start().await;
+    server.notify("bo", json!(1)).await;
+    database.hold_commits().unwrap();
+    let notification = json!({ "user_id": "anna", "payload": 1 });
+    let endpoint = json!({ "url": "https://example.com/" });
+    let nothing = json!({});
+    let requests = [
+        ("/v1/notifications", &notification),
+        ("/v1/endpoints", &endpoint),
+        ("/v1/users/bo/notifications/read-all", &nothing),
+    ];
+    let requests = requests.map(async |(path, body)| {
+        let response = server.post(path, body).await;
+        assert_eq!(response.status(), 503, "{path}");
+        assert!(response.headers().contains_key("Retry-After"));
+        let body: Value = response.json().await.unwrap();
+        assert_eq!(body["error"]["code"], "outcome_unknown", "{path}");
+    });
+    futures_util::future::join_all(requests).await;
+    database.let_commits_go().unwrap();
+    server.until_ready_is(200).await;
+    server.notify("bo", json!(2)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

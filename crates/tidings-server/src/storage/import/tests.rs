@@ -11,7 +11,6 @@ use tidings_webhooks::{Options, Webhooks};
 use tokio::task::JoinHandle;
 
 use super::super::DatabaseUrl;
-use super::super::postgres::tests::{cut_off_a_commit, hold_commits, waits_for_its_commit};
 use super::*;
 
 /// A file that a server has used, and a PostgreSQL server of its own.
@@ -103,10 +102,10 @@ async fn is_unfinished(config: Config) -> bool {
 async fn regression_an_import_whose_last_commit_is_not_confirmed_has_ended_and_marked_its_file() {
     let both = Both::start().await;
     both.prepare().await;
-    hold_commits(&both.server);
+    both.server.hold_commits().unwrap();
     // Only the last commit waits.
     let importing = both.import(|_| {});
-    while !waits_for_its_commit(&both.server) {
+    while both.server.held_commits().unwrap() == 0 {
         assert!(!importing.is_finished(), "{:?}", importing.await);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -116,7 +115,7 @@ async fn regression_an_import_whose_last_commit_is_not_confirmed_has_ended_and_m
     };
     let marked = both.source.database().read(mark).await.unwrap();
     assert_eq!(marked, both.url.to_string());
-    cut_off_a_commit(&both.server).await;
+    both.server.cut_off_a_commit().await.unwrap();
     importing.await.unwrap().unwrap();
     assert!(!is_unfinished(both.config()).await);
 }

@@ -15,14 +15,14 @@ use std::sync::{Mutex, PoisonError};
 
 use tidings_notify::postgres::{CallOutcome, append_calls_in, append_in};
 use tidings_notify::{Draft, Store as _};
+use tidings_postgres::Database;
 use tidings_postgres::tokio_postgres::Client;
-use tidings_postgres::tokio_postgres::types::Type;
-use tidings_postgres::{Database, Parameter};
 use tidings_stream::StreamName;
 use tidings_webhooks::WebhookEvent;
 use tidings_webhooks::postgres::{hand_over_in, interest_in};
 use tokio::time::{Instant, sleep};
 
+use super::commit::{self, Unconfirmed};
 use super::requests::{self, Record, Recording};
 use super::{Known, failure, transaction};
 use crate::idempotency::Once;
@@ -41,10 +41,6 @@ pub(super) enum Outcome {
     /// No time was left for the logs of its users, because so many were being created. Nothing of it was stored.
     Untried,
 }
-
-const TRANSACTION: &str = "SELECT pg_current_xact_id()::text";
-
-const STATUS: &str = "SELECT pg_xact_status($1::text::xid8)";
 
 /// The first pause between two questions about a transaction whose end is not known.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
@@ -71,6 +67,7 @@ pub(super) struct Acceptor {
     pub(super) begin: String,
     pub(super) logs: tidings_notify::postgres::PostgresStore,
     pub(super) stream: StreamName,
+    pub(super) unconfirmed: Unconfirmed,
 }
 
 /// How far a transaction has come.
@@ -94,6 +91,7 @@ impl Acceptor {
         requests: &[&Accept],
         locks: Locks,
     ) -> Result<Vec<Outcome>, StorageError> {
+        self.unconfirmed.has_ended(&self.database).await?;
         let progress = Progress::default();
         let run = self.database.run(|client| {
             transaction(client, async |client| {
@@ -113,11 +111,12 @@ impl Acceptor {
 
     async fn run(
         &self,
-        client: &Client,
+        connection: &tidings_postgres::Client,
         requests: &[&Accept],
         locks: Locks,
         progress: &Progress,
     ) -> Result<Vec<Outcome>, StorageError> {
+        let client: &Client = connection;
         let mut plan = Plan::default();
         if requests.iter().any(|request| request.once.is_some()) {
             let keyed: Vec<&Once> = requests.iter().filter_map(|it| it.once.as_ref()).collect();
@@ -143,11 +142,10 @@ impl Acceptor {
         let (appended, interest, id) = futures_util::join!(
             append(client, &drafts, locks),
             interest_in(client, users),
-            client.query_typed_one(TRANSACTION, &[]),
+            commit::transaction_id(client),
         );
         let (appended, interest) = (appended?, interest?);
-        let id = id.and_then(|row| row.try_get(0)).map_err(failure)?;
-        put(&progress.id, id);
+        put(&progress.id, id?);
 
         let mut outgoing: Vec<WebhookEvent> = Vec::new();
         let mut outcomes: Vec<Option<Outcome>> = plan.decided;
@@ -185,12 +183,17 @@ impl Acceptor {
         put(&progress.outcomes, outcomes);
         // Sent at once and in this order. If one of the first two is refused, the server makes a rollback of
         // the commit; if one of them cannot be sent, the commit is not sent either.
-        futures_util::try_join!(
+        let (_committing, ()) = futures_util::try_join!(
             async {
-                let handed_over = hand_over_in(client, &self.stream, &interest, &outgoing);
-                handed_over.await.map_err(StorageError::from)
+                futures_util::try_join!(
+                    async {
+                        let handed_over = hand_over_in(client, &self.stream, &interest, &outgoing);
+                        handed_over.await.map_err(StorageError::from)
+                    },
+                    records.store(client),
+                )?;
+                Ok(connection.committing())
             },
-            records.store(client),
             async {
                 progress.is_committing.store(true, Ordering::Relaxed);
                 client.batch_execute("COMMIT").await.map_err(failure)
@@ -222,29 +225,22 @@ impl Acceptor {
         let give_up_at = Instant::now() + limit;
         let mut pause = PAUSE;
         loop {
-            match self.status(&id).await.as_deref() {
-                Ok("committed") if self.is_stored(&outcomes).await => return Ok(outcomes),
+            match commit::status(&self.database, &id).await.as_deref() {
+                Ok("committed") if self.is_stored(&outcomes).await => {
+                    let confirmed = commit::confirm(&self.database).await;
+                    return confirmed.map(|()| outcomes).map_err(|_| unknown());
+                }
                 Ok("aborted") => return Err(error.into()),
                 // It still ends, or the server cannot be asked yet.
                 Ok("in progress") | Err(_) if Instant::now() < give_up_at => {}
-                _ => return Err(unknown()),
+                _ => {
+                    self.unconfirmed.remember(id);
+                    return Err(unknown());
+                }
             }
             sleep(pause).await;
             pause = (pause * 2).min(limit / 4);
         }
-    }
-
-    async fn status(&self, id: &str) -> Result<String, StorageError> {
-        let parameters: [Parameter<'_>; 1] = [(&id, Type::TEXT)];
-        let row = self
-            .database
-            .run(|client| async move { client.query_typed_opt(STATUS, &parameters).await });
-        let row = row.await?;
-        let status = row.and_then(|row| row.try_get::<_, Option<String>>(0).transpose());
-        status
-            .transpose()
-            .map_err(StorageError::failed)?
-            .ok_or_else(|| StorageError::failed("the transaction is too old"))
     }
 
     /// Whether the events are there: after a failover, another transaction can have the same number.

@@ -1,6 +1,6 @@
 //! A change, with the response that a repeat gets, in one transaction.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use tidings_postgres::Database;
 use tidings_postgres::tokio_postgres::Client;
@@ -8,6 +8,7 @@ use tidings_postgres::tokio_postgres::error::SqlState;
 use tidings_webhooks::postgres as webhooks;
 use tokio::time::timeout;
 
+use super::commit::{self, Unconfirmed};
 use super::requests::{Record, Recording};
 use super::{
     Known, PostgresRecords, api_keys, database_error, failure, of_write, requests, transaction,
@@ -28,6 +29,14 @@ impl Drop for OpenTransaction<'_> {
     }
 }
 
+/// What makes changes, one at a time.
+#[derive(Debug)]
+pub(super) struct Transactions {
+    /// Nothing else uses this connection: a transaction is several statements.
+    pub(super) database: Database,
+    pub(super) unconfirmed: Unconfirmed,
+}
+
 impl PostgresRecords {
     /// Makes a change, again if the database ended its transaction for another.
     pub(super) async fn make_change(
@@ -36,32 +45,47 @@ impl PostgresRecords {
         keep: Option<&Keep>,
     ) -> Result<Changed, StorageError> {
         let limit = self.database.config().reply_limit();
-        let database = timeout(limit, self.transactions.lock()).await;
-        let database = database.map_err(|_elapsed| {
+        let transactions = timeout(limit, self.transactions.lock()).await;
+        let transactions = transactions.map_err(|_elapsed| {
             StorageError::unavailable("the changes before this one have not ended in time")
         })?;
+        let Transactions {
+            database,
+            unconfirmed,
+        } = &*transactions;
+        unconfirmed.has_ended(database).await?;
         let mut tries = 0;
         loop {
-            let is_committing = AtomicBool::new(false);
+            // The transaction, once its commit was sent.
+            let committing = Mutex::new(None);
             let run = database.run(|client| {
                 transaction(client, async |client| {
-                    client.batch_execute(&self.begin).await.map_err(failure)?;
+                    let (begun, id) = futures_util::join!(
+                        client.batch_execute(&self.begin),
+                        commit::transaction_id(client),
+                    );
+                    begun.map_err(failure)?;
+                    let id = id?;
                     let changed = claim_and_make(client, change, keep).await?;
-                    is_committing.store(true, Ordering::Relaxed);
+                    *committing.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+                    let _committing = client.committing();
                     client.batch_execute("COMMIT").await.map_err(failure)?;
                     Ok(changed)
                 })
             });
-            let open = OpenTransaction(&database);
+            let open = OpenTransaction(database);
             let run = run.await;
             // It has ended, or `run` has given the connection up.
             std::mem::forget(open);
-            let changed: Result<Changed, StorageError> = run.map_err(|error| {
-                if is_committing.load(Ordering::Relaxed) {
+            let committing = committing
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner);
+            let changed: Result<Changed, StorageError> = run.map_err(|error| match committing {
+                Some(id) if error.may_have_been_done() => {
+                    unconfirmed.remember(id);
                     of_write(error)
-                } else {
-                    error.into()
                 }
+                _ => error.into(),
             })?;
             tries += 1;
             match changed {

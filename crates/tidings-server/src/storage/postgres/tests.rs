@@ -183,40 +183,18 @@ async fn a_change_that_ends_in_a_deadlock_is_made_again() {
 
 conformance::suite!(open(), work_of_one_instance_is_done_by_one_at_a_time);
 
-/// Makes commits wait for a standby that does not exist, and returns when they do.
-pub(in crate::storage) fn hold_commits(server: &PostgresServer) {
-    server
-        .execute("ALTER SYSTEM SET synchronous_standby_names = 'missing'")
-        .unwrap();
-    server.execute("SELECT pg_reload_conf()").unwrap();
-    std::thread::scope(|scope| {
-        loop {
-            let write = "DROP TABLE IF EXISTS held; CREATE TABLE held ()";
-            let commit = scope.spawn(move || server.execute(write).is_ok());
-            while !commit.is_finished() {
-                if server.execute(END_WAITING).unwrap().trim() != "0" {
-                    return;
-                }
-            }
-        }
-    });
-}
-
-/// Whether a commit waits, after [`hold_commits`].
-pub(in crate::storage) fn waits_for_its_commit(server: &PostgresServer) -> bool {
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-    server.execute(waits).unwrap().trim() != "0"
-}
-
-/// How many connections it has ended whose commit waits.
-const END_WAITING: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-    WHERE wait_event = 'SyncRep'";
-
-/// Ends the connection of a commit that waits: it has been made, and is not confirmed.
-pub(in crate::storage) async fn cut_off_a_commit(server: &PostgresServer) {
-    while server.execute(END_WAITING).unwrap().trim() == "0" {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+fn to_anna() -> Accept {
+    let user = UserId::new("anna").unwrap();
+    let event_type = EventType::new("count").unwrap();
+    let draft = Draft::new(user, event_type, Payload::from_value(&1).unwrap());
+    Accept {
+        drafts: vec![draft],
+        once: None,
     }
+}
+
+fn is_unknown<T>(outcome: &Result<T, StorageError>) -> bool {
+    matches!(outcome, Err(StorageError::OutcomeUnknown { .. }))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -225,23 +203,73 @@ async fn a_commit_that_is_not_confirmed_is_looked_up() {
     let storage = super::open_in(Config::new(&server.url()).unwrap(), None)
         .await
         .unwrap();
-    hold_commits(&server);
-    let user = UserId::new("anna").unwrap();
-    let event_type = EventType::new("count").unwrap();
-    let draft = Draft::new(user.clone(), event_type, Payload::from_value(&1).unwrap());
-    let accept = Accept {
-        drafts: vec![draft],
-        once: None,
-    };
+    server.hold_commits().unwrap();
     let records = Arc::clone(&storage.records);
-    let accepting = tokio::spawn(async move { records.accept(accept).await });
-    cut_off_a_commit(&server).await;
+    let accepting = tokio::spawn(async move { records.accept(to_anna()).await });
+    server.cut_off_a_commit().await.unwrap();
+    server.let_commits_go().unwrap();
     let accepted = accepting.await.unwrap().unwrap();
     let Accepted::Stored { events, .. } = accepted else {
         panic!("expected stored notifications, got {accepted:?}")
     };
+    let user = UserId::new("anna").unwrap();
     let found = storage.logs.find(&user, events[0].id).await.unwrap();
     assert_eq!(found.as_ref(), Some(&events[0]));
+}
+
+/// It can be read, and the standby that becomes the primary lacks it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_what_the_standby_may_lack_is_not_confirmed_after_a_cut_either() {
+    let server = PostgresServer::start().unwrap();
+    let hasty = Config::new(&server.url()).unwrap();
+    let hasty = hasty.with_reply_limit(Duration::from_secs(2));
+    let storage = super::open_in(hasty, None).await.unwrap();
+    server.hold_commits().unwrap();
+    let records = Arc::clone(&storage.records);
+    let accepting = tokio::spawn(async move { records.accept(to_anna()).await });
+    server.cut_off_a_commit().await.unwrap();
+    let accepted = accepting.await.unwrap();
+    assert!(is_unknown(&accepted), "{accepted:?}");
+}
+
+/// Each one that waited would keep a session, until there are no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_while_a_commit_waits_for_the_standby_no_other_one_joins_it() {
+    let server = PostgresServer::start().unwrap();
+    let hasty = Config::new(&server.url()).unwrap();
+    let hasty = hasty.with_reply_limit(Duration::from_secs(1));
+    let storage = super::open_in(hasty, None).await.unwrap();
+    server.hold_commits().unwrap();
+    let records = &storage.records;
+    let change = |id: &str| {
+        let key = conformance::api_key(id, None);
+        records.change(Change::CreateKey { key, limit: 10 }, None)
+    };
+    let accepted = records.accept(to_anna()).await;
+    assert!(is_unknown(&accepted), "{accepted:?}");
+    let changed = change("first").await;
+    assert!(is_unknown(&changed), "{changed:?}");
+    // Not those of the background, which are single statements.
+    let held = "SELECT count(*) FROM pg_stat_activity
+        WHERE wait_event = 'SyncRep' AND query = 'COMMIT'";
+    assert_eq!(server.execute(held).unwrap(), "2");
+    for _ in 0..3 {
+        let accepted = records.accept(to_anna()).await;
+        let changed = change("second").await;
+        for error in [accepted.err(), changed.err()] {
+            assert!(
+                matches!(error, Some(StorageError::Unavailable { .. })),
+                "{error:?}"
+            );
+        }
+    }
+    assert_eq!(server.execute(held).unwrap(), "2");
+    server.let_commits_go().unwrap();
+    while server.held_commits().unwrap() > 0 {}
+    records.accept(to_anna()).await.unwrap();
+    change("second").await.unwrap();
+    // The first of each was done after all.
+    assert_eq!(storage.api_keys.all().await.unwrap().keys.len(), 2);
 }
 
 /// A caller that was told that nothing is stored would make another one.
@@ -251,22 +279,21 @@ async fn regression_a_change_that_is_not_confirmed_may_have_been_made() {
     let storage = super::open_in(Config::new(&server.url()).unwrap(), None)
         .await
         .unwrap();
-    hold_commits(&server);
+    server.hold_commits().unwrap();
     let key = conformance::api_key("new", None);
     let id = key.id.clone();
     let change = Change::CreateKey { key, limit: 10 };
     let records = Arc::clone(&storage.records);
     let changing = tokio::spawn(async move { records.change(change, None).await });
-    cut_off_a_commit(&server).await;
+    server.cut_off_a_commit().await.unwrap();
     let changed = changing.await.unwrap();
-    let is_unknown = |error: &StorageError| matches!(error, StorageError::OutcomeUnknown { .. });
-    assert!(changed.as_ref().is_err_and(is_unknown), "{changed:?}");
+    assert!(is_unknown(&changed), "{changed:?}");
     let all = storage.api_keys.all().await.unwrap();
     assert_eq!(all.keys.len(), 1);
     let keys = Arc::clone(&storage.api_keys);
     let removing = tokio::spawn(async move { keys.remove(&id).await });
-    cut_off_a_commit(&server).await;
+    server.cut_off_a_commit().await.unwrap();
     let removed = removing.await.unwrap();
-    assert!(removed.as_ref().is_err_and(is_unknown), "{removed:?}");
+    assert!(is_unknown(&removed), "{removed:?}");
     assert!(storage.api_keys.all().await.unwrap().keys.is_empty());
 }
