@@ -23,6 +23,8 @@ const INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) struct LogKeeper {
     last_attempt: Option<Instant>,
     has_warned: bool,
+    /// When there was last nothing to be gained for a commit without room.
+    last_without_room: Option<Instant>,
 }
 
 impl LogKeeper {
@@ -40,7 +42,7 @@ impl LogKeeper {
             return;
         }
         self.last_attempt = Some(now);
-        let emptied = empty(connection);
+        let emptied = checkpoint(connection, "TRUNCATE");
         if !matches!(emptied, Ok(true)) && !self.has_warned {
             self.has_warned = true;
             let error = emptied.err();
@@ -51,12 +53,35 @@ impl LogKeeper {
             );
         }
     }
+
+    /// Lets the next commit write over the log, after one that found no room to make it longer. SQLite
+    /// does so only after a commit that succeeds. What is in the log mostly fits into pages that the
+    /// database has, so that it takes changes and deletes also on a full disk.
+    pub(crate) fn make_room(&mut self, connection: &Connection) {
+        let now = Instant::now();
+        let last = self.last_without_room;
+        if last.is_some_and(|last| now - last < INTERVAL) {
+            return;
+        }
+        let moved = checkpoint(connection, "RESTART");
+        if matches!(moved, Ok(true)) {
+            self.last_without_room = None;
+        } else {
+            self.last_without_room = Some(now);
+            let error = moved.err();
+            tracing::debug!(
+                error = error.as_ref().map(|error| error as &dyn std::error::Error),
+                "cannot move the write-ahead log into the database"
+            );
+        }
+    }
 }
 
-/// Whether the log is empty now.
-fn empty(connection: &Connection) -> Result<bool, rusqlite::Error> {
+/// Moves the log into the database. Whether the next commit begins at its start.
+fn checkpoint(connection: &Connection, mode: &str) -> Result<bool, rusqlite::Error> {
     connection.busy_timeout(PATIENCE)?;
-    let is_busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+    let checkpoint = format!("PRAGMA wal_checkpoint({mode})");
+    let is_busy = connection.query_row(&checkpoint, [], |row| row.get(0));
     connection.busy_timeout(BUSY_TIMEOUT)?;
     is_busy.map(|is_busy: bool| !is_busy)
 }

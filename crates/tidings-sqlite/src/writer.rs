@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{CachedStatement, Connection, Transaction, TransactionBehavior};
+use rusqlite::{CachedStatement, Connection, ErrorCode, Transaction, TransactionBehavior, ffi};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -183,7 +183,12 @@ impl Writer {
                 commit_batch(connection, file, progress, waiting)
             });
         match outcome {
-            Ok(log_bytes) => self.log.keep_short(&self.connection, log_bytes),
+            Ok(Log::Bytes(bytes)) => self.log.keep_short(&self.connection, bytes),
+            Ok(Log::NoRoom) => {
+                if self.file.check_with(&self.connection).is_ok() {
+                    self.log.make_room(&self.connection);
+                }
+            }
             Err(error) => {
                 // As with a commit that failed.
                 tracing::debug!(
@@ -235,19 +240,27 @@ fn set_synchronous(
     Ok(())
 }
 
+/// How the log is after a batch.
+enum Log {
+    /// Its length.
+    Bytes(u64),
+    /// The commit found no room to make it longer.
+    NoRoom,
+}
+
 /// Runs waiting jobs in one transaction until its time is up, commits, and sends the results of those that
 /// ran.
 ///
 /// With `progress`, where the file is then is kept: not of a commit that may be lost with the power.
 ///
-/// Returns the length of the log. An error means that no transaction could be started, or not prepared for
+/// Returns what the log needs. An error means that no transaction could be started, or not prepared for
 /// jobs, and that no job has run.
 fn commit_batch(
     connection: &mut Connection,
     file: &DatabaseFile,
     mut progress: Option<&mut Progress>,
     waiting: &mut VecDeque<Request>,
-) -> Result<u64, Error> {
+) -> Result<Log, Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut savepoint = Savepoint::prepare(&transaction)?;
     let begun = Instant::now();
@@ -260,7 +273,7 @@ fn commit_batch(
             drop(savepoint);
             drop(transaction);
             finish_all(ran.into_iter(), &Err(error));
-            return Ok(0);
+            return Ok(Log::Bytes(0));
         }
         if begun.elapsed() >= MAX_BATCH_TIME {
             break;
@@ -271,8 +284,11 @@ fn commit_batch(
         Some(progress) => progress.after(&transaction),
         None => Ok(None),
     };
+    let mut has_room = true;
     let outcome = position.and_then(|position| {
-        transaction.commit()?;
+        let committed = transaction.commit();
+        has_room = !committed.as_ref().is_err_and(found_no_room);
+        committed?;
         Ok(position)
     });
     // A commit into a file that cannot be found again does not count.
@@ -293,7 +309,19 @@ fn commit_batch(
     }
     let log_bytes = outcome.as_ref().copied().unwrap_or(0);
     finish_all(ran.into_iter(), &outcome.map(drop));
-    Ok(log_bytes)
+    Ok(if has_room {
+        Log::Bytes(log_bytes)
+    } else {
+        Log::NoRoom
+    })
+}
+
+/// Whether a commit failed because its disk is full, or its file at the limit of a quota, which SQLite takes for
+/// another failure.
+fn found_no_room(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| {
+        error.code == ErrorCode::DiskFull || error.extended_code == ffi::SQLITE_IOERR_WRITE
+    })
 }
 
 /// What the jobs of a transaction run in, one after the other, by statements that are prepared once for all of them.

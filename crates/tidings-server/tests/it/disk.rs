@@ -78,6 +78,41 @@ async fn a_disk_that_fills_is_reported_and_recovered_from() {
     assert!(log.lines().count() <= 10, "{log}");
 }
 
+/// Other programs may fill it, long before the log of the database is so long that SQLite empties it.
+#[tokio::test]
+async fn regression_on_a_full_disk_goes_on_what_fits_into_the_file() {
+    let disk = SmallDisk::mount(16 << 20).unwrap();
+    let home = Home::at(disk.path());
+    let server = home.start().await;
+    for _ in 0..20 {
+        server.notify("anna", json!("x".repeat(10_000))).await;
+    }
+    let (status, log) = server.stop("-TERM").await;
+    assert!(status.success(), "{log}");
+    let server = home.start().await;
+    let page = server.get("/v1/users/anna/notifications?limit=20").await;
+    let ids = page["data"].as_array().unwrap();
+    let act = async |place: usize, action: &str| {
+        let id = ids[place]["id"].as_str().unwrap();
+        let path = format!("/v1/users/anna/notifications/{id}/{action}");
+        server.post(&path, &json!({})).await.status()
+    };
+    for place in 0..10 {
+        assert_eq!(act(place, "read").await, StatusCode::OK);
+    }
+    disk.fill().unwrap();
+    let mut refused = 0;
+    for action in ["archive", "unarchive", "unread"] {
+        for place in 0..10 {
+            if act(place, action).await != StatusCode::OK {
+                refused += 1;
+                assert_eq!(act(place, action).await, StatusCode::OK, "{refused}");
+            }
+        }
+    }
+    assert!(refused > 0, "the disk was not full");
+}
+
 /// Posts a notification that the server makes no end of making a delivery of. Returns a connection that keeps
 /// the log of the database there.
 async fn hang_in_the_fan_out(server: &Server, home: &Home) -> Connection {

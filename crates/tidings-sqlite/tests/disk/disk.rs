@@ -154,6 +154,48 @@ async fn after_a_kill_on_a_full_disk_it_opens_reads_and_writes_again_once_there_
     assert_eq!(count(&database).await, stored + 1);
 }
 
+/// Before the log is long enough for SQLite to move it, for instance because another program has taken the room.
+#[tokio::test]
+async fn regression_a_full_disk_takes_what_fits_into_the_pages_of_the_file() {
+    let disk = SmallDisk::mount(8 << 20).unwrap();
+    let path = disk.path().join("test.db").display().to_string();
+    let database = open(&path).await;
+    for _ in 0..20 {
+        insert(&database).await.unwrap();
+    }
+    // Its end makes them pages of the file.
+    database.close().await;
+    let database = open(&path).await;
+    let run = async |statement: &'static str| {
+        let run = database.write(move |tx| tx.execute(statement, []).map_err(Error::from));
+        run.await
+    };
+    let update = "UPDATE item SET data = randomblob(10000)";
+    for _ in 0..5 {
+        run(update).await.unwrap();
+    }
+    disk.fill().unwrap();
+    let mut refusals = 0;
+    for _ in 0..30 {
+        if let Err(refused) = run(update).await {
+            assert!(refused.is_full(), "{refused:?}");
+            refusals += 1;
+            // The next one has room.
+            run(update).await.unwrap();
+        }
+    }
+    assert!((1..=15).contains(&refusals), "{refusals}");
+    for left in (0..20).rev() {
+        let delete = "DELETE FROM item WHERE n = (SELECT max(n) FROM item)";
+        if run(delete).await.is_err() {
+            run(delete).await.unwrap();
+        }
+        assert_eq!(count(&database).await, left);
+    }
+    // What was deleted has made room.
+    insert(&database).await.unwrap();
+}
+
 /// What could not be committed is done by the next call: else the file would count as a copy at each opening.
 #[tokio::test]
 async fn keeping_the_progress_that_found_no_room_is_done_by_the_next_call() {
