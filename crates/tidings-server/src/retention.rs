@@ -8,7 +8,7 @@ use tokio::time::{MissedTickBehavior, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, SharedApp};
-use crate::storage::{Records, Storage, StorageError, Turn};
+use crate::storage::{CLEANED_AT_ONCE, Records, Storage, StorageError, Turn};
 
 /// How often the server looks for old data.
 const INTERVAL: Duration = Duration::from_secs(10 * 60);
@@ -81,15 +81,17 @@ pub(crate) async fn clean(storage: &Storage, webhooks: &Webhooks, cutoff: Timest
     let logs = storage.logs.cleanup(cutoff).await;
     report("notifications", logs.map_err(StorageError::from));
     report("deliveries", webhooks.clean(cutoff).await);
-    report("idempotency keys", clean_keys(storage).await);
+    report("idempotency keys", clean_keys(&*storage.records).await);
 }
 
-async fn clean_keys(storage: &Storage) -> Result<u64, StorageError> {
+/// Ends also when keys grow too old as fast as they are deleted.
+async fn clean_keys(records: &dyn Records) -> Result<u64, StorageError> {
     let mut total = 0;
     loop {
-        match storage.records.clean().await? {
-            0 => return Ok(total),
-            removed => total += removed as u64,
+        let removed = records.clean().await?;
+        total += removed as u64;
+        if removed < usize::from(CLEANED_AT_ONCE) {
+            return Ok(total);
         }
     }
 }
@@ -106,12 +108,14 @@ fn report<E: std::error::Error + 'static>(what: &str, result: Result<u64, E>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use tidings_notify::{Draft, EventType, Payload, UserId};
     use tidings_webhooks::{DeliveryQuery, EndpointSettings, NewEndpoint, Options, Owner};
 
     use crate::same_redis::tests::Turns;
-    use crate::storage::{Accept, Accepted, DatabaseUrl};
+    use crate::storage::{Accept, Accepted, Change, Changed, DatabaseUrl, Keep};
 
     const fn turn_of(instance: &str) -> Turn<'_> {
         Turn {
@@ -143,6 +147,44 @@ mod tests {
         };
         let done = in_turn(&records, &turn_of("first"), work).await;
         assert!(!done.unwrap());
+    }
+
+    /// Has keys of which a few grow too old in the time that one cleaning takes.
+    #[derive(Debug, Default)]
+    struct Aging {
+        cleanings: AtomicUsize,
+    }
+
+    #[async_trait::async_trait]
+    impl Records for Aging {
+        async fn accept(&self, _: Accept) -> Result<Accepted, StorageError> {
+            Err(StorageError::Closed)
+        }
+
+        async fn change(&self, _: Change, _: Option<Keep>) -> Result<Changed, StorageError> {
+            Err(StorageError::Closed)
+        }
+
+        async fn take_turn(&self, _: &Turn<'_>) -> Result<bool, StorageError> {
+            Err(StorageError::Closed)
+        }
+
+        async fn ready(&self) -> Result<(), StorageError> {
+            Err(StorageError::Closed)
+        }
+
+        async fn clean(&self) -> Result<usize, StorageError> {
+            let cleaned = self.cleanings.fetch_add(1, Ordering::Relaxed);
+            assert!(cleaned < 100, "the cleaning has no end");
+            Ok(if cleaned < 2 { 1000 } else { 5 })
+        }
+
+        async fn close(&self) {}
+    }
+
+    #[tokio::test]
+    async fn regression_cleaning_ends_although_keys_grow_too_old_all_the_time() {
+        assert_eq!(clean_keys(&Aging::default()).await.unwrap(), 2005);
     }
 
     async fn open(folder: &tempfile::TempDir) -> (Storage, Webhooks) {

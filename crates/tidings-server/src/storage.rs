@@ -38,7 +38,9 @@ use tokio_util::task::AbortOnDropHandle;
 pub(crate) use self::api_keys::{AllKeys, ApiKeyStore, StoredKey};
 pub use self::error::StorageError;
 pub(crate) use self::import::{Imported, import};
-pub(crate) use self::records::{Accept, Accepted, Change, Changed, Keep, Records, Turn};
+pub(crate) use self::records::{
+    Accept, Accepted, CLEANED_AT_ONCE, Change, Changed, Keep, Records, Turn,
+};
 pub(crate) use self::redis::Redis;
 pub(crate) use self::requests::{KeptResponse, NewResponse, Requests};
 pub use self::url::{DatabaseUrl, InvalidDatabaseUrl, InvalidRedisUrl, PostgresUrl, RedisUrl};

@@ -9,6 +9,9 @@ use tidings_webhooks::{Delivery, Operation, OperationOutcome, PreparedEndpoint};
 use super::{StorageError, StoredKey};
 use crate::idempotency::Once;
 
+/// Idempotency keys that one cleaning deletes at most, so that the transaction is short.
+pub(crate) const CLEANED_AT_ONCE: u16 = 1000;
+
 /// What the server itself keeps, and the operations that concern several parts at once.
 ///
 /// # Contract
@@ -39,7 +42,8 @@ pub(crate) trait Records: Debug + Send + Sync + 'static {
     /// Succeeds if the database can be written now.
     async fn ready(&self) -> Result<(), StorageError>;
 
-    /// Deletes idempotency keys that are too old to matter; returns how many, at most a thousand.
+    /// Deletes idempotency keys that are too old to matter; returns how many. If they are fewer than
+    /// [`CLEANED_AT_ONCE`], no more were left when it began.
     async fn clean(&self) -> Result<usize, StorageError>;
 
     /// Finishes what is queued, and refuses later calls. Closing twice is harmless.

@@ -7,10 +7,7 @@ use tidings_postgres::tokio_postgres::{Error, GenericClient, Row};
 use super::{Known, failure};
 use crate::idempotency::{KEPT, Once};
 use crate::storage::stored::Kept;
-use crate::storage::{KeptResponse, NewResponse, StorageError};
-
-/// Keys that one cleaning deletes at most, so that the transaction is short.
-const CLEANED_AT_ONCE: i64 = 1000;
+use crate::storage::{CLEANED_AT_ONCE, KeptResponse, NewResponse, StorageError};
 
 const CLAIM: &str = "SELECT n, is_locked, fingerprint, events, response
     FROM tidings_server_claim($1, make_interval(secs => $2))";
@@ -36,9 +33,11 @@ const REPLACE: &str = "UPDATE tidings_server_request AS request SET response = g
 /// Requests that one step looks through.
 const RESPONSES_AT_ONCE: i64 = 1000;
 
-/// The age is compared again, because a key for whose row it has waited may have been recorded anew.
+/// The age is compared again, because a key for whose row it has waited may have been recorded anew. It waits
+/// for no disk: what a crash brings back is deleted again.
 const CLEAN: &str = "DELETE FROM tidings_server_request
-    WHERE accepted_at <= clock_timestamp() - make_interval(secs => $1) AND key = ANY (ARRAY(
+    WHERE (SELECT set_config('synchronous_commit', 'off', true)) IS NOT NULL
+    AND accepted_at <= clock_timestamp() - make_interval(secs => $1) AND key = ANY (ARRAY(
         SELECT key FROM tidings_server_request
         WHERE accepted_at <= clock_timestamp() - make_interval(secs => $1)
         ORDER BY accepted_at LIMIT $2))";
@@ -174,11 +173,12 @@ pub(super) async fn replace(
     client.execute_typed(REPLACE, &parameters).await
 }
 
-/// Deletes keys that are too old to matter; returns how many, at most a thousand.
+/// Deletes keys that are too old to matter; returns how many, at most [`CLEANED_AT_ONCE`].
 pub(super) async fn clean(
     client: &(impl GenericClient + Sync),
 ) -> Result<u64, tidings_postgres::tokio_postgres::Error> {
-    let parameters: [Parameter<'_>; 2] = [(&kept(), Type::FLOAT8), (&CLEANED_AT_ONCE, Type::INT8)];
+    let most = i64::from(CLEANED_AT_ONCE);
+    let parameters: [Parameter<'_>; 2] = [(&kept(), Type::FLOAT8), (&most, Type::INT8)];
     client.execute_typed(CLEAN, &parameters).await
 }
 

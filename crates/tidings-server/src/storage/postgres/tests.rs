@@ -94,6 +94,20 @@ async fn regression_a_key_that_is_recorded_anew_while_old_ones_are_deleted_stays
     assert_eq!(cleaning.await.unwrap().unwrap(), 0);
 }
 
+/// It is repeated after a crash, and would take long on a slow disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_the_deleting_of_old_keys_waits_for_no_disk_and_no_standby() {
+    let server = PostgresServer::start().unwrap();
+    let storage = super::open_in(Config::new(&server.url()).unwrap(), None)
+        .await
+        .unwrap();
+    let old = "INSERT INTO tidings_server_request (key, fingerprint, events, accepted_at)
+        VALUES ('key', '', '', now() - interval '25 hours')";
+    server.execute(old).unwrap();
+    server.hold_commits().unwrap();
+    assert_eq!(storage.records.clean().await.unwrap(), 1);
+}
+
 fn create_key(name: &str) -> Change {
     let key = conformance::api_key(name, None);
     Change::CreateKey { key, limit: 10 }

@@ -5,7 +5,7 @@ use tidings_sqlite::rusqlite::{Connection, OptionalExtension, Transaction};
 
 use crate::idempotency::{KEPT, Once};
 use crate::storage::stored::{self, Kept};
-use crate::storage::{Changed, KeptResponse, NewResponse, StorageError};
+use crate::storage::{CLEANED_AT_ONCE, Changed, KeptResponse, NewResponse, StorageError};
 
 /// Whose table this is, in the file's list of schemas.
 pub(in crate::storage) const COMPONENT: &str = "idempotency";
@@ -35,9 +35,6 @@ pub(in crate::storage) const STEPS: &[&str] = &[
     ALTER TABLE idempotency ADD COLUMN response TEXT;
 ",
 ];
-
-/// Keys that one cleaning deletes at most, so that the transaction is short.
-const CLEANED_AT_ONCE: u32 = 1000;
 
 /// Requests that one step looks through.
 const RESPONSES_AT_ONCE: u32 = 1000;
