@@ -27,7 +27,8 @@ pub struct GroupStats {
     /// The oldest message that it has yet to finish: pending, or never claimed. `None` when it is
     /// done with all there are.
     pub oldest_unfinished: Option<MessageId>,
-    /// Messages that it has never claimed.
+    /// Messages that it has never claimed. On PostgreSQL up to 10,000 of them may have no id yet, because
+    /// [a transaction has published them](crate#in-a-transaction).
     pub lag: u64,
     /// How long ago the oldest message was published that it has yet to finish: its lag in time, by
     /// the clock of the store. `None` when it is done with all there are.

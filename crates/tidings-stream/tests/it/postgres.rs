@@ -112,6 +112,46 @@ async fn publishing_in_a_transaction_refuses_what_is_too_large_and_leaves_retent
     .await;
 }
 
+/// Nothing else says that messages of transactions wait: no consumer has them, and no call fails.
+#[tokio::test]
+async fn regression_what_waits_in_the_outbox_is_behind_for_its_groups_as_well() {
+    let schema = Schema::create().await;
+    let streams = schema.streams().await;
+    let (recorder, _seen) = recorder();
+    let group = streams.subscribe("s", "g", from_start(), recorder);
+    group.await.unwrap().close().await;
+    streams
+        .publish("s", NewMessage::new("sequenced"))
+        .await
+        .unwrap();
+    let sequencing = schema.client().await;
+    let hold = "BEGIN; SELECT FROM tidings_stream_sequencer FOR UPDATE";
+    sequencing.batch_execute(hold).await.unwrap();
+    let client = schema.client().await;
+    publish_in(&client, &name("other"), &numbered(100))
+        .await
+        .unwrap();
+    publish_in(&client, &name("s"), &numbered(3)).await.unwrap();
+    let waits = streams.stats("s").await.unwrap();
+    assert_eq!((waits.messages, waits.groups[0].lag), (1, 4));
+    // Its own time, also when nothing waits in the stream.
+    let age = "UPDATE tidings_stream_outbox SET created_at = created_at - 3600000";
+    client.batch_execute(age).await.unwrap();
+    let waits = streams.stats("s").await.unwrap();
+    assert!(waits.groups[0].lag_time >= Some(Duration::from_secs(3600)));
+    // A row of an earlier version has none.
+    let unknown = "UPDATE tidings_stream_outbox SET created_at = NULL";
+    client.batch_execute(unknown).await.unwrap();
+    let waits = streams.stats("s").await.unwrap();
+    assert!(waits.groups[0].lag_time < Some(Duration::from_secs(3600)));
+    sequencing.batch_execute("ROLLBACK").await.unwrap();
+    until(async || {
+        let stats = streams.stats("s").await.unwrap();
+        (stats.messages, stats.groups[0].lag) == (4, 4)
+    })
+    .await;
+}
+
 /// Faults of the reference: what commits late is skipped for ever, or an open transaction stalls
 /// every reader.
 #[tokio::test]

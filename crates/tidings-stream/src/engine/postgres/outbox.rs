@@ -13,6 +13,7 @@ use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::{Connections, params};
 use tidings_reconnect::Trouble;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::announce::Announcer;
 use super::append::Columns;
@@ -36,6 +37,12 @@ const LEAVE: &str = "
     ORDER BY n";
 
 const NOTIFY: &str = "SELECT pg_notify(tidings_stream_channel(), 'outbox')";
+
+/// What the outbox begins with.
+const OLDEST: &str = "SELECT min(outbox_id) FROM tidings_stream_outbox";
+
+/// How long another session may be at the same message. It waits ten seconds for a lock.
+const STUCK: Duration = Duration::from_secs(30);
 
 const SEQUENCE: &str = "SELECT streams, messages FROM tidings_stream_sequence($1, $2)";
 
@@ -125,6 +132,7 @@ pub(super) async fn keep_emptying(
     announcer: Announcer,
 ) {
     let mut trouble = Trouble::new();
+    let mut elsewhere = Elsewhere::default();
     loop {
         // Spread, so that processes that start together do not look together.
         let pause = POLL.mul_f64(0.75 + fastrand::f64() / 2.0);
@@ -133,9 +141,16 @@ pub(super) async fn keep_emptying(
             () = tokio::time::sleep(pause) => {}
         }
         match empty(&connections, &wakes, &announcer).await {
-            Ok(()) => {
+            Ok(is_done_here) => {
                 if trouble.worked() {
                     tracing::info!("emptying the outbox of transactions works again");
+                }
+                if is_done_here {
+                    elsewhere.goes_on();
+                } else if let Ok(row) = row(&connections, OLDEST, &[]).await {
+                    // An outage is noticed by the next look.
+                    let oldest = row.and_then(|row| get::<Option<i64>>(&row, 0).ok().flatten());
+                    elsewhere.is_at(oldest);
                 }
             }
             Err(Error::Closed) => return,
@@ -153,11 +168,11 @@ pub(super) async fn keep_emptying(
     }
 }
 
-/// Gives everything in the outbox its number, unless another process is at it.
-async fn empty(connections: &Connections, wakes: &Wakes, announcer: &Announcer) -> Result<()> {
+/// Gives everything in the outbox its number. Returns `false` if another session is at it.
+async fn empty(connections: &Connections, wakes: &Wakes, announcer: &Announcer) -> Result<bool> {
     loop {
         let Some(row) = row(connections, SEQUENCE, params![BATCH, MAX_BYTES]).await? else {
-            return Ok(());
+            return Ok(false);
         };
         let streams: Option<Vec<&str>> = get(&row, 0)?;
         for stream in streams.into_iter().flatten() {
@@ -166,7 +181,81 @@ async fn empty(connections: &Connections, wakes: &Wakes, announcer: &Announcer) 
             announcer.announce(&stream);
         }
         if get::<i64>(&row, 1)? == 0 {
-            return Ok(());
+            return Ok(true);
         }
+    }
+}
+
+/// What is known of another session that is at the outbox. One that takes no message out of it, because it is
+/// held up or forgotten, keeps all others from it without an error.
+#[derive(Debug, Default)]
+struct Elsewhere {
+    /// The message that it is at, and since when.
+    oldest: Option<(i64, Instant)>,
+    is_reported: bool,
+}
+
+impl Elsewhere {
+    /// The outbox begins with this message.
+    fn is_at(&mut self, oldest: Option<i64>) {
+        let now = Instant::now();
+        match (oldest, self.oldest) {
+            (Some(oldest), Some((before, since))) if oldest == before => {
+                if now - since >= STUCK && !std::mem::replace(&mut self.is_reported, true) {
+                    tracing::warn!(
+                        "another session holds the outbox of transactions and does not empty it: \
+                         what they have published waits"
+                    );
+                }
+            }
+            (oldest, _) => {
+                self.goes_on();
+                self.oldest = oldest.map(|oldest| (oldest, now));
+            }
+        }
+    }
+
+    /// Messages leave the outbox.
+    fn goes_on(&mut self) {
+        self.oldest = None;
+        if std::mem::take(&mut self.is_reported) {
+            tracing::info!("the outbox of transactions is emptied again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_test_support::Log;
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outbox_that_another_session_holds_is_reported_once_and_so_is_its_end() {
+        let log = Log::default();
+        let _listening = log.listen();
+        let (held, emptied) = (
+            || log.lines("another session holds the outbox").len(),
+            || log.lines("is emptied again").len(),
+        );
+        let mut elsewhere = Elsewhere::default();
+        // It is slow, and goes on.
+        for message in 0..10 {
+            elsewhere.is_at(Some(message));
+            advance(STUCK / 2).await;
+        }
+        assert_eq!((held(), emptied()), (0, 0));
+        for outage in 1..=2 {
+            for _ in 0..10 {
+                elsewhere.is_at(Some(10));
+                advance(STUCK / 2).await;
+            }
+            assert_eq!((held(), emptied()), (outage, outage - 1));
+            elsewhere.is_at(None);
+            assert_eq!((held(), emptied()), (outage, outage));
+        }
+        elsewhere.goes_on();
+        assert_eq!((held(), emptied()), (2, 2));
     }
 }

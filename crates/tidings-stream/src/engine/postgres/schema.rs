@@ -6,7 +6,7 @@
 //! per session, even behind a pooler that keeps no prepared statements.
 
 /// The steps of the migration.
-pub(super) const STEPS: [&str; 3] = [
+pub(super) const STEPS: [&str; 4] = [
     include_str!("schema/tables.sql"),
     "",
     concat!(
@@ -19,6 +19,7 @@ pub(super) const STEPS: [&str; 3] = [
         include_str!("schema/figures.sql"),
         include_str!("schema/outbox.sql"),
     ),
+    include_str!("schema/outbox_age.sql"),
 ];
 
 #[cfg(test)]
@@ -29,7 +30,7 @@ mod tests {
     /// What stands in Rust and in SQL is the same.
     #[test]
     fn the_functions_know_what_the_engine_knows() {
-        let [.., functions] = STEPS;
+        let [.., functions, _] = STEPS;
         let most_held_back = format!("v_held_back >= {MAX_HELD_BACK}");
         assert_eq!(functions.matches(&most_held_back).count(), 2);
         assert_eq!(functions.matches(&format!("'{REDRIVE_GROUP}'")).count(), 2);
