@@ -160,26 +160,26 @@ impl FanOut {
         for (event, to) in wanted {
             let to = self.address(event, to);
             if size + to.to.len() > DELIVERIES_PER_STEP {
-                self.add(std::mem::take(&mut step), size).await?;
+                self.add(std::mem::take(&mut step)).await?;
                 size = 0;
             }
             size += to.to.len();
             step.push(to);
         }
-        self.add(step, size).await
+        self.add(step).await
     }
 
     /// Stores events with their deliveries, in one transaction.
-    async fn add(&self, step: Vec<Addressed>, size: usize) -> Result<(), StoreError> {
+    async fn add(&self, step: Vec<Addressed>) -> Result<(), StoreError> {
         if step.is_empty() {
             return Ok(());
         }
         let tickets = self.lanes.tickets(endpoints(step.iter()));
         let at = self.clock.wall.now();
         let step: Arc<[Addressed]> = step.into();
-        let made = self.store.add_deliveries(Arc::clone(&step), at).await?;
-        telemetry::deliveries_added(size);
-        self.lanes.made(&tickets, &step, &made);
+        let added = self.store.add_deliveries(Arc::clone(&step), at).await?;
+        telemetry::deliveries_added(added.count);
+        self.lanes.made(&tickets, &step, &added.deliveries);
         Ok(())
     }
 

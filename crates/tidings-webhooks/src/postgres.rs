@@ -39,7 +39,7 @@ use tidings_postgres::{Config, Connections, Database, Sessions};
 
 use crate::health::StoredHealth;
 use crate::store::{
-    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
+    AcceptedEvent, Added, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
     LeaseRequest, Leased, NewReplay, NextDue, Notice, Outcome, Released, ReplayPage, ReplayStep,
     SentEvent, StoredEndpoint, StoredSecrets,
 };
@@ -181,7 +181,7 @@ impl Store for PostgresStore {
         &self,
         events: Arc<[Addressed]>,
         at: Timestamp,
-    ) -> Result<Vec<Option<DeliveryId>>, StoreError> {
+    ) -> Result<Added, StoreError> {
         events::add(&*self.connections, &events, at).await
     }
 
@@ -201,7 +201,7 @@ impl Store for PostgresStore {
         &self,
         events: Vec<(i64, Option<Addressed>)>,
         at: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<usize>, StoreError> {
         deferred::add(&self.connections, events, at).await
     }
 

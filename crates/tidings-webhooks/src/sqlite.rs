@@ -43,7 +43,7 @@ use tidings_sqlite::{Database, Handle, Liveness};
 
 use crate::health::StoredHealth;
 use crate::store::{
-    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
+    AcceptedEvent, Added, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
     LeaseRequest, Leased, NewReplay, NextDue, Notice, Outcome, Released, ReplayPage, ReplayStep,
     SentEvent, StoredEndpoint, StoredSecrets,
 };
@@ -188,7 +188,7 @@ impl Store for SqliteStore {
         &self,
         events: Arc<[Addressed]>,
         at: Timestamp,
-    ) -> Result<Vec<Option<DeliveryId>>, StoreError> {
+    ) -> Result<Added, StoreError> {
         self.handle
             .write_relaxed(move |tx| events::add(tx, &events, at))
             .await
@@ -214,7 +214,7 @@ impl Store for SqliteStore {
         &self,
         events: Vec<(i64, Option<Addressed>)>,
         at: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<usize>, StoreError> {
         self.handle
             .write_relaxed(move |tx| deferred::add(tx, events, at))
             .await

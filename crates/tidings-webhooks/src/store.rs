@@ -97,14 +97,11 @@ pub trait Store: Debug + Send + Sync + 'static {
     ///
     /// On return they survive a crash of the store: the caller acknowledges the message that named them,
     /// maybe only after the store is there again.
-    ///
-    /// Returns the delivery for each address, in order; `None` for one that was there, or whose event was,
-    /// which may be stored with other contents.
     async fn add_deliveries(
         &self,
         events: Arc<[Addressed]>,
         at: Timestamp,
-    ) -> Result<Vec<Option<DeliveryId>>, StoreError>;
+    ) -> Result<Added, StoreError>;
 
     /// Puts events aside, in this order, until their deliveries are made. What is put aside already is
     /// left as it is. On return they survive a crash of the store, as with
@@ -121,12 +118,12 @@ pub trait Store: Debug + Send + Sync + 'static {
 
     /// Ends the deferral of events, and stores them with their deliveries as
     /// [`add_deliveries`](Self::add_deliveries) does; those without an address are forgotten. Returns
-    /// whether all of them were deferred: if not, nothing changes.
+    /// how many deliveries are new; `None` if not all of the events were deferred, and nothing changes.
     async fn add_deferred(
         &self,
         events: Vec<(i64, Option<Addressed>)>,
         at: Timestamp,
-    ) -> Result<bool, StoreError>;
+    ) -> Result<Option<usize>, StoreError>;
 
     /// Makes an instance the one that makes deliveries of accepted events, or keeps it so, until a time.
     /// Returns `false` while another instance is.
@@ -343,6 +340,16 @@ pub struct Addressed {
     pub event: WebhookEvent,
     /// Each endpoint, and when its first attempt is due.
     pub to: Vec<(EndpointId, Timestamp)>,
+}
+
+/// What became of [addressed](Addressed) events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Added {
+    /// The delivery for each address, in order; `None` for one that was there, or whose event was, which
+    /// may be stored with other contents.
+    pub deliveries: Vec<Option<DeliveryId>>,
+    /// How many deliveries are new, also of events that were there.
+    pub count: usize,
 }
 
 /// Asks for lanes.

@@ -349,9 +349,9 @@ impl Webhooks {
         };
         let at = self.inner.clock.wall.now();
         let event: Arc<[Addressed]> = Arc::new([addressed]);
-        let made = self.inner.store.add_deliveries(event, at).await?;
+        let added = self.inner.store.add_deliveries(event, at).await?;
         self.inner.lanes.wake([id]);
-        Ok(made.into_iter().flatten().next())
+        Ok(added.deliveries.into_iter().flatten().next())
     }
 
     /// The event that tests an endpoint; `None` when there is no such endpoint or it is disabled.

@@ -6,7 +6,7 @@ use super::support::{
     Stores, add, at, delivery, disabled, endpoint, event, finish, id, made, names, operator,
     outcome, query, record, user, work,
 };
-use crate::store::Addressed;
+use crate::store::{Added, Addressed};
 use crate::{DeliveryQuery, DeliveryState, EndpointId, Owner};
 
 /// Neither for an event that comes again, nor for another one with its id.
@@ -29,7 +29,8 @@ pub async fn a_repeated_event_makes_no_second_delivery(Stores { a, b }: Stores) 
     assert_eq!((due[0].attempts, due[0].tries), (0, 0));
 }
 
-/// In the order of their addresses. What was there, or may be stored with other contents, is not named.
+/// In the order of their addresses. What was there, or may be stored with other contents, is not named; what is new
+/// is counted.
 pub async fn new_deliveries_are_named(Stores { a, b }: Stores) {
     let (one, other) = (operator(&*a, 1).await, operator(&*a, 2).await);
     let to = |name: &str, endpoints: &[EndpointId]| Addressed {
@@ -37,23 +38,27 @@ pub async fn new_deliveries_are_named(Stores { a, b }: Stores) {
         to: endpoints.iter().map(|id| (*id, at(0))).collect(),
     };
     let events = [to("z", &[other, one]), to("kept", &[]), to("a", &[one])];
-    let made_now = a.add_deliveries(events.into(), at(0)).await.unwrap();
+    let added = a.add_deliveries(events.into(), at(0)).await.unwrap();
     let of_one = made(&*b, one).await;
     let of_other = made(&*b, other).await;
     let expected = [of_other[0], of_one[0], of_one[1]].map(Some);
-    assert_eq!(made_now, expected);
+    assert_eq!(added.deliveries, expected);
+    assert_eq!(added.count, 3);
     let again = [
         to("a", &[other, one]),
         to("kept", &[one]),
         to("new", &[one]),
     ];
-    let made_now = b.add_deliveries(again.into(), at(0)).await.unwrap();
+    let added = b.add_deliveries(again.clone().into(), at(0)).await.unwrap();
     let newest = made(&*a, one).await.pop();
-    assert_eq!(made_now, [None, None, None, newest]);
+    assert_eq!(added.deliveries, [None, None, None, newest]);
+    assert_eq!(added.count, 3);
+    let repeated = a.add_deliveries(again.into(), at(0)).await.unwrap();
+    assert_eq!(repeated.count, 0);
     assert_eq!(made(&*a, one).await.len(), 4);
     assert_eq!(made(&*a, other).await.len(), 2);
     let nothing = a.add_deliveries([].into(), at(0)).await.unwrap();
-    assert_eq!(nothing, []);
+    assert_eq!(nothing, Added::default());
 }
 
 /// Two instances that make the same deliveries at the same time do not get in each other's way.

@@ -103,14 +103,14 @@ impl FanOut {
                 event: addressed.event.clone(),
                 to: std::mem::replace(&mut addressed.to, rest),
             };
-            self.add(vec![part], DELIVERIES_PER_STEP).await?;
+            self.add(vec![part]).await?;
         }
         Ok(addressed)
     }
 
     /// Makes a step, and empties it. Returns whether its events were still deferred.
     async fn make(&self, step: &mut Step) -> Result<bool, StoreError> {
-        let Step { events, size } = std::mem::take(step);
+        let events = std::mem::take(step).events;
         if events.is_empty() {
             return Ok(true);
         }
@@ -119,12 +119,12 @@ impl FanOut {
             .filter_map(|(_, addressed)| addressed.as_ref());
         let endpoints = super::endpoints(to);
         let at = self.clock.wall.now();
-        let were_deferred = self.store.add_deferred(events, at).await?;
-        if were_deferred {
-            telemetry::deliveries_added(size);
-            self.lanes.wake(endpoints);
-        }
-        Ok(were_deferred)
+        let Some(added) = self.store.add_deferred(events, at).await? else {
+            return Ok(false);
+        };
+        telemetry::deliveries_added(added);
+        self.lanes.wake(endpoints);
+        Ok(true)
     }
 }
 

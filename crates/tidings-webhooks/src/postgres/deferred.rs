@@ -6,7 +6,7 @@ use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::{Connections, Parameter};
 
-use super::events::Columns;
+use super::events::{self, Columns};
 use super::schema::{column, limit};
 use crate::store::{AcceptedEvent, Addressed, DeferredEvent};
 use crate::{StoreError, WebhookEvent};
@@ -81,14 +81,15 @@ pub(super) async fn add(
     connections: &Connections,
     step: Vec<(i64, Option<Addressed>)>,
     at: Timestamp,
-) -> Result<bool, StoreError> {
-    const ADD: &str =
-        "SELECT tidings_webhook_add_deferred($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+) -> Result<Option<usize>, StoreError> {
+    const ADD: &str = "SELECT tidings_webhook_add_deferred_counted(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
     let numbers: Vec<i64> = step.iter().map(|(number, _)| *number).collect();
     let addressed: Vec<Addressed> = step.into_iter().filter_map(|(_, event)| event).collect();
     let columns = Columns::new(&addressed, at);
     let mut parameters: Vec<Parameter<'_>> = vec![(&numbers, Type::INT8_ARRAY)];
     parameters.extend(columns.parameters());
     let row = connections.row(ADD, &parameters).await?;
-    row.try_get(0).map_err(column)
+    let added: Option<i64> = row.try_get(0).map_err(column)?;
+    Ok(added.map(events::number))
 }

@@ -7,28 +7,37 @@ use tidings_postgres::tokio_postgres::types::Type;
 
 use super::schema::{column, micros};
 use super::statements::Statements;
-use crate::store::Addressed;
+use crate::store::{Added, Addressed};
 use crate::{DeliveryId, StoreError};
 
-const ADD: &str = "SELECT tidings_webhook_add($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-    FROM (SELECT tidings_webhook_durable() OFFSET 0) AS durable";
+const ADD: &str = "SELECT made, added
+    FROM (SELECT tidings_webhook_durable() OFFSET 0) AS durable,
+        tidings_webhook_add_counted($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 pub(super) async fn add(
     statements: &impl Statements,
     events: &[Addressed],
     at: Timestamp,
-) -> Result<Vec<Option<DeliveryId>>, StoreError> {
+) -> Result<Added, StoreError> {
     let columns = Columns::new(events, at);
     let row = statements.row(ADD, &columns.parameters()).await?;
     let made: Vec<Option<i64>> = row.try_get(0).map_err(column)?;
-    if made.len() != columns.of.len() {
+    let deliveries = if made.len() == columns.of.len() {
+        let ids = made.into_iter();
+        ids.map(|id| id.map(DeliveryId::from_i64)).collect()
+    } else {
         // An event was cleaned in between: it is not known which address each is of.
-        return Ok(vec![None; columns.of.len()]);
-    }
-    Ok(made
-        .into_iter()
-        .map(|id| id.map(DeliveryId::from_i64))
-        .collect())
+        vec![None; columns.of.len()]
+    };
+    Ok(Added {
+        deliveries,
+        count: number(row.try_get(1).map_err(column)?),
+    })
+}
+
+/// A count of the database, which is never negative.
+pub(super) fn number(count: i64) -> usize {
+    usize::try_from(count).unwrap_or(0)
 }
 
 /// Events and their addresses, column by column.

@@ -20,6 +20,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("schema/8_repeats.sql"),
     include_str!("schema/9_clean.sql"),
     include_str!("schema/10_begun_again.sql"),
+    include_str!("schema/11_count_added.sql"),
 ];
 
 /// A column that is not what it should be.

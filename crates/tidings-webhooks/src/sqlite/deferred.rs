@@ -91,11 +91,11 @@ pub(super) fn add(
     tx: &Transaction<'_>,
     step: Vec<(i64, Option<Addressed>)>,
     at: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<Option<usize>, StoreError> {
     let mut exists = tx.prepare_cached("SELECT 1 FROM webhook_deferred WHERE number = ?1")?;
     for (number, _) in &step {
         if !exists.exists([number])? {
-            return Ok(false);
+            return Ok(None);
         }
     }
     let mut delete = tx.prepare_cached("DELETE FROM webhook_deferred WHERE number = ?1")?;
@@ -104,6 +104,5 @@ pub(super) fn add(
         delete.execute([number])?;
         addressed.extend(event);
     }
-    events::add(tx, &addressed, at)?;
-    Ok(true)
+    Ok(Some(events::add(tx, &addressed, at)?.count))
 }

@@ -7,7 +7,7 @@ use rusqlite::Transaction;
 
 use super::lanes;
 use super::schema::micros;
-use crate::store::{Addressed, Notice};
+use crate::store::{Added, Addressed, Notice};
 use crate::{DeliveryId, EndpointId, StoreError, WebhookEvent};
 
 pub(super) fn add_notice(tx: &Transaction<'_>, notice: Option<&Notice>) -> Result<(), StoreError> {
@@ -21,30 +21,32 @@ pub(super) fn add(
     tx: &Transaction<'_>,
     events: &[Addressed],
     at: Timestamp,
-) -> Result<Vec<Option<DeliveryId>>, StoreError> {
+) -> Result<Added, StoreError> {
     let at = micros(at);
     let mut insert = tx.prepare_cached(
         "INSERT INTO webhook_delivery (event, endpoint, state, due_at, created_at)
          VALUES (?1, ?2, 0, ?3, ?4) ON CONFLICT (event, endpoint) DO NOTHING",
     )?;
     let mut due: BTreeMap<EndpointId, Timestamp> = BTreeMap::new();
-    let mut made = Vec::new();
+    let mut outcome = Added::default();
     for Addressed { event, to } in events {
         let (number, is_new) = number(tx, event, at, !to.is_empty())?;
         for (endpoint, due_at) in to {
             let added = insert.execute((number, endpoint.as_i64(), micros(*due_at), at))?;
+            outcome.count += added;
             if added > 0 {
                 let earliest = due.entry(*endpoint).or_insert(*due_at);
                 *earliest = (*earliest).min(*due_at);
             }
             let is_made = added > 0 && is_new;
-            made.push(is_made.then(|| DeliveryId::from_i64(tx.last_insert_rowid())));
+            let made = is_made.then(|| DeliveryId::from_i64(tx.last_insert_rowid()));
+            outcome.deliveries.push(made);
         }
     }
     for (endpoint, due_at) in due {
         lanes::add_work(tx, endpoint, due_at)?;
     }
-    Ok(made)
+    Ok(outcome)
 }
 
 /// Stores an event unless it is stored. Returns its number, and whether it is new.

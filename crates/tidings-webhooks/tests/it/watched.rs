@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tidings_notify::UserId;
 use tidings_test_support::Gate;
 use tidings_webhooks::store::{
-    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
+    AcceptedEvent, Added, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
     LeaseRequest, Leased, NewReplay, NextDue, Notice, Outcome, Released, ReplayPage, ReplayStep,
     SentEvent, StoredEndpoint, StoredHealth, StoredSecrets,
 };
@@ -156,7 +156,7 @@ impl Store for Watched {
         &self,
         events: Arc<[Addressed]>,
         at: Timestamp,
-    ) -> Result<Vec<Option<DeliveryId>>, StoreError> {
+    ) -> Result<Added, StoreError> {
         if let Some((id, gate)) = &self.holds.add
             && events.iter().any(|addressed| addressed.event.id() == *id)
         {
@@ -181,7 +181,7 @@ impl Store for Watched {
         &self,
         events: Vec<(i64, Option<Addressed>)>,
         at: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<usize>, StoreError> {
         pass(self.holds.deferred.as_ref()).await;
         self.inner.add_deferred(events, at).await
     }
