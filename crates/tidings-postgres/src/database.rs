@@ -102,7 +102,7 @@ impl Database {
         }
         let error = match outcome {
             Ok(Ok(_)) if client.waits_cut_short() != cut_short => {
-                Error::NoReply(Arc::new(Reason::Unreplicated))
+                Error::NoReply(Reason::Unreplicated.into())
             }
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) => Error::of_statement(error),

@@ -91,6 +91,9 @@ pub(crate) async fn change_one(
 
 async fn change(app: &SharedApp, user: &UserId, action: &InboxAction) -> Result<Counts, ApiError> {
     let update = app.notifier.change(user, action).await?;
+    if update.changed > 0 {
+        app.outage.worked();
+    }
     Ok((&update.change).into())
 }
 

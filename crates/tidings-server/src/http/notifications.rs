@@ -92,7 +92,10 @@ pub(crate) async fn accept(app: &SharedApp, accept: Accept) -> Result<Vec<Event>
         }
     };
     match app.acceptor.accept(accept).await {
-        Ok(Accepted::Stored { events, .. }) => Ok(events),
+        Ok(Accepted::Stored { events, .. }) => {
+            app.outage.worked();
+            Ok(events)
+        }
         Ok(Accepted::Repeated(events)) => {
             app.limits.give_back(taken);
             Ok(events)

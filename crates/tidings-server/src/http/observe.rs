@@ -3,7 +3,6 @@
 
 use axum::Json;
 use axum::extract::{MatchedPath, Request};
-use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -11,7 +10,7 @@ use tracing::field::Empty;
 
 use super::error::Fault;
 use super::request_id::RequestId;
-use super::routes::{BIN, BINS, INTO_BIN, QUERY, READY};
+use super::routes::{QUERY, READY};
 use super::sse;
 use crate::app::App;
 use crate::telemetry::{self, Requests, traces};
@@ -99,39 +98,20 @@ where
     );
     match response.extensions().get() {
         Some(cause) => app.outage.failed(cause),
-        None if status.is_success() && writes(&method, route) => app.outage.worked(),
+        // Others end an outage where they have stored something: a success can also mean that there was nothing
+        // to store, which a full disk does not refuse.
+        None if status.is_success() && route == READY => app.outage.worked(),
         None => {}
     }
     response
 }
 
-/// Whether a request writes to the database if it succeeds.
-fn writes(method: &Method, route: &str) -> bool {
-    match *method {
-        Method::GET | Method::HEAD => route == READY,
-        Method::POST | Method::PATCH | Method::DELETE => {
-            route != QUERY && ![BINS, BIN, INTO_BIN].contains(&route)
-        }
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use axum::http::Method;
     use serde_json::json;
     use tidings_test_support::Log;
 
-    use super::{QUERY, READY, writes};
     use crate::http::running::{KEY, Running};
-
-    #[test]
-    fn readiness_writes_and_a_query_does_not() {
-        for method in [Method::GET, Method::HEAD] {
-            assert!(writes(&method, READY));
-        }
-        assert!(!writes(&Method::POST, QUERY));
-    }
 
     #[tokio::test]
     async fn only_what_writes_ends_an_outage_of_the_database() {

@@ -91,7 +91,10 @@ impl<'a> Repeatable<'a> {
             .await
             .unwrap_or_else(|panic| Err(StorageError::failed(panic)));
         match changed? {
-            Changed::Made(delivery) => Ok(Made::Response(respond(delivery.as_ref())?)),
+            Changed::Made(delivery) => {
+                self.app.outage.worked();
+                Ok(Made::Response(respond(delivery.as_ref())?))
+            }
             Changed::Repeated(kept) => Ok(Made::Response(self.open(&kept)?)),
             Changed::Conflict => Err(ApiError::idempotency_conflict()),
             Changed::Running => Err(ApiError::request_running()),

@@ -29,11 +29,12 @@ use crate::limits::Limits;
 /// The route that writes to the database although it is a `GET`.
 pub(super) const READY: &str = "/health/ready";
 
-/// The routes whose `POST`, `PATCH` and `DELETE` write nothing to the database: presence and request bins are in memory.
+/// The route whose `POST` only reads.
 pub(super) const QUERY: &str = "/v1/presence/query";
-pub(super) const BINS: &str = "/v1/bins";
-pub(super) const BIN: &str = "/v1/bins/{id}";
-pub(super) const INTO_BIN: &str = "/bins/{id}";
+
+const BINS: &str = "/v1/bins";
+const BIN: &str = "/v1/bins/{id}";
+const INTO_BIN: &str = "/bins/{id}";
 
 /// What the path of a route of one user begins with. The user has access with a token.
 const OF_A_USER: &str = "/v1/users/{user}/";

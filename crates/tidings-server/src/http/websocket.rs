@@ -531,20 +531,15 @@ impl<E: Encoder> Session<E> {
         }
     }
 
-    /// Changes the inbox. This counts as a request, and shows whether the database works.
+    /// Changes the inbox. This counts as a request, and a failure of the database as one of a request.
     async fn change<T>(
         &self,
         change: impl Future<Output = Result<T, ApiError>>,
     ) -> Result<(), ApiError> {
         count_request(&self.app.limits, &self.caller)?;
         let changed = change.await.map(drop);
-        match &changed {
-            Ok(()) => self.app.outage.worked(),
-            Err(error) => {
-                if let Some(cause) = error.cause() {
-                    self.app.outage.failed(cause);
-                }
-            }
+        if let Some(cause) = changed.as_ref().err().and_then(ApiError::cause) {
+            self.app.outage.failed(cause);
         }
         changed
     }

@@ -379,4 +379,4 @@ fn database_error(error: &StorageError) -> Option<&tidings_postgres::Error> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

@@ -183,6 +183,29 @@ async fn regression_what_the_synchronous_standby_lacks_gets_no_2xx() {
     server.notify("bo", json!(2)).await;
 }
 
+/// A full disk refuses only what needs room.
+#[tokio::test]
+async fn regression_a_request_that_stores_nothing_does_not_end_an_outage() {
+    let database = PostgresServer::start().unwrap();
+    let server = Home::on(&database.url(), &["--log", "info"]).start().await;
+    server.notify("anna", json!(1)).await;
+    database.fill().unwrap();
+    let notification = json!({ "user_id": "anna", "payload": 2 });
+    for _ in 0..2 {
+        let refused = server.post("/v1/notifications", &notification).await;
+        assert_eq!(refused.status(), 503);
+        // This user has none.
+        let nothing = server
+            .post("/v1/users/bo/notifications/read-all", &json!({}))
+            .await;
+        assert_eq!(nothing.status(), 200);
+    }
+    let (_, log) = server.stop("-TERM").await;
+    let lines = |text: &str| log.matches(text).count();
+    assert_eq!(lines("the database does not work"), 1, "{log}");
+    assert_eq!(lines("the database works again"), 0, "{log}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_under_load_loses_nothing_and_posts_no_webhook_twice() {
     let schema = Schema::create().await;
