@@ -404,6 +404,8 @@ impl SubscribeOptions {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -441,6 +443,18 @@ mod tests {
         let options = options.with_concurrency(0).with_max_batch(0);
         assert_eq!((options.concurrency, options.max_batch), (1, 1));
         options.check().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_janitor_interval_outside_its_range_is_refused_at_the_first_use() {
+        for interval in [Duration::ZERO, DAY + Duration::from_nanos(1)] {
+            let config = ServiceConfig::default().with_janitor_interval(interval);
+            let streams = crate::Streams::new(Arc::new(crate::MemoryEngine::new()), config);
+            match streams.publish_batch("s", Vec::new()).await {
+                Err(Error::InvalidOption { field, .. }) => assert_eq!(field, "janitor_interval"),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]
