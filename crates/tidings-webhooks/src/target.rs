@@ -66,14 +66,9 @@ impl Defaults {
             }
             error => error,
         })?;
-        self.check_address(&target)?;
+        self.sender.address_policy().check_url(target.url())?;
         settings.url = target.url().to_string();
         Ok(())
-    }
-
-    /// Applies the address policy of the sender, which applies it again to each connection.
-    fn check_address(&self, target: &tidings::Endpoint) -> Result<(), Error> {
-        Ok(self.sender.address_policy().check_url(target.url())?)
     }
 
     /// Says which of several headers is wrong, if one is by itself.
@@ -97,8 +92,8 @@ impl Defaults {
         let settings = &endpoint.settings;
         settings.check()?;
         let secrets = endpoint.signing_secrets(now)?;
+        // The sender checks the address at each attempt: settings of another start may allow it.
         let target = self.describe(settings, &secrets)?.build()?;
-        self.check_address(&target)?;
         let mut lane = self.lane.clone();
         if let Some(rate) = settings.rate_limit {
             lane = lane.with_rate_limit(rate.get().min(MAX_RATE), Duration::from_secs(1));

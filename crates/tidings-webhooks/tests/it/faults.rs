@@ -280,3 +280,37 @@ async fn the_policy_of_the_sender_decides_when_an_endpoint_is_made_and_at_each_c
     assert_eq!(connected.unwrap_err(), std::io::ErrorKind::WouldBlock);
     app.stop().await;
 }
+
+#[tokio::test]
+async fn regression_deliveries_outlast_a_start_whose_policy_forbids_their_address() {
+    let place = Place::new();
+    let receiver = receiver_of(Reply::ok()).await;
+    let waits = || schedule(&[100; 100]);
+    let app = place.start(waits()).await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    app.stop().await;
+
+    let sender = Sender::builder().address_policy(AddressPolicy::PublicOnly);
+    let forbidden = waits().with_sender(sender.build().unwrap());
+    let app = place.start(forbidden).await;
+    app.accept(0..1).await;
+    let waiting = app.until(endpoint, DeliveryState::Pending, 1).await;
+    let attempts = soon(async {
+        loop {
+            let attempts = app.attempts(waiting[0].id).await;
+            if attempts.len() >= 2 {
+                return attempts;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let error = attempts[0].error.as_deref().unwrap();
+    assert!(error.contains("127.0.0.1"), "{error}");
+    app.stop().await;
+
+    let app = place.start(waits()).await;
+    let delivered = app.until(endpoint, DeliveryState::Delivered, 1).await;
+    assert_eq!(delivered[0].id, waiting[0].id);
+    app.stop().await;
+}
