@@ -50,7 +50,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::Method;
+use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 
@@ -94,10 +94,14 @@ async fn pass(State(around): State<Arc<Around>>, request: Request, next: Next) -
         origins,
         requests,
     } = &*around;
-    observe::observe(app, requests, request, |request| {
+    let mut response = observe::observe(app, requests, request, |request| {
         check(app, origins, request, next)
     })
-    .await
+    .await;
+    // A cache in between would give the response to one user to others, if their tokens are in cookies.
+    let cached = response.headers_mut().entry(header::CACHE_CONTROL);
+    cached.or_insert(HeaderValue::from_static("no-store"));
+    response
 }
 
 async fn check(app: &App, origins: &Origins, request: Request, next: Next) -> Response {

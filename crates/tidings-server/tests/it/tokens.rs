@@ -650,3 +650,32 @@ async fn a_server_does_not_start_with_keys_for_tokens_that_it_cannot_use() {
         );
     }
 }
+
+#[tokio::test]
+async fn regression_no_cache_keeps_the_response_to_one_user_for_another() {
+    let arguments = [
+        "--api-key",
+        KEY,
+        "--jwt-secret",
+        SECRET,
+        "--jwt-cookie=session",
+    ];
+    let home = Home::with(&arguments);
+    let server = home.start().await;
+    let cookie = format!("session={}", token("anna", 600));
+    for (path, status) in [
+        ("/v1/whoami", 200),
+        ("/v1/users/anna/notifications", 200),
+        ("/v1/users/anna/presence", 200),
+        ("/v1/users/ben/notifications", 403),
+        ("/v1/users/anna/notifications?limit=x", 400),
+        ("/nothing", 404),
+        ("/health/live", 200),
+    ] {
+        let request = http().get(server.at(path)).header("cookie", &cookie);
+        let request = request.header("origin", server.at(""));
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), status, "{path}");
+        assert_eq!(response.headers()["cache-control"], "no-store", "{path}");
+    }
+}
