@@ -39,9 +39,9 @@ use crate::{
 ///
 /// | speed | the lane's attempts |
 /// |---|---|
-/// | quick: the last attempts ended within a second, except at most one | may have every worker |
+/// | quick: of the last eight attempts and those under way, at most one took longer than a second | may have every worker |
 /// | new: none has ended yet | have at most half of the workers, all new lanes together |
-/// | slow: two in a row took longer, or two under way do; for a new lane, one | have no worker: they run beside the workers, and their number is [limited](DispatcherBuilder::max_slow) |
+/// | slow: two of them took longer; for a new lane, one | have no worker: they run beside the workers, and their number is [limited](DispatcherBuilder::max_slow) |
 ///
 /// An attempt that turns out to be slow gives its worker back after that second and continues beside
 /// the others. So an endpoint that does not reply keeps a worker for a second, twice if it replied

@@ -33,6 +33,6 @@ pub enum Speed {
     New,
     /// The last attempts ended quickly, whatever the result; at most one of them took long.
     Quick,
-    /// Two attempts in a row took long, or two under way do; for a new endpoint, one.
+    /// Of the last eight attempts and those under way, two took long; for a new endpoint, one.
     Slow,
 }

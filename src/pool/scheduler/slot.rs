@@ -8,8 +8,13 @@ use crate::circuit_breaker::CircuitState;
 use crate::pool::lane::Lane;
 use crate::{Endpoint, Speed};
 
-/// How many slow attempts one after the other, or at once, make a lane slow that was quick before.
+/// How many slow attempts make a lane slow that was quick before: of the last [`REMEMBERED`], and
+/// those under way.
 const SLOW_ATTEMPTS: usize = 2;
+
+/// How many attempts are remembered. With fewer, an endpoint that stalls every other request would
+/// be quick, and one quick reply would make it so.
+const REMEMBERED: u32 = u8::BITS;
 
 impl Speed {
     /// In the order of the queues.
@@ -25,8 +30,8 @@ pub(super) struct Slot {
     pub(super) wake_at: Option<Instant>,
     /// Attempts under way that take long.
     pub(super) late: usize,
-    /// Attempts in a row that took long.
-    slow_in_a_row: usize,
+    /// Which of the last attempts took long: a bit for each, the last one in front.
+    slow_attempts: u8,
     /// Whether an attempt has ended quickly, so that the lane is no longer new.
     is_proven: bool,
     /// The circuit as it was reported last.
@@ -51,7 +56,7 @@ impl Slot {
             place: Place::Idle,
             wake_at: None,
             late: 0,
-            slow_in_a_row: 0,
+            slow_attempts: 0,
             is_proven: !is_isolated,
             reported: lane.circuit_state(),
             lane,
@@ -61,12 +66,12 @@ impl Slot {
     /// Forgets how long attempts take: they go elsewhere now.
     pub(super) fn restart(&mut self, is_isolated: bool) {
         self.late = 0;
-        self.slow_in_a_row = 0;
+        self.slow_attempts = 0;
         self.is_proven = !is_isolated;
     }
 
     pub(super) fn speed(&self) -> Speed {
-        let slow = self.late + self.slow_in_a_row;
+        let slow = self.late + self.slow_attempts.count_ones() as usize;
         match self.is_proven {
             true if slow < SLOW_ATTEMPTS => Speed::Quick,
             false if slow == 0 => Speed::New,
@@ -76,12 +81,9 @@ impl Slot {
 
     /// Takes note of how long an attempt took.
     pub(super) fn learn(&mut self, elapsed: Duration, slow_after: Duration) {
-        if elapsed > slow_after {
-            self.slow_in_a_row = (self.slow_in_a_row + 1).min(SLOW_ATTEMPTS);
-        } else {
-            self.slow_in_a_row = 0;
-            self.is_proven = true;
-        }
+        let is_slow = elapsed > slow_after;
+        self.slow_attempts = (self.slow_attempts >> 1) | (u8::from(is_slow) << (REMEMBERED - 1));
+        self.is_proven |= !is_slow;
     }
 }
 

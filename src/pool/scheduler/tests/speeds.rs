@@ -113,25 +113,57 @@ fn an_endpoint_that_turns_slow_loses_its_share_and_gets_it_back_when_it_recovers
     assert_eq!(bench.scheduler.speed(id), Some(Speed::Quick));
 }
 
+/// The speed of a lane while an attempt lasts so long, and after it.
+fn speed_after(bench: &mut Bench, id: LaneId, elapsed: Duration) -> [Option<Speed>; 2] {
+    bench.scheduler.push(id, delivery(Message::from("x")));
+    assert_eq!(bench.begin(), ["a"]);
+    bench.stall(elapsed);
+    let meanwhile = bench.scheduler.speed(id);
+    bench.end("a", 200, elapsed);
+    [meanwhile, bench.scheduler.speed(id)]
+}
+
 #[test]
-fn one_slow_response_does_not_make_a_quick_lane_slow() {
+fn one_slow_response_now_and_then_does_not_make_a_quick_lane_slow() {
     let mut bench = Bench::new(limits(4, 4));
     let id = bench.prove("a", 1, (1, 4));
-    let mut speed_after = |elapsed| {
-        bench.scheduler.push(id, delivery(Message::from("x")));
-        assert_eq!(bench.begin(), ["a"]);
-        bench.stall(elapsed);
-        let meanwhile = bench.scheduler.speed(id);
-        bench.end("a", 200, elapsed);
-        (meanwhile, bench.scheduler.speed(id))
-    };
-    let (quick, slow) = (Some(Speed::Quick), Some(Speed::Slow));
-    assert_eq!(speed_after(2 * SECOND), (quick, quick));
-    assert_eq!(speed_after(FAST), (quick, quick));
-    assert_eq!(speed_after(2 * SECOND), (quick, quick));
-    // The second one in a row.
-    assert_eq!(speed_after(2 * SECOND), (slow, slow));
-    assert_eq!(speed_after(FAST), (slow, quick));
+    for _ in 0..3 {
+        for elapsed in [2 * SECOND].into_iter().chain([FAST; 8]) {
+            let speeds = speed_after(&mut bench, id, elapsed);
+            assert_eq!(speeds, [Some(Speed::Quick); 2]);
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_that_stalls_every_other_request_is_slow() {
+    let mut bench = Bench::new(limits(4, 4));
+    let id = bench.prove("a", 1, (1, 4));
+    for elapsed in [2 * SECOND, FAST] {
+        let speeds = speed_after(&mut bench, id, elapsed);
+        assert_eq!(speeds, [Some(Speed::Quick); 2]);
+    }
+    for _ in 0..8 {
+        for elapsed in [2 * SECOND, FAST] {
+            let speeds = speed_after(&mut bench, id, elapsed);
+            assert_eq!(speeds, [Some(Speed::Slow); 2]);
+        }
+    }
+}
+
+#[test]
+fn slow_responses_are_forgotten_with_the_eighth_after_them() {
+    let mut bench = Bench::new(limits(4, 4));
+    let id = bench.prove("a", 1, (1, 4));
+    for _ in 0..2 {
+        speed_after(&mut bench, id, 2 * SECOND);
+    }
+    for _ in 0..6 {
+        let speeds = speed_after(&mut bench, id, FAST);
+        assert_eq!(speeds, [Some(Speed::Slow); 2]);
+    }
+    let speeds = speed_after(&mut bench, id, FAST);
+    assert_eq!(speeds, [Some(Speed::Slow), Some(Speed::Quick)]);
 }
 
 #[test]
