@@ -17,6 +17,10 @@ const MAX_DESCRIPTION_BYTES: usize = 1000;
 /// Most waits of the schedule of an endpoint, the one before the first attempt included.
 pub const MAX_WAITS: usize = 100;
 
+/// Longest timeout of an endpoint that belongs to a user: a stranger's endpoint that does not reply must not hold an
+/// attempt for longer.
+pub const MAX_USER_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Longest URL, in bytes.
 const MAX_URL_BYTES: usize = 2048;
 
@@ -48,7 +52,8 @@ pub struct EndpointSettings {
     /// Most requests per second; `None` means no limit.
     #[serde(default)]
     pub rate_limit: Option<NonZeroU32>,
-    /// The deadline of one attempt; `None` means that of the [options](crate::Options).
+    /// The deadline of one attempt: at most an hour, and for an endpoint of a user [`MAX_USER_TIMEOUT`]; `None` means
+    /// that of the [options](crate::Options).
     #[serde(default, rename = "timeout_ms", with = "milliseconds")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<u64>"))]
     pub timeout: Option<Duration>,
@@ -126,6 +131,29 @@ impl EndpointSettings {
                 Err(Error::invalid(format!("event_types[{index}]"), expected))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Checks that the owner may have this timeout.
+    pub(crate) fn check_timeout(&self, owner: &Owner) -> Result<(), Error> {
+        match (owner, self.timeout) {
+            (Owner::User(_), Some(timeout)) if timeout > MAX_USER_TIMEOUT => {
+                let expected = format!(
+                    "at most {} milliseconds: only endpoints of the operator may have more, got {}",
+                    MAX_USER_TIMEOUT.as_millis(),
+                    timeout.as_millis()
+                );
+                Err(Error::invalid("timeout_ms", expected))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The timeout that counts, of an endpoint that may have been stored with more than its owner may have.
+    pub(crate) fn timeout_of(&self, owner: &Owner) -> Option<Duration> {
+        match owner {
+            Owner::User(_) => self.timeout.map(|timeout| timeout.min(MAX_USER_TIMEOUT)),
+            Owner::Operator => self.timeout,
         }
     }
 

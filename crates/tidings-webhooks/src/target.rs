@@ -92,8 +92,12 @@ impl Defaults {
         let settings = &endpoint.settings;
         settings.check()?;
         let secrets = endpoint.signing_secrets(now)?;
+        let timeout = settings.timeout_of(&endpoint.owner);
+        let description = self.describe(settings, &secrets)?;
         // The sender checks the address at each attempt: settings of another start may allow it.
-        let target = self.describe(settings, &secrets)?.build()?;
+        let target = description
+            .timeout(timeout.unwrap_or(self.timeout))
+            .build()?;
         let mut lane = self.lane.clone();
         if let Some(rate) = settings.rate_limit {
             lane = lane.with_rate_limit(rate.get().min(MAX_RATE), Duration::from_secs(1));
@@ -156,4 +160,42 @@ fn signers(schemes: &[SignatureScheme], secrets: &[Secret]) -> Result<Vec<Signer
         }
     };
     schemes.iter().map(signer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_notify::UserId;
+
+    use super::*;
+    use crate::endpoint::{SecretEntry, Secrets};
+    use crate::{EndpointId, MAX_USER_TIMEOUT, Owner};
+
+    #[test]
+    fn an_endpoint_of_a_user_that_is_stored_with_an_hour_waits_for_a_minute() {
+        let defaults = Defaults::new(&Options::default()).unwrap();
+        let hour = Duration::from_secs(3600);
+        let of_user = Owner::User(UserId::new("anna").unwrap());
+        for (owner, timeout, expected) in [
+            (Owner::Operator, Some(hour), hour),
+            (of_user.clone(), Some(hour), MAX_USER_TIMEOUT),
+            (of_user, None, defaults.timeout),
+        ] {
+            let mut settings = EndpointSettings::new("https://example.com");
+            settings.timeout = timeout;
+            let endpoint = Endpoint {
+                id: EndpointId::random(),
+                owner,
+                settings,
+                enabled: true,
+                disabled_because: None,
+                created_at: Timestamp::UNIX_EPOCH,
+                secrets: Secrets::Known(vec![SecretEntry {
+                    secret: Secret::generate(),
+                    until: None,
+                }]),
+            };
+            let target = defaults.target(&endpoint, Timestamp::UNIX_EPOCH).unwrap();
+            assert_eq!(target.endpoint.timeout(), expected);
+        }
+    }
 }

@@ -146,6 +146,34 @@ async fn a_wrong_setting_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn an_endpoint_of_a_user_may_wait_for_a_minute_and_one_of_the_operator_for_an_hour() {
+    let home = Home::new();
+    let server = home.start().await;
+    let with = |timeout: u64| json!({ "url": "http://127.0.0.1:9000/", "timeout_ms": timeout });
+    let created = create(&server, "/v1/users/anna/endpoints", with(60_000)).await;
+    let path = format!(
+        "/v1/users/anna/endpoints/{}",
+        created["id"].as_str().unwrap()
+    );
+    for (method, path, timeout) in [
+        (Method::POST, "/v1/users/anna/endpoints", 60_001),
+        (Method::POST, "/v1/users/anna/endpoints", 3_600_000),
+        (Method::PATCH, &path, 60_001),
+    ] {
+        let body = with(timeout).to_string();
+        let (status, error) = errors::refusal(&server, method, path, &body).await;
+        assert_eq!((status, &error["field"]), (400, &json!("timeout_ms")));
+        let expected = format!(
+            "expected at most 60000 milliseconds: only endpoints of the operator may have more, got {timeout}"
+        );
+        assert_eq!(error["message"], expected);
+    }
+    assert_eq!(server.get(&path).await["timeout_ms"], 60_000);
+    let of_operator = create(&server, "/v1/endpoints", with(3_600_000)).await;
+    assert_eq!(of_operator["timeout_ms"], 3_600_000);
+}
+
+#[tokio::test]
 async fn an_endpoint_is_reached_through_its_owner_alone() {
     let home = Home::new();
     let server = home.start().await;

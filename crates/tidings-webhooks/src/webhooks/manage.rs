@@ -146,6 +146,7 @@ impl Webhooks {
     pub async fn prepare_endpoint(&self, new: NewEndpoint) -> Result<PreparedEndpoint, Error> {
         let mut settings = new.settings;
         settings.check_owner(&new.owner)?;
+        settings.check_timeout(&new.owner)?;
         self.inner.lanes.defaults().normalize(&mut settings)?;
         let secret = secret_or_new(new.secret);
         let endpoint = Endpoint {
@@ -236,10 +237,14 @@ impl Webhooks {
     ) -> Result<Option<Endpoint>, Error> {
         self.change(id, |endpoint, _| {
             let before = endpoint.settings.event_types.clone();
+            let timeout_before = endpoint.settings.timeout;
             change(&mut endpoint.settings);
-            // One that was stored with such types can be changed in everything else.
+            // One that was stored with what it must not get any more can be changed in everything else.
             if endpoint.settings.event_types != before {
                 endpoint.settings.check_owner(&endpoint.owner)?;
+            }
+            if endpoint.settings.timeout != timeout_before {
+                endpoint.settings.check_timeout(&endpoint.owner)?;
             }
             self.inner
                 .lanes

@@ -77,7 +77,7 @@ struct Settings {
     #[arg(long, value_name = "COUNT", value_parser = count(1_u32, u32::MAX))]
     rate_limit: Option<u32>,
 
-    /// Longest time for one request, up to 1h
+    /// Longest time for one request, up to 1h, or up to 60s for an endpoint of a user
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
 

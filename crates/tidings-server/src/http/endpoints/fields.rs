@@ -96,7 +96,8 @@ request! {
         /// Requests a second; `null` means no limit.
         #[schemars(with = "Option<RateLimit>")]
         "rate_limit" rate_limit: Change<RateLimit>,
-        /// Longest time for one request in milliseconds, at most an hour; `null` means that of the server.
+        /// Longest time for one request in milliseconds: at most 60,000 for an endpoint of a user, and an hour for one
+        /// of the operator; `null` means that of the server.
         #[schemars(with = "Option<Timeout>")]
         "timeout_ms" timeout_ms: Change<Timeout>,
         /// The wait before each attempt in seconds: at most 100 waits of at most 30 days; `null` means the schedule
