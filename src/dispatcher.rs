@@ -50,8 +50,9 @@ use crate::{
 ///
 /// Within a lane the limit on attempts under way begins at 1, doubles while responses arrive in
 /// time, is halved by every failure, and falls back to 1 when a response is overdue. A second limit
-/// holds for all lanes with the same [host](DispatcherBuilder::max_in_flight_per_host), and a third
-/// one, if it is set, for the [rate](LaneConfig::with_rate_limit).
+/// holds for all lanes with the same [host](DispatcherBuilder::max_in_flight_per_host), a third one, if
+/// it is set, for the [rate](LaneConfig::with_rate_limit), and a fourth for all lanes of a
+/// [group](LaneConfig::with_group), if they are in one.
 ///
 /// # Endpoints that are gone
 ///

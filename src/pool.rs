@@ -8,7 +8,7 @@
 //! | `lane` | which delivery of an endpoint goes next, and what happens to it after an attempt |
 //! | `lane::queue`, `limit`, `rate` | the order in a lane, how many attempts it gets at a time, and how fast |
 //! | `scheduler` | which lane goes next |
-//! | `scheduler::ready`, `workers`, `hosts` | in which order, as far as workers and hosts have permits |
+//! | `scheduler::ready`, `workers`, `shares` | in which order, as far as workers, hosts and groups have room |
 //! | `permits` | which message may enter a queue |
 //!
 //! And these act on what was decided, without the lock:

@@ -39,6 +39,7 @@ impl ClientBuilder {
             // The only endpoint may have all workers.
             isolation: None,
             per_host: None,
+            group_parts: None,
         };
         Self {
             endpoint: Endpoint::builder(url),

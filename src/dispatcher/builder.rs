@@ -11,6 +11,8 @@ const DEFAULT_WORKERS: usize = 64;
 const DEFAULT_MAX_SLOW: usize = 256;
 const DEFAULT_SLOW_AFTER: Duration = Duration::from_secs(1);
 const DEFAULT_MAX_IN_FLIGHT_PER_HOST: usize = 64;
+/// With it, five groups whose endpoints all stall leave workers and slow places to others.
+const DEFAULT_GROUP_PARTS: usize = 4;
 const DEFAULT_QUEUE_SIZE: usize = 100_000;
 
 /// Builds a [`Dispatcher`]; everything is checked together by [`build`](Self::build).
@@ -32,6 +34,7 @@ impl Default for DispatcherBuilder {
             workers: DEFAULT_WORKERS,
             isolation: None,
             per_host: Some(DEFAULT_MAX_IN_FLIGHT_PER_HOST),
+            group_parts: Some(DEFAULT_GROUP_PARTS),
         };
         Self {
             pool: PoolConfig::new(limits, DEFAULT_QUEUE_SIZE),
@@ -74,6 +77,20 @@ impl DispatcherBuilder {
     /// stalled endpoints do not keep the others at their host waiting.
     pub fn max_in_flight_per_host(mut self, attempts: usize) -> Self {
         self.pool.limits.per_host = Some(attempts);
+        self
+    }
+
+    /// Sets what the lanes of a [group](LaneConfig::with_group) may have together, whatever their
+    /// number: one part in so many of the workers and of the attempts at a
+    /// [host](Self::max_in_flight_per_host), half of such a part of the [slow](Self::max_slow)
+    /// attempts, and at least one of each. At least 1; the default is 4: a quarter of the workers, and
+    /// an eighth of the slow attempts.
+    ///
+    /// A lane whose group has its share waits until an attempt of the group ends. As with slow
+    /// endpoints in general, only so many groups can be kept apart: with the defaults five of them can
+    /// stall at once, whatever their size, and leave workers and slow places to others.
+    pub fn group_parts(mut self, parts: usize) -> Self {
+        self.pool.limits.group_parts = Some(parts);
         self
     }
 
@@ -172,7 +189,7 @@ impl DispatcherBuilder {
     /// # Errors
     ///
     /// [`ConfigError`], naming the field: `workers`, `max_slow`, `slow_after`,
-    /// `max_in_flight_per_host`, `queue_size`, and those of [`LaneConfig`].
+    /// `max_in_flight_per_host`, `group_parts`, `queue_size`, and those of [`LaneConfig`].
     pub fn build(mut self) -> Result<Dispatcher, ConfigError> {
         self.pool.limits.isolation = Some(self.isolation);
         let lane = self.lane.settings()?;

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ConfigError;
@@ -17,6 +18,7 @@ use crate::retry::{RetryBudget, RetryPolicy};
 /// | rate limit | none |
 /// | circuit breaker | [`CircuitBreakerConfig::default`] |
 /// | `410 Gone` | stops the lane |
+/// | group | none |
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct LaneConfig {
@@ -28,6 +30,7 @@ pub struct LaneConfig {
     circuit_breaker: Option<CircuitBreakerConfig>,
     rate_limit: Option<RateLimit>,
     stops_when_gone: bool,
+    group: Option<Arc<str>>,
 }
 
 impl Default for LaneConfig {
@@ -41,6 +44,7 @@ impl Default for LaneConfig {
             circuit_breaker: Some(CircuitBreakerConfig::default()),
             rate_limit: None,
             stops_when_gone: true,
+            group: None,
         }
     }
 }
@@ -115,6 +119,15 @@ impl LaneConfig {
         self
     }
 
+    /// Puts the lane into a group: that of the endpoint's owner, for instance. All lanes of a group
+    /// together have no more than [one share](crate::DispatcherBuilder::group_parts) of the workers.
+    /// So an owner whose endpoints all stop replying, however many they are, does not keep the
+    /// messages of others waiting. The default is no group, and no such limit.
+    pub fn with_group(mut self, group: impl Into<Arc<str>>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
     /// Checks the ranges, as [`DispatcherBuilder::build`](crate::DispatcherBuilder::build) and
     /// [`Dispatcher::insert_with`](crate::Dispatcher::insert_with) do.
     ///
@@ -154,6 +167,7 @@ impl LaneConfig {
             rate: self.rate_limit,
             in_flight: (min, max),
             stops_when_gone: self.stops_when_gone,
+            group: self.group.clone(),
         })
     }
 }

@@ -49,6 +49,9 @@ impl PoolConfig {
         if self.limits.per_host == Some(0) {
             return Err(ConfigError::new("max_in_flight_per_host", "at least 1"));
         }
+        if self.limits.group_parts == Some(0) {
+            return Err(ConfigError::new("group_parts", "at least 1"));
+        }
         let sender = match self.sender {
             Some(sender) => sender,
             None => Sender::builder().build()?,

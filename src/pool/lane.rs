@@ -32,6 +32,7 @@ pub(crate) struct Lane {
     pub(super) id: EndpointId,
     pub(super) endpoint: Endpoint,
     pub(super) permits: Arc<Permits>,
+    group: Option<Arc<str>>,
     retry: Option<RetryPolicy>,
     budget: Option<Budget>,
     breaker: Option<CircuitBreaker>,
@@ -66,6 +67,8 @@ pub(crate) struct LaneSettings {
     pub(crate) in_flight: (u32, u32),
     /// Whether an endpoint that says that it is gone gets nothing more.
     pub(crate) stops_when_gone: bool,
+    /// With which lanes it shares a limit.
+    pub(crate) group: Option<Arc<str>>,
 }
 
 /// What a worker does next.
@@ -106,6 +109,7 @@ impl Lane {
             id,
             endpoint,
             permits,
+            group: settings.group,
             retry: settings.retry,
             budget: settings.budget.map(Budget::new),
             breaker: settings.breaker.map(CircuitBreaker::with_checked),
@@ -149,6 +153,7 @@ impl Lane {
         let (min, max) = settings.in_flight;
         self.limit.set_bounds(min, max);
         self.stops_when_gone = settings.stops_when_gone;
+        self.group = settings.group;
         if self.budget.as_ref().map(Budget::config) != settings.budget.as_ref() {
             self.budget = settings.budget.map(Budget::new);
         }
@@ -171,6 +176,10 @@ impl Lane {
 
     pub(super) fn is_gone(&self) -> bool {
         self.is_gone
+    }
+
+    pub(super) fn group(&self) -> Option<&Arc<str>> {
+        self.group.as_ref()
     }
 
     pub(super) fn version(&self) -> u64 {

@@ -3,15 +3,15 @@
 //! A lane that may have something to do is in the ready queue. A worker takes the first one, asks it
 //! for an attempt, and puts it back at the end if there may be more: round robin, where each turn is
 //! one attempt, whatever its size. A lane that cannot continue leaves the queue, and comes back with
-//! the event that changes that: a new delivery, the end of an attempt, a time, or a permit of its
-//! host. So nothing here looks at all lanes, and each lane has one timer, however much waits in it.
+//! the event that changes that: a new delivery, the end of an attempt, a time, or room in a share, of
+//! its host or its group. So nothing here looks at all lanes, and each lane has one timer, however much waits in it.
 //!
 //! Turns alone are not fair when some take a millisecond and others half a minute. Hence the
 //! [`Speed`] of a lane, one queue for each speed, and a rule for each about the workers that it may
 //! have.
 
-mod hosts;
 mod ready;
+mod shares;
 mod slot;
 mod workers;
 
@@ -27,8 +27,8 @@ use super::lane::{Lane, LaneSettings, Next, Settled};
 use crate::circuit_breaker::{CircuitState, Permit};
 use crate::retry::RetryPolicy;
 use crate::{Attempt, DeliveryErrorCause, Endpoint, EndpointId, Speed, Verdict};
-use hosts::{Attempts, HostPermit, Hosts};
 use ready::ReadyQueue;
+use shares::{Common, PromisedOfEach, SharePermit, Shares};
 use slot::{Place, Slot, host_of};
 use workers::{WorkerPermit, Workers};
 
@@ -43,7 +43,7 @@ pub(crate) struct Scheduler {
     lanes: FxHashMap<LaneId, Slot>,
     ready: ReadyQueue,
     workers: Workers,
-    hosts: Hosts,
+    shares: Shares,
     timers: BTreeSet<(Instant, LaneId)>,
     next_lane: u64,
     /// Deliveries in all lanes.
@@ -67,7 +67,7 @@ pub(crate) struct AttemptPermit {
     pub(super) retry: Option<RetryPolicy>,
     circuit: Option<Permit>,
     worker: WorkerPermit,
-    at_host: HostPermit,
+    shares: SharePermit,
 }
 
 /// Something for a worker to do.
@@ -102,7 +102,7 @@ impl Scheduler {
             lanes: FxHashMap::default(),
             ready: ReadyQueue::new(),
             workers: Workers::new(limits),
-            hosts: Hosts::new(limits.per_host),
+            shares: Shares::new(limits),
             timers: BTreeSet::new(),
             next_lane: 0,
             queued: 0,
@@ -114,7 +114,8 @@ impl Scheduler {
         let id = LaneId(self.next_lane);
         self.next_lane += 1;
         let is_isolated = self.workers.isolation().is_some();
-        self.lanes.insert(id, Slot::new(lane, is_isolated));
+        let shares = self.shares.of(&host_of(&lane.endpoint), lane.group());
+        self.lanes.insert(id, Slot::new(lane, shares, is_isolated));
         id
     }
 
@@ -135,16 +136,18 @@ impl Scheduler {
         endpoint: Endpoint,
         settings: Option<LaneSettings>,
     ) -> Option<(Endpoint, Option<RetryPolicy>)> {
-        // It may wait for a permit of the old host.
+        // It may wait for room in its old shares.
         self.make_idle(id);
         let slot = self.lanes.get_mut(&id)?;
-        let old_host = std::mem::replace(&mut slot.host, host_of(&endpoint));
+        slot.host = host_of(&endpoint);
         let old_endpoint = slot.lane.change_endpoint(endpoint);
         if old_endpoint.url() != slot.lane.endpoint.url() {
             slot.restart(self.workers.isolation().is_some());
         }
         let old_retry = settings.and_then(|settings| slot.lane.reconfigure(settings));
-        self.unblock_host(&old_host);
+        let shares = self.shares.of(&slot.host, slot.lane.group());
+        let old_shares = std::mem::replace(&mut slot.shares, shares);
+        self.unblock_shares(&old_shares);
         self.make_ready(id);
         self.note_circuit(id, true);
         Some((old_endpoint, old_retry))
@@ -156,7 +159,7 @@ impl Scheduler {
         self.set_timer(id, None);
         self.unreported.remove(&id);
         let slot = self.lanes.remove(&id)?;
-        self.unblock_host(&slot.host);
+        self.unblock_shares(&slot.shares);
         self.queued -= slot.lane.len();
         Some(slot.lane)
     }
@@ -273,11 +276,13 @@ impl Scheduler {
             };
             slot.place = Place::Idle;
             let speed = slot.speed();
-            if !self.hosts.has_permit(&slot.host, speed) {
-                let host = Arc::clone(&slot.host);
-                self.block(id, &host, speed);
-                // It was let in when it was quicker, and leaves the permit to the next.
-                self.unblock_host(&host);
+            let none = PromisedOfEach::default();
+            if let Some(full) = self.shares.full(&slot.shares, speed, &none) {
+                let waiting = self.shares.block(&slot.shares, full, speed, id);
+                slot.place = Place::Blocked(waiting);
+                // It may have been let in by another share, or when it was quicker, and leaves the
+                // room to the next.
+                self.unblock_shares_of(id);
                 continue;
             }
             let next = slot.lane.take(now, draining);
@@ -300,7 +305,7 @@ impl Scheduler {
                 Next::Fail(delivery, failure) => {
                     self.queued -= 1;
                     self.make_ready(id);
-                    self.unblock_host_of(id);
+                    self.unblock_shares_of(id);
                     return Some(Work::Fail {
                         id: endpoint_id,
                         delivery,
@@ -309,9 +314,11 @@ impl Scheduler {
                 }
                 Next::Wait(at) => {
                     self.set_timer(id, at);
-                    self.unblock_host_of(id);
+                    self.unblock_shares_of(id);
                 }
-                Next::Busy | Next::Empty => self.unblock_host_of(id),
+                Next::Busy | Next::Empty => {
+                    self.unblock_shares_of(id);
+                }
             }
         }
     }
@@ -328,11 +335,13 @@ impl Scheduler {
             return Some(isolation.slow_after);
         }
         if self.workers.mark_late(&mut permit.worker, isolation) {
-            self.hosts.mark_late(&permit.host, &mut permit.at_host);
+            self.shares.mark_late(&mut permit.shares);
             if let Some(slot) = self.slot_of(permit) {
                 slot.late += 1;
             }
             self.requeue(permit.lane);
+            // It gives a worker back, also to its group.
+            self.unblock_shares_after(permit);
         }
         self.slot_of(permit)?.lane.mark_stalled(elapsed)
     }
@@ -396,21 +405,21 @@ impl Scheduler {
             retry: slot.lane.retry().cloned(),
             circuit,
             worker: self.workers.acquire(speed),
-            at_host: self.hosts.acquire(&slot.host, speed),
+            shares: self.shares.acquire(&slot.shares, speed),
         };
         Some((slot.lane.endpoint.clone(), permit))
     }
 
     fn end(&mut self, permit: &AttemptPermit) {
         self.workers.release(&permit.worker);
-        self.hosts.release(&permit.host, &permit.at_host);
+        self.shares.release(&permit.shares);
         if let Some(slot) = self.slot_of(permit) {
             slot.late -= usize::from(permit.worker.is_late());
         }
         self.note_circuit(permit.lane, false);
         self.requeue(permit.lane);
-        self.make_ready(permit.lane);
-        self.unblock_host(&permit.host);
+        let promised = self.unblock_shares_after(permit);
+        self.make_ready_behind(permit.lane, &promised);
     }
 
     /// The lane of an attempt, unless the lane has another URL by now.
@@ -430,6 +439,24 @@ impl Scheduler {
         Some(speed)
     }
 
+    /// Puts an idle lane that may go into the ready queue, unless what it would take was promised to
+    /// others: one that always has something to do would leave them nothing.
+    fn make_ready_behind(&mut self, id: LaneId, promised: &PromisedOfEach) {
+        let Some(slot) = self.lanes.get_mut(&id) else {
+            return;
+        };
+        let speed = slot.speed();
+        if slot.place == Place::Idle
+            && slot.lane.may_go()
+            && let Some(full) = self.shares.full(&slot.shares, speed, promised)
+        {
+            let waiting = self.shares.block(&slot.shares, full, speed, id);
+            slot.place = Place::Blocked(waiting);
+        } else {
+            self.make_ready(id);
+        }
+    }
+
     /// Takes a lane out of the queue that it is in.
     fn make_idle(&mut self, id: LaneId) {
         let Some(slot) = self.lanes.get_mut(&id) else {
@@ -438,62 +465,70 @@ impl Scheduler {
         match std::mem::replace(&mut slot.place, Place::Idle) {
             Place::Idle => {}
             Place::Ready(position) => self.ready.remove(position),
-            Place::Blocked(position) => self.hosts.unblock(&slot.host, position),
+            Place::Blocked(waiting) => self.shares.unblock(&slot.shares, waiting),
         }
     }
 
     /// Moves a lane whose speed has changed to the queue for that.
     fn requeue(&mut self, id: LaneId) {
-        let Some(slot) = self.lanes.get(&id) else {
+        let Some(slot) = self.lanes.get_mut(&id) else {
             return;
         };
         let speed = slot.speed();
         match slot.place {
             Place::Ready(position) if position.speed() != speed => {
-                let host = Arc::clone(&slot.host);
                 self.make_idle(id);
                 self.make_ready(id);
                 // It may have been let in as a quick one, and may have to wait as a slow one.
-                self.unblock_host(&host);
+                self.unblock_shares_of(id);
             }
-            Place::Blocked(position) if position.speed() != speed => {
-                let host = Arc::clone(&slot.host);
-                self.make_idle(id);
-                self.block(id, &host, speed);
+            Place::Blocked(waiting) if waiting.speed() != speed => {
+                let waiting = self.shares.requeue(&slot.shares, waiting, speed, id);
+                slot.place = Place::Blocked(waiting);
             }
             Place::Idle | Place::Ready(_) | Place::Blocked(_) => {}
         }
     }
 
-    fn block(&mut self, id: LaneId, host: &Arc<str>, speed: Speed) {
-        let position = self.hosts.block(host, speed, id);
-        if let Some(slot) = self.lanes.get_mut(&id) {
-            slot.place = Place::Blocked(position);
-        }
+    fn unblock_shares_of(&mut self, id: LaneId) -> PromisedOfEach {
+        let Some(slot) = self.lanes.get(&id) else {
+            return PromisedOfEach::default();
+        };
+        let shares = Arc::clone(&slot.shares);
+        self.unblock_shares(&shares)
     }
 
-    fn unblock_host_of(&mut self, id: LaneId) {
-        if let Some(slot) = self.lanes.get(&id) {
-            let host = Arc::clone(&slot.host);
-            self.unblock_host(&host);
+    /// Makes lanes ready for which an attempt has made room. Returns what the shares of its lane have
+    /// promised them.
+    fn unblock_shares_after(&mut self, permit: &AttemptPermit) -> PromisedOfEach {
+        let promised = self.unblock_shares(&permit.shares.of);
+        let slot = self.lanes.get(&permit.lane);
+        if slot.is_none_or(|slot| slot.shares == permit.shares.of) {
+            return promised;
         }
+        // The lane has other shares by now, and may wait there at another speed.
+        self.unblock_shares_of(permit.lane)
     }
 
-    /// Makes as many lanes ready as a host has permits for.
-    fn unblock_host(&mut self, host: &str) {
-        let mut promised = Attempts::default();
-        while let Some(id) = self.hosts.next_unblocked(host, promised) {
-            if let Some(slot) = self.lanes.get_mut(&id) {
-                slot.place = Place::Idle;
-            }
-            // A lane that has nothing left, or waits for the end of another slow or new attempt,
-            // leaves the permit to the next.
-            if let Some(speed) = self.make_ready(id)
-                && (speed == Speed::Quick || self.workers.has_permit(speed))
-            {
-                promised.add(speed);
+    /// Makes as many lanes ready as shares have room for, and returns what these were promised. The
+    /// widest share is the first: at a host, others of it go before those of the same group.
+    fn unblock_shares(&mut self, shares: &[Common]) -> PromisedOfEach {
+        let mut promised_of_each = PromisedOfEach::default();
+        for (common, promised) in shares.iter().zip(&mut promised_of_each).rev() {
+            while let Some(id) = self.shares.next_unblocked(common, *promised) {
+                if let Some(slot) = self.lanes.get_mut(&id) {
+                    slot.place = Place::Idle;
+                }
+                // A lane that has nothing left, or waits for the end of another slow or new attempt,
+                // leaves the room to the next.
+                if let Some(speed) = self.make_ready(id)
+                    && (speed == Speed::Quick || self.workers.has_permit(speed))
+                {
+                    promised.add(speed);
+                }
             }
         }
+        promised_of_each
     }
 
     fn set_timer(&mut self, id: LaneId, at: Option<Instant>) {

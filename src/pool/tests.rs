@@ -47,6 +47,7 @@ fn a_change_wakes_workers_and_the_timer_only_when_there_is_something_for_them() 
         workers: 1,
         isolation: None,
         per_host: None,
+        group_parts: None,
     };
     let sender = Sender::builder().build().unwrap();
     let pool = Pool::new(sender, limits, Callbacks::default());
@@ -60,6 +61,7 @@ fn a_change_wakes_workers_and_the_timer_only_when_there_is_something_for_them() 
         rate: None,
         in_flight: (1, 1),
         stops_when_gone: true,
+        group: None,
     };
     let endpoint = Endpoint::new("http://host.example/").unwrap();
     let permits = state.add(&"a".into(), endpoint, settings, None);

@@ -3,6 +3,7 @@
 mod circuits;
 mod endpoints;
 mod gone;
+mod groups;
 mod limits;
 mod outcomes;
 mod unclaimed;
@@ -249,6 +250,7 @@ async fn bad_settings_are_refused_by_name() {
             builder().max_in_flight_per_host(0),
             "max_in_flight_per_host",
         ),
+        (builder().group_parts(0), "group_parts"),
         (builder().queue_size(0), "queue_size"),
         (builder().lane(lane().with_queue_size(0)), "queue_size"),
         (builder().lane(lane().with_in_flight(0, 1)), "in_flight"),

@@ -99,6 +99,10 @@ impl Defaults {
             .timeout(timeout.unwrap_or(self.timeout))
             .build()?;
         let mut lane = self.lane.clone();
+        if let Some(user) = endpoint.owner.user() {
+            // However many endpoints of a user stall, they harm only each other.
+            lane = lane.with_group(user.as_str());
+        }
         if let Some(rate) = settings.rate_limit {
             lane = lane.with_rate_limit(rate.get().min(MAX_RATE), Duration::from_secs(1));
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ready::Position;
+use super::shares::{Common, Waiting};
 use crate::circuit_breaker::CircuitState;
 use crate::pool::lane::Lane;
 use crate::{Endpoint, Speed};
@@ -26,6 +27,7 @@ impl Speed {
 pub(super) struct Slot {
     pub(super) lane: Lane,
     pub(super) host: Arc<str>,
+    pub(super) shares: Arc<[Common]>,
     pub(super) place: Place,
     pub(super) wake_at: Option<Instant>,
     /// Attempts under way that take long.
@@ -44,15 +46,16 @@ pub(super) enum Place {
     /// It may not go, or has nothing that is due.
     Idle,
     Ready(Position),
-    /// It waits until its host has fewer attempts under way.
-    Blocked(Position),
+    /// It waits until one of its shares has fewer attempts under way.
+    Blocked(Waiting),
 }
 
 impl Slot {
     /// Without isolation every lane is quick for good.
-    pub(super) fn new(lane: Lane, is_isolated: bool) -> Self {
+    pub(super) fn new(lane: Lane, shares: Arc<[Common]>, is_isolated: bool) -> Self {
         Self {
             host: host_of(&lane.endpoint),
+            shares,
             place: Place::Idle,
             wake_at: None,
             late: 0,

@@ -2,6 +2,7 @@
 
 mod changes;
 mod circuits;
+mod groups;
 mod histories;
 mod hosts;
 mod pauses;
@@ -30,6 +31,7 @@ fn limits(workers: usize, max_slow: usize) -> Limits {
             max_slow,
         }),
         per_host: Some(64),
+        group_parts: Some(4),
     }
 }
 
@@ -44,6 +46,7 @@ fn settings(in_flight: (u32, u32)) -> LaneSettings {
         rate: None,
         in_flight,
         stops_when_gone: true,
+        group: None,
     }
 }
 

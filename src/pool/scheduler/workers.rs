@@ -18,6 +18,8 @@ pub(crate) struct Limits {
     /// Without it, all lanes are quick.
     pub(crate) isolation: Option<Isolation>,
     pub(crate) per_host: Option<usize>,
+    /// A group gets one part in so many.
+    pub(crate) group_parts: Option<usize>,
 }
 
 /// Which lanes hold the workers, and which speed may have another one.
@@ -135,6 +137,7 @@ mod tests {
             workers,
             isolation,
             per_host: None,
+            group_parts: None,
         })
     }
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 use http::StatusCode;
 use tidings_test_support::{Behaviour, Reply, Schema, Script};
 use tidings_webhooks::store::Addressed;
-use tidings_webhooks::{DeliveryState, EndpointId, EndpointSettings, Store};
+use tidings_webhooks::{DeliveryState, EndpointId, EndpointSettings, NewEndpoint, Owner, Store};
 use tokio::time::Instant;
 
 use crate::support::{
-    App, Place, event, numbers, receiver_of, schedule, soon, start, start_on_postgres,
+    App, Place, event, numbers, receiver_of, schedule, soon, start, start_on_postgres, user,
 };
 use crate::watched::{Counts, Watched};
 
@@ -371,4 +371,46 @@ async fn an_open_circuit_costs_no_attempts_and_closes_again() {
     let delivered = app.until(endpoint.id, DeliveryState::Delivered, 50).await;
     assert_eq!(delivered.len(), 50);
     app.stop().await;
+}
+
+/// Attempts to the same host are limited, and so are those that are under way in all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_endpoints_of_one_user_that_all_stall_hold_up_no_other_user_at_their_host() {
+    const ENDPOINTS: usize = 100;
+    let bad = receiver_of(Reply::ok()).await;
+    let good = receiver_of(Reply::ok()).await;
+    let place = Place::new();
+    let options = schedule(&[0]).with_timeout(Duration::from_secs(600));
+    let app = place.start(options).await;
+    let mut of_mallory = Vec::new();
+    for number in 0..ENDPOINTS {
+        let url = bad.url(&format!("/{number}"));
+        of_mallory.push(endpoint_of(&app, "mallory", url).await);
+    }
+    let of_bob = endpoint_of(&app, "bob", good.url("/")).await;
+    let accept = async |number: usize, name: &str| {
+        let event = event(number).with_user(user(name));
+        app.webhooks.accept(vec![event]).await.unwrap();
+    };
+    // All of them reply, so that they are quick, and then no more.
+    accept(0, "mallory").await;
+    for endpoint in &of_mallory {
+        app.until(*endpoint, DeliveryState::Delivered, 1).await;
+    }
+    bad.switch_to(Script::always(Behaviour::NeverReply));
+    accept(1, "mallory").await;
+    bad.request(ENDPOINTS as u64 + 16).await;
+    for number in 0..5 {
+        accept(2 + number, "bob").await;
+        app.until(of_bob, DeliveryState::Delivered, number + 1)
+            .await;
+    }
+    let stalled = bad.requests().len() - ENDPOINTS;
+    assert!(stalled <= 16, "{stalled} of mallory's are under way");
+    app.stop().await;
+}
+
+async fn endpoint_of(app: &App, owner: &str, url: String) -> EndpointId {
+    let new = NewEndpoint::new(Owner::User(user(owner)), EndpointSettings::new(url));
+    app.webhooks.create_endpoint(new).await.unwrap().0.id
 }

@@ -16,6 +16,7 @@ enum Step {
     Pass(u64),
     Remove(usize),
     Move(usize, usize),
+    Group(usize, Option<usize>),
     Circuit(usize, bool),
 }
 
@@ -32,11 +33,19 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0_u64..40_000).prop_map(Step::Pass),
         1 => lane.clone().prop_map(Step::Remove),
         1 => (lane.clone(), 0_usize..3).prop_map(|(lane, host)| Step::Move(lane, host)),
+        1 => (lane.clone(), prop::option::of(0..2_usize)).prop_map(|(lane, group)| Step::Group(lane, group)),
         1 => (lane, any::<bool>()).prop_map(|(lane, open)| Step::Circuit(lane, open)),
     ]
 }
 
 const LANES: usize = 6;
+
+const GROUPS: [&str; 2] = ["one", "two"];
+
+/// Every third lane is in none.
+fn group_of(lane: usize) -> Option<Arc<str>> {
+    GROUPS.get(lane % 3).map(|group| (*group).into())
+}
 
 proptest! {
     /// Over any history every message gets exactly one outcome, no limit is exceeded, and no lane
@@ -47,8 +56,10 @@ proptest! {
         workers in 1_usize..5,
         max_slow in 1_usize..4,
         per_host in 1_usize..4,
+        group_parts in prop::option::of(1_usize..4),
     ) {
-        let mut bench = Bench::new(Limits { per_host: Some(per_host), ..limits(workers, max_slow) });
+        let limits = Limits { per_host: Some(per_host), group_parts, ..limits(workers, max_slow) };
+        let mut bench = Bench::new(limits);
         let mut outcomes: BTreeMap<String, u32> = BTreeMap::new();
         let mut lanes: Vec<Option<LaneId>> = (0..LANES)
             .map(|number| {
@@ -56,6 +67,7 @@ proptest! {
                 let settings = LaneSettings {
                     breaker: (number % 2 == 0).then_some(breaker),
                     retry: (number % 3 != 0).then(RetryPolicy::default),
+                    group: group_of(number),
                     ..settings((1, 3))
                 };
                 Some(bench.scheduler.add(lane(&number.to_string(), number % 3, settings)))
@@ -109,6 +121,16 @@ proptest! {
                         bench.scheduler.change(id, endpoint(host), None);
                     }
                 }
+                Step::Group(lane, group) => {
+                    if let Some(id) = lanes[lane] {
+                        let settings = LaneSettings {
+                            group: group.map(|group| GROUPS[group].into()),
+                            ..settings((1, 3))
+                        };
+                        let endpoint = bench.scheduler.lane(id).unwrap().endpoint.clone();
+                        bench.scheduler.change(id, endpoint, Some(settings));
+                    }
+                }
                 Step::Circuit(lane, open) => {
                     if let Some(id) = lanes[lane] {
                         bench.scheduler.switch_circuit(id, open);
@@ -119,7 +141,17 @@ proptest! {
             prop_assert_eq!(bench.scheduler.in_flight(), bench.under_way.len());
             for host in 0..3 {
                 let host = host_of(&endpoint(host));
-                prop_assert!(bench.scheduler.hosts.in_flight(&host) <= per_host);
+                let at_host = Common::Host(Arc::clone(&host));
+                prop_assert!(bench.scheduler.shares.in_flight(&at_host) <= per_host);
+                for (group, parts) in GROUPS.iter().zip([group_parts; 2]) {
+                    let shares = &bench.scheduler.shares;
+                    let most = |of: usize| parts.map_or(0, |parts| (of / parts).max(1));
+                    let group: Arc<str> = (*group).into();
+                    let at_host = Common::GroupAtHost(Arc::clone(&group), Arc::clone(&host));
+                    prop_assert!(shares.in_flight(&at_host) <= most(per_host));
+                    let in_group = shares.in_flight(&Common::Group(group));
+                    prop_assert!(in_group <= most(workers) + most(max_slow / 2));
+                }
             }
             for id in lanes.iter().flatten() {
                 let lane = bench.scheduler.lane(*id).unwrap();
@@ -147,7 +179,7 @@ proptest! {
             prop_assert_eq!(outcomes, 1, "message {}", message);
         }
         prop_assert!(bench.scheduler.workers.are_free());
-        prop_assert!(bench.scheduler.hosts.is_empty());
+        prop_assert!(bench.scheduler.shares.is_empty());
     }
 }
 

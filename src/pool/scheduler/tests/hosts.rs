@@ -20,6 +20,25 @@ fn lanes_of_one_host_share_its_limit_in_turn() {
 }
 
 #[test]
+fn a_quick_lane_that_always_has_more_leaves_room_to_a_new_one_of_its_host() {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(1),
+        ..limits(16, 16)
+    });
+    let quick = bench.prove("quick", 1, (1, 1));
+    for _ in 0..3 {
+        bench.scheduler.push(quick, delivery(Message::from("x")));
+    }
+    assert_eq!(bench.begin(), ["quick"]);
+    bench.add("new", 1, (1, 1), 1);
+    assert!(bench.begin().is_empty());
+    bench.end("quick", 200, FAST);
+    assert_eq!(bench.begin(), ["new"]);
+    bench.end("new", 200, FAST);
+    assert_eq!(bench.begin(), ["quick"]);
+}
+
+#[test]
 fn stalled_endpoints_of_a_host_leave_room_for_the_healthy_ones_there() {
     let mut bench = Bench::new(Limits {
         per_host: Some(8),
@@ -61,7 +80,7 @@ fn a_lane_with_another_host_no_longer_waits_for_the_old_one() {
     assert_eq!(bench.begin(), ["b"]);
     bench.end("a", 200, FAST);
     bench.end("b", 200, FAST);
-    assert!(bench.scheduler.hosts.is_empty());
+    assert!(bench.scheduler.shares.is_empty());
 }
 
 #[test]
