@@ -11,27 +11,6 @@
 //!                            after the commit ───────────────┬─ streams read on
 //!                                                            └─ fan-out makes deliveries, lanes send
 //! ```
-//!
-//! | module | has |
-//! |---|---|
-//! | `settings`, `config` | flags, environment and file in one table; the checked result |
-//! | `wire` | every JSON shape and every name that goes over the wire |
-//! | `server` | the order of start and stop |
-//! | `storage` | everything that is kept, as operations on plain data; SQLite or PostgreSQL behind them |
-//! | `access` | who may call: API keys, tokens of users |
-//! | `accept` | stores notifications, then wakes streams and webhooks |
-//! | `idempotency` | what makes a request repeatable |
-//! | `permits` | how many streams may be open |
-//! | `health` | whether the database can be written |
-//! | `counted` | numbers with their nouns, for people |
-//! | `finding` | what `tidings doctor` finds |
-//! | `retention` | deletes what is old |
-//! | `resealing` | encrypts kept responses that were stored without a key |
-//! | `bins` | request bins, which show the webhooks that they get |
-//! | `same_redis` | notices an instance with another `--redis` |
-//! | `telemetry` | metrics and their text for Prometheus; traces |
-//! | `http` | routes, streams, errors |
-//! | `commands` | the command line |
 
 mod accept;
 pub mod access;

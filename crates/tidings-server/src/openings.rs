@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-/// After that, a stream is opened without a turn: those that have one may wait for a database that does not reply.
+/// A stream that has waited for so long is opened without a turn: those that have one may wait for a database that does not
+/// reply.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The turns of streams that are opened.
