@@ -4,7 +4,8 @@
 //! for an attempt, and puts it back at the end if there may be more: round robin, where each turn is
 //! one attempt, whatever its size. A lane that cannot continue leaves the queue, and comes back with
 //! the event that changes that: a new delivery, the end of an attempt, a time, or room in a share, of
-//! its host or its group. So nothing here looks at all lanes, and each lane has one timer, however much waits in it.
+//! its host or its group. So nothing here looks at all lanes, and each lane has one timer, however
+//! much waits in it.
 //!
 //! Turns alone are not fair when some take a millisecond and others half a minute. Hence the
 //! [`Speed`] of a lane, one queue for each speed, and a rule for each about the workers that it may

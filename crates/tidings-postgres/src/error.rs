@@ -138,6 +138,7 @@ mod tests {
             assert!(cause.downcast_ref::<io::Error>().is_some(), "{failed:?}");
         }
     }
+
     #[test]
     fn a_refusal_can_be_downcast() {
         let wrong = "port=no".parse::<tokio_postgres::Config>().unwrap_err();
