@@ -141,9 +141,11 @@ impl Client {
 
     /// Refuses new messages and waits until every accepted one has its final outcome.
     ///
-    /// Retries continue by their schedule, so this takes as long as the retry policy allows; an open
-    /// circuit is not waited for, and fails what meets it. [`stop_within`](Self::stop_within) sets
-    /// a limit. Stopping is final; stopping again waits for the same end.
+    /// Retries continue by their schedule, and attempts by the rate limit, so this takes as long as
+    /// these allow. The endpoint has no say in it: an open circuit is not waited for, and a
+    /// `Retry-After` for five seconds at most; then they fail what they put off.
+    /// [`stop_within`](Self::stop_within) sets a limit. Stopping is final; stopping again waits for
+    /// the same end.
     ///
     /// # Cancel safety
     ///

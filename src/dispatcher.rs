@@ -256,7 +256,7 @@ impl Dispatcher {
     }
 
     /// Ends what keeps requests from an endpoint: closes its circuit, as [`close_circuit`](Self::close_circuit) does, and
-    /// forgets its `Retry-After`. Returns `false` if there is no such endpoint.
+    /// forgets its `Retry-After`, also for the messages that it was sent for. Returns `false` if there is no such endpoint.
     pub fn unblock(&self, id: impl AsRef<str>) -> bool {
         self.inner.pool.unblock(id.as_ref())
     }
@@ -274,9 +274,11 @@ impl Dispatcher {
 
     /// Refuses new messages and waits until every accepted one has its final outcome.
     ///
-    /// Retries continue by their schedule and their budget, so this takes as long as they allow; open
-    /// circuits are not waited for, and fail what meets them. [`stop_within`](Self::stop_within)
-    /// sets a limit. Stopping is final; stopping again waits for the same end.
+    /// Retries continue by their schedule and their budget, and attempts by their rate limits, so this
+    /// takes as long as these allow. Endpoints have no say in it: open circuits are not waited for,
+    /// and a `Retry-After` for five seconds at most; then they fail what they put off.
+    /// [`stop_within`](Self::stop_within) sets a limit. Stopping is final; stopping again waits for
+    /// the same end.
     ///
     /// # Cancel safety
     ///

@@ -26,6 +26,10 @@ use rate::Rate;
 
 pub(crate) use rate::RateLimit;
 
+/// How long a stop waits for endpoints that ask for no requests for a time. Many ask for a second or
+/// two; what they ask for must not decide when a program ends.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
 /// One endpoint, its deliveries that no worker holds, and what limits its attempts.
 #[derive(Debug)]
 pub(crate) struct Lane {
@@ -40,6 +44,8 @@ pub(crate) struct Lane {
     limit: Limit,
     /// Until when the endpoint asked for no requests, with `Retry-After`.
     paused_until: Option<Instant>,
+    /// Since when nothing new is accepted.
+    draining_since: Option<Instant>,
     /// Attempts under way at the present URL.
     in_flight: u32,
     /// Attempts under way at earlier URLs.
@@ -116,6 +122,7 @@ impl Lane {
             rate: settings.rate.map(Rate::new),
             limit: Limit::new(min, max),
             paused_until: None,
+            draining_since: None,
             in_flight: 0,
             in_flight_elsewhere: 0,
             stops_when_gone: settings.stops_when_gone,
@@ -235,6 +242,7 @@ impl Lane {
     /// Closes the circuit, and forgets until when the endpoint asked for no requests.
     pub(super) fn unblock(&mut self) {
         self.paused_until = None;
+        self.queue.release_put_off();
         if let Some(breaker) = &mut self.breaker {
             breaker.close();
         }
@@ -248,9 +256,15 @@ impl Lane {
     }
 
     /// Decides what a worker does next. A lane that is being drained does not wait for an open
-    /// circuit.
+    /// circuit, and not for long because the endpoint asked for it.
     pub(super) fn take(&mut self, now: Instant, draining: bool) -> Next {
+        let patience = draining.then(|| self.patience(now));
         self.queue.advance(now);
+        if let Some(limit) = patience
+            && let Some(delivery) = self.queue.take_put_off_beyond(limit)
+        {
+            return self.fail_put_off(delivery, now);
+        }
         let due = self.queue.next_due();
         if !self.queue.has_due() {
             return due.map_or(Next::Empty, |due| Next::Wait(Some(due)));
@@ -260,7 +274,8 @@ impl Lane {
         }
         if let Some(until) = self.paused_until.filter(|until| *until > now) {
             let cause = DeliveryErrorCause::RetryAfter;
-            return if self.retry.is_none() {
+            let is_too_long = patience.is_some_and(|limit| until > limit);
+            return if self.retry.is_none() || is_too_long {
                 self.fail_oldest(Some(cause), now)
             } else {
                 self.put_off(earlier(due, Some(until)), Some(cause), now)
@@ -358,17 +373,19 @@ impl Lane {
             self.is_gone = true;
             return Settled::Gone(delivery, self.drain());
         }
-        let due = (verdict == Verdict::Retryable)
-            .then_some(retry_after)
-            .flatten()
-            // A wait that the clock cannot hold is one without end.
-            .and_then(|delay| now.checked_add(delay));
-        let Some(due) = due else {
+        let wait = retry_after.filter(|_| verdict == Verdict::Retryable);
+        // A wait that the clock cannot hold is one without end.
+        let due = wait.and_then(|wait| Some((wait, now.checked_add(wait)?)));
+        let Some((wait, due)) = due else {
             let failure = self.failure(cause_of(attempt), now);
             return Settled::Failed(delivery, failure);
         };
         delivery.keep(attempt, now);
-        self.queue.push_retry(delivery, due);
+        if is_asked_for(wait, attempt) {
+            self.queue.put_off(delivery, due);
+        } else {
+            self.queue.push_retry(delivery, due);
+        }
         Settled::Waits
     }
 
@@ -426,6 +443,11 @@ impl Lane {
         }
     }
 
+    /// Until when a lane that is being drained waits because the endpoint asked for it.
+    fn patience(&mut self, now: Instant) -> Instant {
+        *self.draining_since.get_or_insert(now) + STOP_PATIENCE
+    }
+
     /// When a circuit that may be probed from some time on is probed if nothing else wakes the
     /// lane. Endpoints that failed together should not be probed together.
     fn probe_at(&mut self, earliest: Instant, now: Instant) -> Instant {
@@ -461,6 +483,16 @@ impl Lane {
         Next::Fail(delivery, failure)
     }
 
+    /// Fails a delivery whose next attempt the endpoint has put off for too long.
+    fn fail_put_off(&self, delivery: Box<Delivery>, now: Instant) -> Next {
+        let due = Instant::from(delivery.due);
+        let failure = Failure {
+            cause: DeliveryErrorCause::RetryAfter,
+            blocked_until: self.blocked_until(now).max(Some(due)),
+        };
+        Next::Fail(delivery, failure)
+    }
+
     fn failure(&self, cause: DeliveryErrorCause, now: Instant) -> Failure {
         Failure {
             cause,
@@ -483,6 +515,12 @@ fn health(attempt: &Attempt) -> Health {
         // The request was never sent.
         _ => Health::Unknown,
     }
+}
+
+/// Whether it is the endpoint that asked for a wait, and not the retry policy that wants a longer one.
+fn is_asked_for(wait: Duration, attempt: &Attempt) -> bool {
+    let asked = attempt.retry_after().filter(|asked| !asked.is_zero());
+    asked.is_some_and(|asked| wait <= with_jitter(asked, 1.0))
 }
 
 fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {

@@ -20,6 +20,8 @@ pub(super) struct Queue {
     due_since: Option<Moment>,
     /// Deliveries whose next attempt is not due yet, by when it is.
     waiting: BinaryHeap<Reverse<Retry<false>>>,
+    /// The same, for those that wait because the endpoint asked for it.
+    put_off: BinaryHeap<Reverse<Retry<false>>>,
 }
 
 /// How many places a part of the queue keeps that has become empty. It gives the others back: lanes
@@ -58,6 +60,7 @@ impl Queue {
             due: BinaryHeap::new(),
             due_since: None,
             waiting: BinaryHeap::new(),
+            put_off: BinaryHeap::new(),
         }
     }
 
@@ -71,24 +74,49 @@ impl Queue {
         self.waiting.push(Reverse(Retry(delivery)));
     }
 
+    /// Keeps a delivery until the time that the endpoint asked for.
+    pub(super) fn put_off(&mut self, mut delivery: Box<Delivery>, until: Instant) {
+        delivery.due = until.into();
+        self.put_off.push(Reverse(Retry(delivery)));
+    }
+
+    /// Makes due what the endpoint has put off.
+    pub(super) fn release_put_off(&mut self) {
+        let now = Moment::now();
+        for Reverse(Retry(mut delivery)) in std::mem::take(&mut self.put_off) {
+            delivery.due = now;
+            self.waiting.push(Reverse(Retry(delivery)));
+        }
+    }
+
+    /// Takes what the endpoint has put off for the least time, if that is beyond a time.
+    pub(super) fn take_put_off_beyond(&mut self, limit: Instant) -> Option<Box<Delivery>> {
+        let Reverse(next) = self.put_off.peek()?;
+        if next.0.due <= limit.into() {
+            return None;
+        }
+        self.put_off.pop().map(|Reverse(retry)| retry.0)
+    }
+
     pub(super) fn len(&self) -> usize {
-        self.fresh.len() + self.due.len() + self.waiting.len()
+        self.fresh.len() + self.due.len() + self.waiting.len() + self.put_off.len()
     }
 
     /// Moves the retries that have become due to those that are.
     pub(super) fn advance(&mut self, now: Instant) {
         let now = Moment::from(now);
-        while let Some(Reverse(next)) = self.waiting.peek()
-            && next.0.due <= now
-            && let Some(Reverse(Retry(delivery))) = self.waiting.pop()
-        {
-            if self.due.is_empty() {
-                self.due_since = Some(delivery.due);
+        for waiting in [&mut self.waiting, &mut self.put_off] {
+            while let Some(Reverse(next)) = waiting.peek()
+                && next.0.due <= now
+                && let Some(Reverse(Retry(delivery))) = waiting.pop()
+            {
+                let since = self.due_since.unwrap_or(delivery.due);
+                self.due_since = Some(since.min(delivery.due));
+                self.due.push(Reverse(Retry(delivery)));
             }
-            self.due.push(Reverse(Retry(delivery)));
-        }
-        if self.waiting.is_empty() {
-            self.waiting.shrink_to(KEPT_PLACES);
+            if waiting.is_empty() {
+                waiting.shrink_to(KEPT_PLACES);
+            }
         }
     }
 
@@ -99,8 +127,10 @@ impl Queue {
 
     /// When the next retry is due that is not due yet.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let next = self.waiting.peek();
-        next.map(|Reverse(retry)| retry.0.due.into())
+        let next = [self.waiting.peek(), self.put_off.peek()];
+        let next = next.into_iter().flatten();
+        let due = next.map(|Reverse(retry)| retry.0.due);
+        due.min().map(Instant::from)
     }
 
     /// Since when there has always been a retry that is due.
@@ -192,10 +222,12 @@ impl Queue {
             fresh,
             due,
             waiting,
+            put_off,
             ..
         } = std::mem::replace(self, Self::new());
         let due = due.into_iter().map(|Reverse(retry)| *retry.0);
-        let waiting = waiting.into_iter().map(|Reverse(retry)| *retry.0);
+        let waiting = waiting.into_iter().chain(put_off);
+        let waiting = waiting.map(|Reverse(retry)| *retry.0);
         let fresh = fresh.into_iter().map(|delivery| *delivery);
         fresh.chain(due).chain(waiting).collect()
     }
@@ -360,13 +392,49 @@ mod tests {
     }
 
     #[test]
+    fn what_the_endpoint_has_put_off_becomes_due_like_a_retry_or_when_it_is_released() {
+        let (mut queue, start) = queue();
+        for due in [8, 20] {
+            queue.put_off(delivery(start, 0), start + due * SECOND);
+        }
+        queue.push_retry(delivery(start, 1), start + 10 * SECOND);
+        assert_eq!(queue.next_due(), Some(start + 8 * SECOND));
+        queue.advance(start + 12 * SECOND);
+        // Whichever of the two becomes due first.
+        assert_eq!(queue.retries_due_since(), Some(start + 8 * SECOND));
+        assert_eq!(queue.next_due(), Some(start + 20 * SECOND));
+        for expected in [Some(0), Some(1), None] {
+            assert_eq!(taken(&mut queue, start, Source::Retries), expected);
+        }
+        queue.release_put_off();
+        queue.advance(Instant::now());
+        assert_eq!(taken(&mut queue, start, Source::Retries), Some(0));
+    }
+
+    #[test]
+    fn what_is_put_off_is_taken_only_if_all_of_it_is_put_off_beyond_the_limit() {
+        let (mut queue, start) = queue();
+        for due in [20, 10] {
+            queue.put_off(delivery(start, due), start + due * SECOND);
+        }
+        assert!(queue.take_put_off_beyond(start + 10 * SECOND).is_none());
+        for expected in [10, 20] {
+            let taken = queue.take_put_off_beyond(start + 9 * SECOND).unwrap();
+            assert_eq!(taken.due, (start + expected * SECOND).into());
+        }
+        assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
     fn draining_takes_everything_whatever_it_waits_for() {
         let (mut queue, start) = queue();
         queue.push(delivery(start, 0));
         queue.push_retry(delivery(start, 0), start + SECOND);
         queue.advance(start + SECOND);
         queue.push_retry(delivery(start, 0), start + 2 * SECOND);
-        assert_eq!(queue.drain().len(), 3);
+        queue.put_off(delivery(start, 0), start + 2 * SECOND);
+        assert_eq!(queue.len(), 4);
+        assert_eq!(queue.drain().len(), 4);
         assert_eq!((queue.len(), queue.retries_due_since()), (0, None));
     }
 }

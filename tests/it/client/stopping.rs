@@ -1,8 +1,10 @@
 //! The end of a client, in every order.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use http::header::RETRY_AFTER;
 use http::{Request, Response};
 use tidings::transport::{RequestBody, ResponseBody, Transport};
 use tidings::{AttemptError, ErrorKind};
@@ -126,4 +128,94 @@ async fn an_outcome_that_comes_while_the_last_clone_is_dropped_is_reported() {
     assert_eq!(message.body(), "x");
     assert!(error.was_attempted());
     assert!(errors.recv().await.is_none());
+}
+
+/// Asks for no requests for so many seconds, so often, and then takes what comes.
+struct Asks {
+    status: StatusCode,
+    seconds: u32,
+    times: AtomicU32,
+}
+
+#[async_trait]
+impl Transport for Asks {
+    async fn send(
+        &self,
+        _request: Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, AttemptError> {
+        let mut response = Response::new(ResponseBody::empty());
+        let left = |left: u32| left.checked_sub(1);
+        let asks = (self.times).fetch_update(Ordering::SeqCst, Ordering::SeqCst, left);
+        if asks.is_ok() {
+            *response.status_mut() = self.status;
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, self.seconds.into());
+        }
+        Ok(response)
+    }
+}
+
+/// Stops a client with twenty messages whose endpoint asks for no requests. Returns how long that takes,
+/// and the errors.
+async fn stop_of_twenty(asks: Asks, retry: RetryPolicy) -> (Duration, Vec<DeliveryError>) {
+    let sender = Sender::builder().transport(asks).build().unwrap();
+    let builder = Client::builder("http://receiver.test/")
+        .retry(retry)
+        .sender(sender);
+    let (client, mut errors) = started(builder);
+    for _ in 0..20 {
+        client.notify("x").unwrap();
+    }
+    let began = Instant::now();
+    client.stop().await;
+    let took = began.elapsed();
+    let errors = std::iter::from_fn(|| errors.try_recv().ok());
+    (took, errors.map(|(_, error)| error).collect())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_asks_for_no_requests_for_a_day_does_not_hold_up_a_stop() {
+    for status in [
+        StatusCode::TOO_MANY_REQUESTS,
+        StatusCode::SERVICE_UNAVAILABLE,
+        // It puts off its own message, and no other.
+        StatusCode::INTERNAL_SERVER_ERROR,
+    ] {
+        let asks = Asks {
+            status,
+            seconds: 86_400,
+            times: u32::MAX.into(),
+        };
+        let (took, errors) = stop_of_twenty(asks, RetryPolicy::default()).await;
+        assert!(took < Duration::from_secs(10), "{status}: {took:?}");
+        assert_eq!(errors.len(), 20, "{status}");
+        for error in errors {
+            assert!(matches!(error.cause(), DeliveryErrorCause::RetryAfter));
+            assert!(error.is_retryable() && error.blocked_until().is_some());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_an_endpoint_that_asks_for_a_moment() {
+    let asks = Asks {
+        status: StatusCode::TOO_MANY_REQUESTS,
+        seconds: 2,
+        times: 1.into(),
+    };
+    let (took, errors) = stop_of_twenty(asks, RetryPolicy::default()).await;
+    assert!(took >= Duration::from_secs(2), "{took:?}");
+    assert_eq!(errors.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_asks_for_a_moment_again_and_again_does_not_hold_up_a_stop() {
+    let asks = Asks {
+        status: StatusCode::TOO_MANY_REQUESTS,
+        seconds: 2,
+        times: u32::MAX.into(),
+    };
+    let (took, errors) = stop_of_twenty(asks, at_once(100)).await;
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(errors.len(), 20);
 }
