@@ -10,7 +10,8 @@ pub use builder::{ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS};
 use crate::circuit_breaker::CircuitState;
 use crate::pool::{Permits, Pool, QueuePermit};
 use crate::{
-    Closed, ConfigError, Delivered, DeliveryError, EndpointId, Message, NotifyError, Refusal,
+    Closed, ConfigError, Delivered, DeliveryError, EndpointId, LaneStatus, Message, NotifyError,
+    Refusal,
 };
 
 /// Sends messages to one endpoint in the background.
@@ -42,7 +43,9 @@ use crate::{
 ///
 /// `Retry-After` on a 429 or 503 response pauses the client for that time, at most a day. Messages
 /// keep waiting, as far as the retry policy's maximum age allows; without a retry policy they fail
-/// as [`RetryAfter`](crate::DeliveryErrorCause::RetryAfter), without an attempt.
+/// as [`RetryAfter`](crate::DeliveryErrorCause::RetryAfter), without an attempt. A pause of more than a
+/// minute is logged and [counted](crate::telemetry::ENDPOINT_PAUSED); [`status`](Self::status) shows
+/// its end, and [`unblock`](Self::unblock) ends it.
 ///
 /// # An endpoint that is gone
 ///
@@ -175,7 +178,21 @@ impl Client {
 
     /// The state of the circuit breaker, if there is one.
     pub fn circuit_state(&self) -> Option<CircuitState> {
-        self.inner.pool.status(self.inner.id.as_str())?.circuit
+        self.status().circuit
+    }
+
+    /// How the endpoint is doing: also until when nothing is sent, because its circuit is open or
+    /// because it asked for that.
+    #[expect(clippy::missing_panics_doc, reason = "it cannot happen, and says why")]
+    pub fn status(&self) -> LaneStatus {
+        let status = self.inner.pool.status(self.inner.id.as_str());
+        status.expect("the lane was added with the client and is never removed")
+    }
+
+    /// Ends what keeps requests from the endpoint: closes its circuit, and forgets its `Retry-After`,
+    /// also for the messages that it was sent for.
+    pub fn unblock(&self) {
+        self.inner.pool.unblock(self.inner.id.as_str());
     }
 
     async fn permit(&self) -> Result<QueuePermit, Closed> {

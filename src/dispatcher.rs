@@ -67,7 +67,9 @@ use crate::{
 ///
 /// `Retry-After` on a 429 or 503 response pauses the whole lane for that time, at most a day. What
 /// waits keeps waiting, as far as its retry policy's maximum age allows; without a retry policy
-/// it fails as [`RetryAfter`](crate::DeliveryErrorCause::RetryAfter), without an attempt.
+/// it fails as [`RetryAfter`](crate::DeliveryErrorCause::RetryAfter), without an attempt. A pause of
+/// more than a minute is logged and [counted](crate::telemetry::ENDPOINT_PAUSED);
+/// [`status`](Self::status) shows its end, and [`unblock`](Self::unblock) ends it.
 ///
 /// # Bounds
 ///

@@ -462,6 +462,11 @@ impl State {
         self.scheduler.wake_all();
     }
 
+    fn take_new_pause(&mut self, id: &EndpointId) -> bool {
+        let lane = self.ids.get(id).copied();
+        lane.is_some_and(|lane| self.scheduler.take_new_pause(lane))
+    }
+
     /// The lane of an endpoint, if it accepts messages.
     fn open_lane(&self, id: &str) -> Result<(LaneId, &Lane), Closed> {
         match self.phase {

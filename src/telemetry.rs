@@ -26,6 +26,7 @@
 //! | [`DELIVERY_IN_FLIGHT`] | gauge | attempts under way | |
 //! | [`CIRCUIT_CHANGES`] | counter | changes of circuits | [`CIRCUIT_STATE`]: `open`, `half_open`, `closed` |
 //! | [`ENDPOINT_GONE`] | counter | endpoints that replied `410 Gone` and were stopped | |
+//! | [`ENDPOINT_PAUSED`] | counter | endpoints that asked with `Retry-After` for no requests for more than a minute | |
 //!
 //! Gauges and counters are sums over all clients and dispatchers of the program. Every label has a
 //! small set of values. A status is its number if it is a registered one, else its class, such as
@@ -40,7 +41,8 @@ mod span;
 
 pub use record::describe_metrics;
 pub(crate) use record::{
-    attempted, circuit_changed, delivered, dropped, endpoint_gone, failed, in_flight, queued,
+    attempted, circuit_changed, delivered, dropped, endpoint_gone, endpoint_paused, failed,
+    in_flight, queued,
 };
 pub(crate) use span::Span;
 
@@ -84,3 +86,5 @@ pub const DELIVERY_IN_FLIGHT: &str = "tidings.delivery.in_flight";
 pub const CIRCUIT_CHANGES: &str = "tidings.circuit.changes";
 /// Endpoints that said that they do not exist any more.
 pub const ENDPOINT_GONE: &str = "tidings.endpoint.gone";
+/// Endpoints that asked for no requests for more than a minute.
+pub const ENDPOINT_PAUSED: &str = "tidings.endpoint.paused";

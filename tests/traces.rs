@@ -223,6 +223,30 @@ async fn warnings_name_the_endpoint_if_it_has_a_name() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_asks_for_no_requests_for_long_is_one_warning() {
+    let posts = Posts::default();
+    let subscriber = tracing_subscriber::registry().with(posts.clone());
+    let _default = tracing::subscriber::set_default(subscriber);
+    let busy = Reply::new(StatusCode::TOO_MANY_REQUESTS);
+    for (seconds, warnings) in [("60", 0), ("3600", 1)] {
+        let busy = busy.clone().with_header("retry-after", seconds);
+        let receiver = Receiver::start(busy).await.unwrap();
+        let client = Client::new(receiver.url("/")).unwrap();
+        client.start();
+        for _ in 0..3 {
+            client.deliver("x").await.unwrap_err();
+        }
+        let texts = posts.texts.lock().unwrap();
+        let said = texts
+            .iter()
+            .filter(|said| said.contains("asks for no requests"));
+        let said: Vec<_> = said.collect();
+        assert_eq!(said.len(), warnings, "{said:?}");
+        assert!(said.iter().all(|said| said.contains(seconds)), "{said:?}");
+    }
+}
+
+#[tokio::test]
 async fn circuits_that_open_and_close_are_logged_unless_that_was_done_by_hand() {
     let posts = Posts::default();
     let subscriber = tracing_subscriber::registry().with(posts.clone());

@@ -2,7 +2,8 @@ use tokio::time::Instant;
 
 use crate::circuit_breaker::CircuitState;
 
-/// How the lane of an endpoint is doing.
+/// How an endpoint is doing: a lane of a [`Dispatcher`](crate::Dispatcher), or the only one of a
+/// [`Client`](crate::Client).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LaneStatus {
@@ -21,7 +22,8 @@ pub struct LaneStatus {
     /// circuit was opened by hand and has no end.
     pub blocked_until: Option<Instant>,
     /// Whether the endpoint replied `410 Gone`. Then nothing is queued, and new messages are
-    /// refused, until the endpoint is [inserted](crate::Dispatcher::insert) again.
+    /// refused, until the endpoint is [inserted](crate::Dispatcher::insert) again. Never so for a
+    /// [`Client`](crate::Client).
     pub is_gone: bool,
 }
 

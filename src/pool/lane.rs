@@ -30,6 +30,9 @@ pub(crate) use rate::RateLimit;
 /// two; what they ask for must not decide when a program ends.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
+/// A pause of more than this is reported. Many endpoints ask for less when they are busy.
+const LONG_PAUSE: Duration = Duration::from_secs(60);
+
 /// One endpoint, its deliveries that no worker holds, and what limits its attempts.
 #[derive(Debug)]
 pub(crate) struct Lane {
@@ -44,6 +47,10 @@ pub(crate) struct Lane {
     limit: Limit,
     /// Until when the endpoint asked for no requests, with `Retry-After`.
     paused_until: Option<Instant>,
+    /// The end of the pause that was reported last.
+    reported_pause: Option<Instant>,
+    /// Whether a long pause has begun that was not reported yet.
+    has_new_pause: bool,
     /// Since when nothing new is accepted.
     draining_since: Option<Instant>,
     /// Attempts under way at the present URL.
@@ -122,6 +129,8 @@ impl Lane {
             rate: settings.rate.map(Rate::new),
             limit: Limit::new(min, max),
             paused_until: None,
+            reported_pause: None,
+            has_new_pause: false,
             draining_since: None,
             in_flight: 0,
             in_flight_elsewhere: 0,
@@ -142,7 +151,7 @@ impl Lane {
         let old = std::mem::replace(&mut self.endpoint, endpoint);
         self.version += 1;
         self.is_gone = false;
-        self.paused_until = None;
+        self.end_pause();
         if old.url() != self.endpoint.url() {
             self.version_of_url = self.version;
             self.in_flight_elsewhere += std::mem::take(&mut self.in_flight);
@@ -241,11 +250,16 @@ impl Lane {
 
     /// Closes the circuit, and forgets until when the endpoint asked for no requests.
     pub(super) fn unblock(&mut self) {
-        self.paused_until = None;
+        self.end_pause();
         self.queue.release_put_off();
         if let Some(breaker) = &mut self.breaker {
             breaker.close();
         }
+    }
+
+    /// Takes the news that the endpoint has asked for no requests for a long time.
+    pub(super) fn take_new_pause(&mut self) -> bool {
+        std::mem::take(&mut self.has_new_pause)
     }
 
     /// Until when nothing is sent, as far as that is known.
@@ -440,7 +454,19 @@ impl Lane {
         if let Some(wait) = attempt.retry_after().filter(|_| is_asked) {
             let until = now.checked_add(with_jitter(wait, self.rng.f64()));
             self.paused_until = self.paused_until.max(until);
+            let asked_until = now.checked_add(wait);
+            // One that prolongs a pause by little is no news.
+            let known = self.reported_pause.max(Some(now));
+            if asked_until > known.and_then(|known| known.checked_add(LONG_PAUSE)) {
+                self.reported_pause = asked_until;
+                self.has_new_pause = true;
+            }
         }
+    }
+
+    fn end_pause(&mut self) {
+        self.paused_until = None;
+        self.reported_pause = None;
     }
 
     /// Until when a lane that is being drained waits because the endpoint asked for it.
@@ -549,6 +575,34 @@ mod tests {
                 Err(kind) => Err(AttemptError::new(kind, kind)),
             },
         }
+    }
+
+    #[test]
+    fn a_pause_is_news_if_it_ends_more_than_a_minute_later_than_was_known() {
+        let settings = crate::LaneConfig::default().settings().unwrap();
+        let endpoint = Endpoint::new("http://receiver.test/").unwrap();
+        let mut lane = Lane::new("a".into(), endpoint, Permits::new(1, None), settings);
+        let now = Instant::now();
+        let mut is_news = |seconds| {
+            let mut asking = attempt(Verdict::Retryable, Ok(429));
+            if let Ok(response) = &mut asking.result {
+                response.retry_after = Some(Duration::from_secs(seconds));
+            }
+            lane.pause(&asking, now);
+            lane.take_new_pause()
+        };
+        for (seconds, expected) in [
+            (60, false),
+            (61, true),
+            (121, false),
+            (122, true),
+            (61, false),
+        ] {
+            assert_eq!(is_news(seconds), expected, "{seconds}");
+        }
+        lane.unblock();
+        lane.pause(&attempt(Verdict::Retryable, Ok(429)), now);
+        assert!(!lane.take_new_pause());
     }
 
     #[test]

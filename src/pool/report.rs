@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::Pool;
@@ -194,6 +196,19 @@ impl Pool {
             }
         }
     }
+}
+
+/// Reports that an endpoint has asked for no requests for a long time.
+pub(super) fn paused(id: &EndpointId, host: &str, asked: Duration) {
+    catch(|| {
+        telemetry::endpoint_paused();
+        tracing::warn!(
+            { telemetry::ENDPOINT_ID } = name(id),
+            { telemetry::SERVER_ADDRESS } = host,
+            retry_after_s = asked.as_secs(),
+            "the endpoint asks for no requests for a while, and gets none"
+        );
+    });
 }
 
 /// Calls a function of the caller within a span.

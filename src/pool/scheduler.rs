@@ -196,6 +196,12 @@ impl Scheduler {
         true
     }
 
+    /// Takes the news that the endpoint of a lane has asked for no requests for a long time.
+    pub(crate) fn take_new_pause(&mut self, id: LaneId) -> bool {
+        let slot = self.lanes.get_mut(&id);
+        slot.is_some_and(|slot| slot.lane.take_new_pause())
+    }
+
     /// Whether a circuit is not as it was reported last.
     pub(crate) fn has_circuit_change(&self) -> bool {
         !self.unreported.is_empty()

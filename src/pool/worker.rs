@@ -11,7 +11,7 @@ use super::delivery::Delivery;
 use super::lane::Settled;
 
 use super::scheduler::{AttemptPermit, Work};
-use super::{Phase, Pool};
+use super::{Phase, Pool, report};
 use crate::panics::{self, catch, catch_async};
 use crate::retry::RetryPolicy;
 use crate::{Attempt, AttemptError, Endpoint, EndpointId, ErrorKind, Phases, Verdict, telemetry};
@@ -203,13 +203,18 @@ impl<'a> UnderWay<'a> {
             .filter(|_| attempt.verdict() == Verdict::Retryable)
             .and_then(|retry| next_delay(retry, &delivery, &attempt, rng.f64()));
         let host = Arc::clone(&permit.host);
-        let (settled, now) = self.pool.change(|state| {
+        let asked = attempt.retry_after();
+        let (settled, new_pause, now) = self.pool.change(|state| {
             let now = Instant::now();
             let settled = (state.scheduler).settle(permit, delivery, &attempt, retry_after, now);
-            (settled, now)
+            let new_pause = asked.filter(|_| state.take_new_pause(&self.id));
+            (settled, new_pause, now)
         });
         drop_policy(retry);
         let (pool, id) = (self.pool, &self.id);
+        if let Some(asked) = new_pause {
+            report::paused(id, &host, asked);
+        }
         match settled {
             // After an abort the last worker that ends abandons it.
             Settled::Waits => {}

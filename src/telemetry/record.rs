@@ -10,8 +10,8 @@ use metrics::{
 
 use super::{
     ATTEMPT_DURATION, CIRCUIT_CHANGES, CIRCUIT_STATE, DELIVERY_ATTEMPTS, DELIVERY_DROPPED,
-    DELIVERY_DURATION, DELIVERY_IN_FLIGHT, DELIVERY_QUEUED, ENDPOINT_GONE, ERROR_TYPE,
-    HTTP_RESPONSE_STATUS_CODE,
+    DELIVERY_DURATION, DELIVERY_IN_FLIGHT, DELIVERY_QUEUED, ENDPOINT_GONE, ENDPOINT_PAUSED,
+    ERROR_TYPE, HTTP_RESPONSE_STATUS_CODE,
 };
 use crate::circuit_breaker::CircuitState;
 use crate::{Attempt, DeliveryErrorCause};
@@ -53,6 +53,11 @@ pub fn describe_metrics() {
         ENDPOINT_GONE,
         Unit::Count,
         "Endpoints that said that they do not exist any more."
+    );
+    describe_counter!(
+        ENDPOINT_PAUSED,
+        Unit::Count,
+        "Endpoints that asked for no requests for more than a minute."
     );
 }
 
@@ -162,6 +167,10 @@ pub(crate) fn circuit_changed(state: CircuitState) {
 
 pub(crate) fn endpoint_gone() {
     counter!(ENDPOINT_GONE).increment(1);
+}
+
+pub(crate) fn endpoint_paused() {
+    counter!(ENDPOINT_PAUSED).increment(1);
 }
 
 /// A status as a label: one of few, whatever a receiver replies.

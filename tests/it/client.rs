@@ -2,6 +2,7 @@
 
 mod circuit;
 mod panics;
+mod pauses;
 mod queue;
 mod runtimes;
 mod stopping;

@@ -257,6 +257,31 @@ async fn circuits_that_change_and_endpoints_that_are_gone_are_counted() {
     }
 }
 
+#[tokio::test]
+async fn an_endpoint_that_asks_for_no_requests_for_long_is_counted() {
+    let recorder = DebuggingRecorder::new();
+    let _local = set_default_local_recorder(&recorder);
+    let busy = Reply::new(StatusCode::TOO_MANY_REQUESTS).with_header("retry-after", "3600");
+    let receiver = receiver(busy).await;
+    let client = Client::new(receiver.url("/")).unwrap();
+    client.start();
+    client.deliver("asked").await.unwrap_err();
+    client.deliver("meets the pause").await.unwrap_err();
+    assert_recorded(
+        &recorder.snapshotter(),
+        &[
+            (
+                "tidings.attempt.duration{http.response.status_code=429,error.type=429}",
+                1,
+            ),
+            ("tidings.delivery.attempts{}", 2),
+            ("tidings.delivery.duration{error.type=429}", 1),
+            ("tidings.delivery.duration{error.type=retry_after}", 1),
+            ("tidings.endpoint.paused{}", 1),
+        ],
+    );
+}
+
 /// Looks at the client each time that something is recorded.
 struct LooksAtTheClient {
     client: Arc<OnceLock<Client>>,
