@@ -81,6 +81,7 @@ mod listener;
 mod mailbox;
 mod message;
 mod options;
+mod panics;
 mod pattern;
 mod subscription;
 pub mod telemetry;

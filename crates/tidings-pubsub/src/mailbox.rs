@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::panics::catch;
 use crate::{Lagged, Message, Overflow, Received, SubscribeOptions, telemetry};
 
 /// Messages that may wait for room where no publisher can: see [`Mailbox::deliver_or_queue`].
@@ -296,7 +297,7 @@ fn release(mut state: MutexGuard<'_, State>) {
     let reader = state.reader.take();
     drop(state);
     if let Some(reader) = reader {
-        reader.wake();
+        catch(|| reader.wake());
     }
 }
 

@@ -14,6 +14,7 @@
 
 use metrics::{Key, Label, Level, Metadata};
 
+use crate::panics::catch;
 use crate::{Error, Overflow, Received};
 
 /// Counter of calls of `publish`.
@@ -48,7 +49,9 @@ static METADATA: Metadata<'static> =
 pub(crate) fn published(result: &Result<(), Error>) {
     match result {
         Ok(()) => count(&PUBLISHED_KEY, 1),
-        Err(error) => metrics::counter!(PUBLISHED, ERROR_TYPE => error.kind()).increment(1),
+        Err(error) => {
+            catch(|| metrics::counter!(PUBLISHED, ERROR_TYPE => error.kind()).increment(1));
+        }
     }
 }
 
@@ -75,10 +78,12 @@ pub(crate) fn dropped(messages: usize, overflow: Overflow) {
 /// Counts a connection that was made again.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) fn reconnected() {
-    metrics::counter!(RECONNECTS).increment(1);
+    catch(|| metrics::counter!(RECONNECTS).increment(1));
 }
 
 fn count(key: &'static Key, number: u64) {
-    let counter = metrics::with_recorder(|recorder| recorder.register_counter(key, &METADATA));
-    counter.increment(number);
+    catch(|| {
+        let counter = metrics::with_recorder(|recorder| recorder.register_counter(key, &METADATA));
+        counter.increment(number);
+    });
 }

@@ -8,6 +8,7 @@ use tidings_pubsub::{Lagged, Publisher, Received, SubscribeOptions, Subscriber, 
 use tidings_test_support::{Fault, Log, PostgresOutage, PostgresServer, Proxy, soon};
 use tokio_postgres::{Client, NoTls};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::span::{Attributes, Id, Record};
 
 use crate::faults::{HEALTH_INTERVAL, REPLY_LIMIT, message, publish, recv, subscribe, topics};
 
@@ -145,6 +146,48 @@ async fn a_large_message_that_cannot_be_fetched_is_reported() {
     let lagged = Received::Lagged(Lagged::unknown());
     assert_eq!(recv(&mut subscription).await, lagged);
     assert_eq!(recv(&mut subscription).await, message(&topic, "after"));
+}
+
+/// Panics at each warning.
+struct Panics;
+
+impl tracing::Subscriber for Panics {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        panic!("as the test wants: {event:?}");
+    }
+
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+#[tokio::test]
+async fn a_layer_that_panics_over_a_large_message_holds_up_none_behind_it() {
+    let (near, far) = (
+        Schema::create("layer_near").await,
+        Schema::create("layer_far").await,
+    );
+    let (reader, writer) = (impatient(&near.url), impatient(&far.url));
+    let [topic] = topics(["layer"]);
+    let mut subscription = subscribe(&reader, [&topic]).await;
+    let _default = tracing::subscriber::set_default(Panics);
+    for _ in 0..2 {
+        publish(&writer, &topic, vec![7; 10_000]).await;
+        publish(&writer, &topic, "after").await;
+        let lagged = Received::Lagged(Lagged::unknown());
+        assert_eq!(recv(&mut subscription).await, lagged);
+        assert_eq!(recv(&mut subscription).await, message(&topic, "after"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

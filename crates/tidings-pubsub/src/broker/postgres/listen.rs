@@ -1,9 +1,10 @@
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use tidings_postgres::tokio_postgres::Notification;
 use tidings_postgres::{Config, Database, Error as DatabaseError};
 use tokio::sync::{Notify, mpsc};
@@ -16,6 +17,7 @@ use crate::broker::postgres::channels::channel;
 use crate::broker::postgres::envelope::{Arrived, read};
 use crate::broker::remote::Remote;
 use crate::broker::remote::session::{Failure, Link, Session};
+use crate::panics::catch;
 
 /// Notifications that wait behind a large message. When there are more, the connection is not read.
 const QUEUE: usize = 1024;
@@ -156,7 +158,9 @@ impl Mail {
             }
             None => {
                 let channel = notification.channel();
-                tracing::debug!(channel, "received a notification that is not a message");
+                catch(|| {
+                    tracing::debug!(channel, "received a notification that is not a message");
+                });
             }
         }
     }
@@ -204,17 +208,21 @@ impl Deliverer {
             Arrived::Stored { topic, row } => (topic, row),
         };
         self.fetched.notify_one();
-        let error = match body::fetch(&self.bodies, row).await {
-            Ok(Some(body)) => return (topic, Some(body)),
-            Ok(None) => Error::backend("it has been deleted"),
-            Err(error) => Error::backend(error),
+        let fetched = AssertUnwindSafe(body::fetch(&self.bodies, row)).catch_unwind();
+        let error = match fetched.await {
+            Ok(Ok(Some(body))) => return (topic, Some(body)),
+            Ok(Ok(None)) => Error::backend("it has been deleted"),
+            Ok(Err(error)) => Error::backend(error),
+            Err(_panic) => Error::backend("a part of the program panicked"),
         };
         let error: &dyn std::error::Error = &error;
-        tracing::warn!(
-            error,
-            topic,
-            "cannot fetch a large message, reporting it to its subscriptions as missed"
-        );
+        catch(|| {
+            tracing::warn!(
+                error,
+                topic,
+                "cannot fetch a large message, reporting it to its subscriptions as missed"
+            );
+        });
         (topic, None)
     }
 }

@@ -50,7 +50,13 @@ impl Sender {
         let (reply, replied) = oneshot::channel();
         let queued = self.queue.send(Outgoing { envelope, reply }).await;
         queued.map_err(|_| Error::Closed)?;
-        replied.await.unwrap_or(Err(Error::Closed))
+        replied.await.unwrap_or_else(|dropped| {
+            if self.queue.is_closed() {
+                Err(Error::Closed)
+            } else {
+                Err(Error::outcome_unknown(dropped))
+            }
+        })
     }
 }
 

@@ -1,14 +1,16 @@
 //! The one task that sends what is queued. Messages that wait together become one transaction: it takes
 //! PostgreSQL about as long to notify of a hundred as of one.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tidings_postgres::tokio_postgres::types::{ToSql, Type};
 use tidings_postgres::{Database, Error as DatabaseError};
 use tidings_reconnect::Trouble;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::Error;
 use crate::broker::postgres::body;
@@ -37,53 +39,95 @@ pub(super) struct Outgoing {
 /// How often a process deletes bodies that others have left behind, once it has used the database.
 const LEFTOVERS: Duration = Duration::from_secs(600);
 
+/// How long a task waits after a panic.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
+
 /// Sends what is queued, and deletes bodies once they are too old: its own, and what processes that have
 /// ended left behind. `used` is notified when the database was used otherwise.
 pub(super) async fn send_all(
-    mut queue: mpsc::Receiver<Outgoing>,
+    queue: mpsc::Receiver<Outgoing>,
     database: Database,
     retention: Duration,
     used: Arc<Notify>,
 ) {
-    let mut waiting = Vec::with_capacity(BATCH);
-    // Until when the newest body of our own has to stay, and when to look for those that need not.
-    let (mut kept_until, mut clean_at) = (Instant::now(), None);
-    let mut trouble = Trouble::new();
+    let mut sending = Sending {
+        queue,
+        database,
+        retention,
+        used,
+        waiting: Vec::with_capacity(BATCH),
+        kept_until: Instant::now(),
+        clean_at: None,
+        trouble: Trouble::new(),
+    };
     loop {
+        match AssertUnwindSafe(sending.step()).catch_unwind().await {
+            Ok(true) => {}
+            Ok(false) => return,
+            // What panics may do so each time.
+            Err(_panic) => sleep(PANIC_PAUSE).await,
+        }
+    }
+}
+
+struct Sending {
+    queue: mpsc::Receiver<Outgoing>,
+    database: Database,
+    retention: Duration,
+    used: Arc<Notify>,
+    waiting: Vec<Outgoing>,
+    /// Until when the newest body of our own has to stay.
+    kept_until: Instant,
+    /// When to look for those that need not.
+    clean_at: Option<Instant>,
+    trouble: Trouble,
+}
+
+impl Sending {
+    /// Waits for something to do and does it. Returns `false` when nothing will come any more.
+    async fn step(&mut self) -> bool {
+        let clean_at = self.clean_at;
         tokio::select! {
-            received = queue.recv_many(&mut waiting, BATCH) => {
+            received = self.queue.recv_many(&mut self.waiting, BATCH) => {
                 if received == 0 {
-                    return;
+                    return false;
                 }
-                if send(&database, waiting.drain(..)).await {
-                    kept_until = Instant::now() + retention;
-                    clean_at = Some(clean_at.map_or(kept_until, |at: Instant| at.min(kept_until)));
+                if send(&self.database, self.waiting.drain(..)).await {
+                    let kept_until = Instant::now() + self.retention;
+                    self.kept_until = kept_until;
+                    self.clean_at = Some(clean_at.map_or(kept_until, |at| at.min(kept_until)));
                 }
             }
-            () = used.notified() => {
-                clean_at.get_or_insert(Instant::now() + retention);
+            () = self.used.notified() => {
+                self.clean_at = clean_at.or(Some(Instant::now() + self.retention));
             }
-            () = sleep_until(clean_at.unwrap_or(kept_until)), if clean_at.is_some() => {
-                let now = Instant::now();
-                clean_at = match body::clean(&database, retention).await {
-                    Ok(has_more) => {
-                        if trouble.worked() {
-                            tracing::info!("deleting old large messages works again");
-                        }
-                        Some(match has_more {
-                            true => now,
-                            false if kept_until > now => kept_until,
-                            false => now + LEFTOVERS.max(retention),
-                        })
-                    }
-                    Err(error) => {
-                        if trouble.failed() {
-                            let error: &dyn std::error::Error = &error;
-                            tracing::warn!(error, "deleting old large messages failed, trying again");
-                        }
-                        Some(now + retention.max(database.config().reply_limit()))
-                    }
-                };
+            () = sleep_until(clean_at.unwrap_or(self.kept_until)), if clean_at.is_some() => {
+                self.clean_at = Some(self.clean().await);
+            }
+        }
+        true
+    }
+
+    /// Deletes bodies that are too old, and returns when to do it again.
+    async fn clean(&mut self) -> Instant {
+        let now = Instant::now();
+        match body::clean(&self.database, self.retention).await {
+            Ok(has_more) => {
+                if self.trouble.worked() {
+                    tracing::info!("deleting old large messages works again");
+                }
+                match has_more {
+                    true => now,
+                    false if self.kept_until > now => self.kept_until,
+                    false => now + LEFTOVERS.max(self.retention),
+                }
+            }
+            Err(error) => {
+                if self.trouble.failed() {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "deleting old large messages failed, trying again");
+                }
+                now + self.retention.max(self.database.config().reply_limit())
             }
         }
     }
@@ -163,4 +207,44 @@ pub(super) async fn notify(
         client.query_typed(SEND_ONE, &parameters).await
     });
     sending.await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tidings_postgres::Config;
+    use tokio_util::task::AbortOnDropHandle;
+
+    use super::*;
+    use crate::Namespace;
+    use crate::panics::Panics;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_layer_that_panics_does_not_end_the_task_that_sends() {
+        let panicked = Arc::<AtomicUsize>::default();
+        let _default = tracing::subscriber::set_default(Panics::counted(&panicked));
+        // Nothing listens there: deleting fails, which is logged.
+        let database = Database::new(Config::new("postgres://nobody@127.0.0.1:1/none").unwrap());
+        let (queue, outgoing) = mpsc::channel(1);
+        let used = Arc::new(Notify::new());
+        let task = send_all(
+            outgoing,
+            database,
+            Duration::from_secs(60),
+            Arc::clone(&used),
+        );
+        let _task = AbortOnDropHandle::new(tokio::spawn(task));
+        used.notify_one();
+        while panicked.load(Ordering::SeqCst) == 0 {
+            sleep(Duration::from_secs(1)).await;
+        }
+        let topic = Namespace::default().topic("orders").unwrap();
+        let (reply, replied) = oneshot::channel();
+        let envelope = Envelope::new(&topic, "paid".into());
+        let sent = queue.send(Outgoing { envelope, reply }).await;
+        assert!(sent.is_ok(), "the task has ended");
+        let failed = replied.await.unwrap().unwrap_err();
+        assert!(matches!(failed, Error::Backend(_)), "{failed:?}");
+    }
 }

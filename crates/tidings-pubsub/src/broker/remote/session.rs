@@ -1,12 +1,15 @@
 //! The one task that listens: it connects when there is a subscription, asks the server for its topics,
 //! and reconnects when the connection breaks.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tidings_reconnect::{Reconnect, Timing};
 
 use crate::broker::interest::Interest;
 use crate::broker::remote::Remote;
+use crate::panics::catch;
 use crate::{Error, telemetry};
 
 /// How connections to a server are made.
@@ -58,32 +61,53 @@ pub(crate) async fn keep_listening(link: impl Link, remote: Arc<Remote>, timing:
     loop {
         remote.wanted().await;
         let number = remote.begin();
-        let error = match open(&link, &remote, number).await {
-            Ok(mut session) => {
-                if std::mem::replace(&mut was_lost, true) {
-                    telemetry::reconnected();
-                }
-                if reconnect.connected() {
-                    tracing::info!("restored the connection that listens for messages");
-                }
-                match serve(&mut session, &remote, timing).await {
-                    Failure::Refused(error) | Failure::Broken(error) => error,
-                }
+        let connected = || {
+            if std::mem::replace(&mut was_lost, true) {
+                telemetry::reconnected();
             }
-            Err(error) => {
-                remote.refuse_all(&error);
-                error
+            if reconnect.connected() {
+                catch(|| tracing::info!("restored the connection that listens for messages"));
             }
         };
+        let listening = listen(&link, &remote, number, timing, connected);
+        let ended = AssertUnwindSafe(listening).catch_unwind().await;
+        let error = ended.unwrap_or_else(|_panic| {
+            let error = Error::backend("a part of the program panicked");
+            remote.refuse_all(&error);
+            error
+        });
         remote.end();
         if reconnect.failed() {
             let error: &dyn std::error::Error = &error;
-            tracing::warn!(
-                error,
-                "lost the connection that listens for messages, reconnecting; what is published until then is missed"
-            );
+            catch(|| {
+                tracing::warn!(
+                    error,
+                    "lost the connection that listens for messages, reconnecting; what is published until then is missed"
+                );
+            });
         }
         reconnect.pause().await;
+    }
+}
+
+/// Connects and listens until that fails.
+async fn listen(
+    link: &impl Link,
+    remote: &Remote,
+    number: u64,
+    timing: Timing,
+    connected: impl FnOnce() + Send,
+) -> Error {
+    let mut session = match open(link, remote, number).await {
+        Ok(session) => session,
+        Err(error) => {
+            remote.refuse_all(&error);
+            return error;
+        }
+    };
+    connected();
+    match serve(&mut session, remote, timing).await {
+        Failure::Refused(error) | Failure::Broken(error) => error,
     }
 }
 
@@ -159,7 +183,9 @@ async fn follow_one_by_one<S: Session>(
     }
     if let Some((topic, error)) = first {
         let error: &dyn std::error::Error = &error;
-        tracing::warn!(error, %topic, refused, "the server refuses to deliver some topics, their subscriptions get the error");
+        catch(|| {
+            tracing::warn!(error, %topic, refused, "the server refuses to deliver some topics, their subscriptions get the error");
+        });
     }
     Ok(())
 }

@@ -1,4 +1,6 @@
-use std::collections::BTreeSet;
+mod panics;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -18,6 +20,9 @@ use crate::{Lagged, Namespace, Received, telemetry};
 struct Server {
     state: Mutex<Account>,
     broken: Notify,
+    /// What the connection that is open will find, and that there is something.
+    sent: Mutex<VecDeque<(&'static str, &'static str)>>,
+    arriving: Notify,
 }
 
 #[derive(Default)]
@@ -39,11 +44,16 @@ impl Server {
     fn cut(&self) {
         self.broken.notify_waiters();
     }
+
+    fn send(&self, topic: &'static str, payload: &'static str) {
+        self.sent.lock().unwrap().push_back((topic, payload));
+        self.arriving.notify_one();
+    }
 }
 
-struct TestLink(Arc<Server>);
+struct TestLink(Arc<Server>, Arc<Remote>);
 
-struct TestSession(Arc<Server>);
+struct TestSession(Arc<Server>, Arc<Remote>, u64);
 
 impl Link for TestLink {
     type Session = TestSession;
@@ -56,19 +66,35 @@ impl Link for TestLink {
         }
         account.listens.clear();
         account.session = number;
-        Ok(TestSession(Arc::clone(&self.0)))
+        Ok(TestSession(
+            Arc::clone(&self.0),
+            Arc::clone(&self.1),
+            number,
+        ))
     }
 }
 
 impl Session for TestSession {
-    type Arrival = ();
+    type Arrival = (&'static str, &'static str);
 
-    async fn next(&mut self) -> Result<(), Error> {
-        self.0.broken.notified().await;
-        Err(Error::backend("cut"))
+    async fn next(&mut self) -> Result<Self::Arrival, Error> {
+        loop {
+            let sent = self.0.sent.lock().unwrap().pop_front();
+            if let Some(sent) = sent {
+                return Ok(sent);
+            }
+            tokio::select! {
+                () = self.0.broken.notified() => return Err(Error::backend("cut")),
+                () = self.0.arriving.notified() => {}
+            }
+        }
     }
 
-    async fn deliver(&mut self, (): ()) {}
+    async fn deliver(&mut self, (name, payload): Self::Arrival) {
+        let topic = topic(name);
+        self.1
+            .deliver(self.2, topic.as_str(), payload.into(), |_| true);
+    }
 
     async fn listen(&mut self, topics: &[Interest]) -> Result<(), Failure> {
         yield_now().await;
@@ -111,7 +137,8 @@ impl Broker {
             reply_limit: Duration::from_secs(1),
             health_interval: Duration::from_secs(1),
         };
-        let task = keep_listening(TestLink(Arc::clone(&server)), Arc::clone(&remote), timing);
+        let link = TestLink(Arc::clone(&server), Arc::clone(&remote));
+        let task = keep_listening(link, Arc::clone(&remote), timing);
         Self {
             server,
             remote,
