@@ -40,8 +40,8 @@ pub enum ErrorKind {
     #[error("the request is invalid")]
     InvalidRequest,
     /// This machine is in trouble, not the endpoint: it has no free file descriptor or port, no
-    /// network, no name server or proxy that replies, no certificate authorities, or a signer that
-    /// failed.
+    /// network, no name server or proxy that replies, no password that the proxy takes, no
+    /// certificate authorities, or a signer that failed.
     ///
     /// It says nothing about the endpoint and opens no circuit. A name server that does not reply
     /// counts as local only while it replies to no other lookup either.

@@ -111,8 +111,11 @@ impl SenderBuilder {
     /// never used.
     ///
     /// The proxy resolves the names of endpoints, so that no address policy other than
-    /// [`AddressPolicy::Any`] can be kept. A proxy that cannot be reached counts as
-    /// [`Local`](crate::ErrorKind::Local).
+    /// [`AddressPolicy::Any`] can be kept. A proxy that cannot be reached, or replies 407 because it
+    /// wants another password, counts as [`Local`](crate::ErrorKind::Local). If it replies
+    /// otherwise, the endpoint may be what is down: a tunnel that it does not open is a failed
+    /// connection, and what it replies for an `http` endpoint, such as 502 or 504, is taken for the
+    /// endpoint's.
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.proxy = Some(url.into());
         self
@@ -179,8 +182,8 @@ impl SenderBuilder {
     /// other settings of a connection.
     ///
     /// A name server that does not reply counts as [`Dns`](crate::ErrorKind::Dns), and a proxy that
-    /// cannot be reached as [`Local`](crate::ErrorKind::Local) for `https` alone: for `http` such a
-    /// client reports the proxy's failures as those of the endpoint.
+    /// cannot be reached or replies 407 as [`Local`](crate::ErrorKind::Local) for `https` alone: for
+    /// `http` such a client reports the proxy's failures as those of the endpoint.
     #[cfg(feature = "reqwest")]
     pub fn http_client(mut self, client: reqwest::ClientBuilder) -> Self {
         self.handed_in = Some(HandedIn::Reqwest(Box::new(client)));

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Scheme;
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use hyper_util::client::legacy::connect::Connection;
 use tower_service::Service;
 
@@ -31,7 +31,7 @@ use crate::{AttemptError, ConfigError, ErrorKind};
 use borrowed::BorrowedConnection;
 use connection::{Http1, Http2};
 use connections::Connections;
-use connector::Connector;
+use connector::{Connector, TcpError};
 use kept::{Bounds, Origin};
 
 pub(super) use borrowed::BorrowedBody;
@@ -136,6 +136,14 @@ impl BuiltIn {
                 }
             }
             let mut error = match connection.send(request).await {
+                // Between this client and the proxy alone (RFC 9110, 15.5.8).
+                Ok(response)
+                    if proxy.is_some()
+                        && response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED =>
+                {
+                    let error = TcpError::ProxyAuthRequired;
+                    return Err(AttemptError::new(ErrorKind::Local, error));
+                }
                 Ok(response) => {
                     let lent = |body| ResponseBody::built_in(BorrowedBody::new(body, connection));
                     return Ok(response.map(lent));

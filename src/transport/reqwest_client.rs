@@ -116,8 +116,14 @@ fn of_connection(error: &reqwest::Error, is_secured: bool) -> ErrorKind {
     let tunnel = find::<TunnelError>(error);
     match io {
         Some(io) if is_local(io) => ErrorKind::Local,
-        // The proxy could not be reached.
-        _ if matches!(tunnel, Some(TunnelError::ConnectFailed(_))) => ErrorKind::Local,
+        // The proxy could not be reached, or does not know this client.
+        _ if matches!(
+            tunnel,
+            Some(TunnelError::ConnectFailed(_) | TunnelError::ProxyAuthRequired)
+        ) =>
+        {
+            ErrorKind::Local
+        }
         // A lookup may have run into a time limit of the resolver.
         _ if error.is_dns() => ErrorKind::Dns,
         _ if error.is_timeout() => ErrorKind::ConnectTimeout,

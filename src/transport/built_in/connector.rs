@@ -64,6 +64,8 @@ pub(super) enum TcpError {
     Failed(BoxError),
     #[error("the proxy could not be reached")]
     Proxy(#[source] BoxError),
+    #[error("the proxy asks for a user name and a password")]
+    ProxyAuthRequired,
 }
 
 /// Makes connections for both schemes.
@@ -157,7 +159,7 @@ type TunnelError = <Tunnel<ToProxy> as Service<Uri>>::Error;
 
 fn of_tunnel(error: TunnelError) -> TcpError {
     TcpError::Failed(match error {
-        TunnelError::ProxyAuthRequired => "the proxy asks for a user name and a password".into(),
+        TunnelError::ProxyAuthRequired => return TcpError::ProxyAuthRequired,
         TunnelError::ProxyHeadersTooLong => "the proxy replied with too large a head".into(),
         TunnelError::TunnelUnexpectedEof => "the proxy closed the connection".into(),
         TunnelError::TunnelUnsuccessful => "the proxy opened no tunnel".into(),

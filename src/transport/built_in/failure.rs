@@ -45,11 +45,12 @@ pub(super) fn of_connection(
     }
 }
 
-/// Whether there is no connection to the proxy, which says nothing about the receiver.
+/// Whether the proxy could not be reached, or does not know this client, which says nothing about the
+/// receiver. One that opens no tunnel for another reason may have found that the receiver is down.
 fn is_at_proxy(error: &ConnectError) -> bool {
     match error {
         ConnectError::TimedOut { at_proxy, .. } => *at_proxy,
-        ConnectError::Tcp(TcpError::Proxy(_)) => true,
+        ConnectError::Tcp(TcpError::Proxy(_) | TcpError::ProxyAuthRequired) => true,
         // Within what a tunnel reports.
         error => matches!(find(error), Some(TcpError::Proxy(_))),
     }

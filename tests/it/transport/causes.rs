@@ -62,15 +62,22 @@ async fn a_proxy_is_named_where_it_is_what_failed() {
         assert!(said.starts_with(expected), "{said}");
     }
     let head = |status| Behaviour::Raw(format!("HTTP/1.1 {status}\r\n\r\n").into());
-    for (behaviour, expected) in [
-        (head("502 Bad Gateway"), "the proxy opened no tunnel"),
+    let failed = ErrorKind::Connect;
+    for (behaviour, kind, expected) in [
+        (
+            head("502 Bad Gateway"),
+            failed,
+            "the proxy opened no tunnel",
+        ),
         (
             head("407 Proxy Authentication Required"),
+            ErrorKind::Local,
             "the proxy asks for a user name and a password",
         ),
-        (Behaviour::HangUp, "the proxy closed the connection"),
+        (Behaviour::HangUp, failed, "the proxy closed the connection"),
         (
             Behaviour::HugeHeader { bytes: 100_000 },
+            failed,
             "the proxy replied with too large a head",
         ),
     ] {
@@ -80,6 +87,6 @@ async fn a_proxy_is_named_where_it_is_what_failed() {
         let endpoint = Endpoint::builder("https://hooks.example.com/");
         let attempt = attempt_by(&sender, endpoint).await;
         assert_eq!(cause(&attempt), expected);
-        assert_eq!(attempt.error_kind(), Some(ErrorKind::Connect));
+        assert_eq!(attempt.error_kind(), Some(kind));
     }
 }

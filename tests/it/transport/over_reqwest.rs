@@ -130,14 +130,14 @@ async fn regression_a_proxy_is_not_taken_for_a_failed_handshake_of_the_endpoint(
     let unknown = attempt_by(&through("http://nowhere.invalid".to_owned()), endpoint()).await;
     assert_kind(&unknown, ErrorKind::Local, "unknown");
 
-    for status in [
-        StatusCode::BAD_GATEWAY,
-        StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+    for (status, kind) in [
+        (StatusCode::BAD_GATEWAY, ErrorKind::Connect),
+        (StatusCode::PROXY_AUTHENTICATION_REQUIRED, ErrorKind::Local),
     ] {
         let head = format!("HTTP/1.1 {status}\r\n\r\n");
         let proxy = receiver(Behaviour::Raw(head.into())).await;
         let attempt = attempt_by(&through(proxy.url("")), endpoint()).await;
-        assert_kind(&attempt, ErrorKind::Connect, status.as_str());
+        assert_kind(&attempt, kind, status.as_str());
     }
     let proxy = receiver(Behaviour::HangUp).await;
     let attempt = attempt_by(&through(proxy.url("")), endpoint()).await;

@@ -4,7 +4,8 @@
 mod tunnel;
 
 use http::StatusCode;
-use tidings::AddressPolicy;
+use tidings::circuit_breaker::{CircuitBreakerConfig, CircuitState};
+use tidings::{AddressPolicy, Client};
 use tidings_test_support::Script;
 
 use super::*;
@@ -73,6 +74,45 @@ async fn a_tunnel_that_the_proxy_refuses_is_a_failed_connection() {
         "{attempt:?}"
     );
     assert!(!attempt.is_ambiguous());
+}
+
+#[tokio::test]
+async fn a_proxy_that_wants_another_password_is_local_trouble_and_opens_no_circuit() {
+    let refuses = Reply::new(StatusCode::PROXY_AUTHENTICATION_REQUIRED)
+        .with_header("proxy-authenticate", "Basic realm=\"proxy\"");
+    let proxy = receiver(refuses).await;
+    let url = format!("http://user:old@{}", proxy.address());
+    let sender = Sender::builder().proxy(url).build().unwrap();
+    for url in ["http://hooks.example.com/", "https://hooks.example.com/"] {
+        let attempt = attempt_by(&sender, Endpoint::builder(url)).await;
+        assert_eq!(attempt.error_kind(), Some(ErrorKind::Local), "{attempt:?}");
+        let error = attempt.result.as_ref().unwrap_err();
+        assert_eq!(
+            error.cause(),
+            "the proxy asks for a user name and a password"
+        );
+        assert_eq!(attempt.verdict(), Verdict::Retryable);
+        assert!(!attempt.is_ambiguous());
+
+        let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
+        let client = Client::builder(url)
+            .sender(sender.clone())
+            .circuit_breaker(breaker)
+            .build()
+            .unwrap();
+        client.start();
+        let error = client.deliver("x").await.unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+        assert_eq!(client.circuit_state(), Some(CircuitState::Closed));
+    }
+}
+
+#[tokio::test]
+async fn without_a_proxy_407_is_a_status_like_any_other() {
+    let refused = StatusCode::PROXY_AUTHENTICATION_REQUIRED;
+    let receiver = receiver(Reply::new(refused)).await;
+    let attempt = attempt(Endpoint::builder(receiver.url("/"))).await;
+    assert_eq!(attempt.status(), Some(refused));
 }
 
 #[tokio::test]
