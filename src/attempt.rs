@@ -65,6 +65,19 @@ pub struct Response {
     pub body_head: Bytes,
 }
 
+impl Response {
+    /// A response that is nothing but a status, for the test of a [`Classifier`], or for one that has
+    /// another client's responses to judge. What else there is can be set in its fields.
+    pub fn new(status: StatusCode) -> Self {
+        Self {
+            status,
+            retry_after: None,
+            location: None,
+            body_head: Bytes::new(),
+        }
+    }
+}
+
 impl Attempt {
     /// What it means for the delivery, by the endpoint's [`Classifier`].
     pub fn verdict(&self) -> Verdict {

@@ -56,13 +56,17 @@ impl Verdict {
 ///
 /// ```
 /// use http::StatusCode;
-/// use tidings::{Classifier, Verdict};
+/// use tidings::{Classifier, Response, Verdict};
 ///
 /// // This receiver replies 404 while it is being deployed.
 /// let classifier = Classifier::new(|result| match result {
 ///     Ok(response) if response.status == StatusCode::NOT_FOUND => Verdict::Retryable,
 ///     result => Classifier::default().classify(result),
 /// });
+///
+/// let verdict = |status| classifier.classify(&Ok(Response::new(status)));
+/// assert_eq!(verdict(StatusCode::NOT_FOUND), Verdict::Retryable);
+/// assert_eq!(verdict(StatusCode::FORBIDDEN), Verdict::Permanent);
 /// ```
 ///
 /// [RFC 9110]: https://www.rfc-editor.org/rfc/rfc9110#section-15
@@ -134,18 +138,11 @@ impl fmt::Debug for Classifier {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::ErrorKind;
 
     fn response(code: u16) -> Response {
-        Response {
-            status: StatusCode::from_u16(code).unwrap(),
-            retry_after: None,
-            location: None,
-            body_head: Bytes::new(),
-        }
+        Response::new(StatusCode::from_u16(code).unwrap())
     }
 
     fn failure(kind: ErrorKind) -> Result<Response, AttemptError> {

@@ -566,12 +566,7 @@ mod tests {
             phases: Phases::default(),
             verdict,
             result: match result {
-                Ok(status) => Ok(Response {
-                    status: StatusCode::from_u16(status).unwrap(),
-                    retry_after: None,
-                    location: None,
-                    body_head: bytes::Bytes::new(),
-                }),
+                Ok(status) => Ok(Response::new(StatusCode::from_u16(status).unwrap())),
                 Err(kind) => Err(AttemptError::new(kind, kind)),
             },
         }

@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
 
@@ -138,12 +137,7 @@ impl Summary {
     /// The attempt without its phases, its body and the source of its error.
     pub(super) fn attempt(self, number: u32, accepted_at: Timestamp) -> Attempt {
         let result = match self.outcome {
-            Outcome::Status(status) => Ok(Response {
-                status,
-                retry_after: None,
-                location: None,
-                body_head: Bytes::new(),
-            }),
+            Outcome::Status(status) => Ok(Response::new(status)),
             Outcome::Error { kind, is_ambiguous } => Err(error(kind, is_ambiguous)),
         };
         Attempt {
