@@ -56,9 +56,9 @@ export class Api {
    */
   async call<T>(method: "GET" | "POST", path: string, read: (text: string) => T, body?: object): Promise<T> {
     const backoff = new Backoff(MAX_WAIT_MS);
-    let refused: string | undefined;
+    let isRefused = false;
     for (let tries = 1; ; tries += 1) {
-      const token = refused === undefined ? await this.tokens.current() : await this.tokens.renew(refused);
+      const token = await this.tokens.current();
       try {
         const signal = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
         const init: RequestInit = { method, signal, headers: { Accept: "application/json" } };
@@ -77,9 +77,10 @@ export class Api {
       } catch (thrown) {
         const error = asTidingsError(thrown);
         const hint = error.retryAfterMs ?? 0;
+        if (error.status === 401) this.tokens.refuse(token);
         if (tries === MAX_TRIES || hint > MAX_WAIT_MS) throw error;
-        if (error.status === 401 && refused === undefined && token !== undefined) {
-          refused = token;
+        if (error.status === 401 && !isRefused && token !== undefined) {
+          isRefused = true;
           continue;
         }
         if (!error.isRetryable) throw error;

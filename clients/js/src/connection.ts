@@ -67,6 +67,15 @@ interface End {
   token: string | undefined;
 }
 
+/** What follows a connection. */
+interface Plan {
+  ms: number;
+  /** Whether the wait may be ended. */
+  canHurry: boolean;
+  /** Why it waits, if not because of how the connection ended. */
+  error?: TidingsError;
+}
+
 /** One connection. */
 interface Attempt {
   controller: AbortController;
@@ -116,6 +125,8 @@ export class Connection implements Feed {
     while (!this.#closed.signal.aborted) {
       const attempt = this.#current;
       const end = await attempt.ended;
+      // What still asks for its next token stops.
+      attempt.controller.abort();
       if (this.#closed.signal.aborted) return;
       // Another connection has taken over.
       if (attempt !== this.#current) continue;
@@ -125,7 +136,7 @@ export class Connection implements Feed {
       const next = await this.#planAfter(end, error);
       if (this.#closed.signal.aborted) return;
       if (next === undefined) return this.#listener.onStatus("failed", error);
-      this.#listener.onStatus("waiting", error);
+      this.#listener.onStatus("waiting", next.error ?? error);
       await this.#waitForRetry(next.ms, next.canHurry);
       if (this.#closed.signal.aborted) return;
       this.#current = this.#open();
@@ -143,7 +154,7 @@ export class Connection implements Feed {
   }
 
   /** When to connect again; `undefined` if it is of no use. */
-  async #planAfter(end: End, error: TidingsError): Promise<{ ms: number; canHurry: boolean } | undefined> {
+  async #planAfter(end: End, error: TidingsError): Promise<Plan | undefined> {
     const { bye, token, openedAt } = end;
     const isStable = openedAt !== undefined && performance.now() - openedAt >= STABLE_MS;
     if (isStable) this.#backoff.reset();
@@ -154,10 +165,15 @@ export class Connection implements Feed {
     if (bye?.code === EXPIRED && !this.#api.tokens.canRenew) return { ms: this.#backoff.next(), canHurry: false };
     if (isRefused) {
       this.#refusals += 1;
+      this.#api.tokens.refuse(token);
       if (!this.#api.tokens.canRenew || this.#refusals >= MAX_REFUSALS) return undefined;
-      const renewed = await this.#renew(token);
-      const isNew = renewed !== undefined && renewed !== token;
-      return { ms: isNew && this.#refusals === 1 ? 0 : this.#backoff.next(), canHurry: false };
+      try {
+        const isNew = (await this.#api.tokens.current()) !== token;
+        return { ms: isNew && this.#refusals === 1 ? 0 : this.#backoff.next(), canHurry: false };
+      } catch (thrown) {
+        // The next connection asks again. That the application has no token is no refusal.
+        return { ms: this.#backoff.next(), canHurry: true, error: asTidingsError(thrown) };
+      }
     }
     if (bye !== undefined) {
       if (bye.code < 4100) return undefined;
@@ -170,15 +186,6 @@ export class Connection implements Feed {
     if (!error.isRetryable || this.#foreign >= MAX_FOREIGN) return undefined;
     const hint = error.retryAfterMs;
     return { ms: this.#backoff.next(hint), canHurry: hint === undefined };
-  }
-
-  async #renew(token: string | undefined): Promise<string | undefined> {
-    try {
-      return await this.#api.tokens.renew(token);
-    } catch {
-      // The next connection asks again, and reports it.
-      return undefined;
-    }
   }
 
   /** Waits, or until the network comes back or the page is shown. */
@@ -293,14 +300,18 @@ export class Connection implements Feed {
     this.#listener.onFrame(frame);
   }
 
-  /** Opens a connection with a new token beside the one whose token expires. */
+  /** Opens a connection with a new token beside the one whose token expires. While that is open, asks until there is one. */
   async #replace(token: string | undefined): Promise<void> {
     if (!this.#api.tokens.canRenew) return;
-    const attempt = this.#current;
-    const renewed = await this.#renew(token);
+    const { signal } = this.#current.controller;
+    const backoff = new Backoff(this.#options.maxWaitMs);
+    let renewed: string | undefined;
+    while (renewed === undefined && !signal.aborted) {
+      renewed = await this.#api.tokens.renew(token).catch(() => undefined);
+      if (renewed === undefined) await wait(backoff.next(), signal);
+    }
     // With the same token, the other connection would expire at the same time.
-    if (renewed === undefined || renewed === token) return;
-    if (this.#closed.signal.aborted || attempt !== this.#current || this.#successor !== undefined) return;
+    if (renewed === token || signal.aborted || this.#successor !== undefined) return;
     this.#successor = this.#open();
     const successor = this.#successor;
     void successor.ended.then(() => {

@@ -34,11 +34,16 @@ export class Tokens {
     return this.#source === undefined ? undefined : (this.#current ?? this.#ask(this.#source));
   }
 
-  /** Asks for another token, unless `refused` has been replaced already. */
-  async renew(refused: string | undefined): Promise<string | undefined> {
+  /** Asks for another token, unless `before` has been replaced already. If there is none, `before` stays in use. */
+  async renew(before: string | undefined): Promise<string | undefined> {
     if (this.#source === undefined) return undefined;
-    if (this.#current !== undefined && this.#current !== refused) return this.#current;
+    if (this.#current !== undefined && this.#current !== before) return this.#current;
     return this.#ask(this.#source);
+  }
+
+  /** Forgets a token that the server has refused, so that the application is asked until it has another one. */
+  refuse(token: string | undefined): void {
+    if (this.#current === token) this.#current = undefined;
   }
 
   /** Callers that ask at the same time share one call of the application, or its failure. */

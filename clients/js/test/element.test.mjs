@@ -158,6 +158,36 @@ test("tokens come from the application, and words say when there is none", async
   await browser.until("the other words", isTrue(`$(".notice").innerText.includes("not yours")`));
 });
 
+test("who signs in again while the page is open needs no reload and no click", async (t) => {
+  const secret = "a-secret-of-at-least-32-bytes-for-tests";
+  let isSignedOut = false;
+  let refused = 0;
+  const issue = () => {
+    if (isSignedOut) {
+      refused += 1;
+      return 401;
+    }
+    isSignedOut = true;
+    return token("anna", 4, secret);
+  };
+  const key = "a-key-for-this-test-0123456789";
+  const args = ["--api-key", key, "--jwt-secret", secret];
+  const { server, app, browser } = await opened(t, { args, attributes: `token-url="/token"`, routes: { "/token": issue } });
+  const notify = (title) => server.post("/v1/notifications", { user_id: "anna", payload: { title } }, { authorization: `Bearer ${key}` });
+  await notify("before");
+  await browser.goto(app);
+  await browser.until("the stream", isTrue(`element.inbox?.state.status === "live" && $(".badge").textContent === "1"`));
+  // Short waits: eight tokens could be refused in a second.
+  await browser.run(`() => { Math.random = () => 0.01; }`);
+  await browser.run(inside(`void element.open()`));
+  await browser.until("the words", isTrue(`$(".notice").innerText.includes("You are signed out")`));
+  const before = refused;
+  await until("a few more requests for a token", () => refused >= before + 3);
+  isSignedOut = false;
+  await notify("after");
+  await browser.until("the new one", isTrue(`element.inbox.state.status === "live" && $("li .title")?.textContent === "after" && $(".notice").hidden`));
+});
+
 /** The contrast of two colors, as the guidelines for accessibility define it. */
 function contrast(...colors) {
   const luminances = colors.map((color) => {

@@ -146,6 +146,53 @@ for (const transport of TRANSPORTS) {
   });
 }
 
+for (const transport of TRANSPORTS) {
+  test(`a token that is refused while the application has no other does not end the stream (${transport})`, async (t) => {
+    const { server, notify } = await withTokens(t);
+    let isAway = false;
+    const source = () => {
+      if (isAway) throw new Error("the route replied with 503");
+      isAway = true;
+      return token("anna", 4);
+    };
+    const seen = record(t, { url: server.url, transport, token: source }, { since: "start" });
+    await notify(0);
+    await until("the event", () => seen.payloads.length === 1);
+    const lacking = () => seen.errors.filter(({ code }) => code === "token_unavailable").length;
+    // More often than tokens may be refused.
+    await until("the stream waits", () => lacking() > 10 || seen.stream.status === "failed");
+    await notify(1);
+    isAway = false;
+    await until("the events", () => seen.payloads.length === 2);
+    assert.deepEqual(seen.payloads, [0, 1]);
+    assert.ok(!seen.statuses.includes("failed"));
+    assert.equal(lacking(), seen.errors.length, "no error says that the person is signed out");
+  });
+}
+
+test("an application without a new token is asked again while the old one is good", async (t) => {
+  const expiring = (response) => {
+    opening(response);
+    response.write(frame("expiring", { expires_at: new Date(Date.now() + 60_000).toISOString() }));
+  };
+  const { url, requests } = await replies(t, expiring, opening);
+  const tokens = ["old", undefined, "new"];
+  const seen = record(t, { url, token: () => tokens.shift() });
+  await until("the second connection", () => seen.hellos === 2);
+  assert.deepEqual(requests.map(({ headers }) => headers.authorization), ["Bearer old", "Bearer new"]);
+  assert.deepEqual(seen.statuses, ["connecting", "live"]);
+});
+
+test("a request does not send a refused token again", async (t) => {
+  const error = JSON.stringify({ error: { code: "unauthorized", message: "expired" } });
+  const { url, requests } = await replies(t, refusing(401, {}, error), refusing(200, {}, JSON.stringify(COUNTS)));
+  const tokens = ["old", undefined, "new"];
+  const tidings = new Tidings({ url, user: "anna", token: () => tokens.shift() });
+  await assert.rejects(tidings.counts(), { code: "token_unavailable" });
+  await until("the other token", () => tidings.counts().catch(() => undefined));
+  assert.deepEqual(requests.map(({ headers }) => headers.authorization), ["Bearer old", "Bearer new"]);
+});
+
 test("an application without a token at the moment is asked again", async (t) => {
   const { server } = await withTokens(t);
   let asked = 0;
@@ -186,6 +233,7 @@ test("a request is repeated with a new token after a 401", async (t) => {
   assert.equal((await tidings.markRead(id)).unread, 0);
 });
 
+const COUNTS = { unread: 1, unseen: 1, cursor: "00000000000000aa-1" };
 const HELLO = { user_id: "anna", cursor: "00000000000000aa-0", unread: 0, unseen: 0, ping_interval_ms: 20_000 };
 const frame = (event, data) => `event: tidings.${event}\ndata: ${JSON.stringify(data)}\n\n`;
 
@@ -306,8 +354,7 @@ test("a stream that is cut into any pieces arrives whole", async (t) => {
 });
 
 test("a request waits as Retry-After says, and does not wait long", async (t) => {
-  const counts = JSON.stringify({ unread: 1, unseen: 1, cursor: "00000000000000aa-1" });
-  const later = await replies(t, refusing(503, { "retry-after": "1" }), refusing(200, {}, counts));
+  const later = await replies(t, refusing(503, { "retry-after": "1" }), refusing(200, {}, JSON.stringify(COUNTS)));
   assert.equal((await new Tidings({ url: later.url, user: "anna" }).counts()).unread, 1);
   assert.ok(later.times[1] - later.times[0] >= 999);
   const muchLater = await replies(t, refusing(429, { "retry-after": "60" }));

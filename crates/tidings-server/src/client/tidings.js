@@ -93,12 +93,16 @@ class Tokens {
 	async current() {
 		return this.#source === undefined ? undefined : (this.#current ?? this.#ask(this.#source));
 	}
-	async renew(refused) {
+	async renew(before) {
 		if (this.#source === undefined)
 			return undefined;
-		if (this.#current !== undefined && this.#current !== refused)
+		if (this.#current !== undefined && this.#current !== before)
 			return this.#current;
 		return this.#ask(this.#source);
+	}
+	refuse(token) {
+		if (this.#current === token)
+			this.#current = undefined;
 	}
 	#ask(source) {
 		if (this.#failure !== undefined && performance.now() - this.#failure.at < FAILED_MS)
@@ -221,9 +225,9 @@ class Api {
 	}
 	async call(method, path, read, body) {
 		const backoff = new Backoff(MAX_WAIT_MS);
-		let refused;
+		let isRefused = false;
 		for (let tries = 1;; tries += 1) {
-			const token = refused === undefined ? await this.tokens.current() : await this.tokens.renew(refused);
+			const token = await this.tokens.current();
 			try {
 				const signal = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
 				const init = { method, signal, headers: { Accept: "application/json" } };
@@ -245,10 +249,12 @@ class Api {
 			catch (thrown) {
 				const error = asTidingsError(thrown);
 				const hint = error.retryAfterMs ?? 0;
+				if (error.status === 401)
+					this.tokens.refuse(token);
 				if (tries === MAX_TRIES || hint > MAX_WAIT_MS)
 					throw error;
-				if (error.status === 401 && refused === undefined && token !== undefined) {
-					refused = token;
+				if (error.status === 401 && !isRefused && token !== undefined) {
+					isRefused = true;
 					continue;
 				}
 				if (!error.isRetryable)
@@ -634,6 +640,7 @@ class Connection {
 		while (!this.#closed.signal.aborted) {
 			const attempt = this.#current;
 			const end = await attempt.ended;
+			attempt.controller.abort();
 			if (this.#closed.signal.aborted)
 				return;
 			if (attempt !== this.#current)
@@ -646,7 +653,7 @@ class Connection {
 				return;
 			if (next === undefined)
 				return this.#listener.onStatus("failed", error);
-			this.#listener.onStatus("waiting", error);
+			this.#listener.onStatus("waiting", next.error ?? error);
 			await this.#waitForRetry(next.ms, next.canHurry);
 			if (this.#closed.signal.aborted)
 				return;
@@ -674,11 +681,16 @@ class Connection {
 			return { ms: this.#backoff.next(), canHurry: false };
 		if (isRefused) {
 			this.#refusals += 1;
+			this.#api.tokens.refuse(token);
 			if (!this.#api.tokens.canRenew || this.#refusals >= MAX_REFUSALS)
 				return undefined;
-			const renewed = await this.#renew(token);
-			const isNew = renewed !== undefined && renewed !== token;
-			return { ms: isNew && this.#refusals === 1 ? 0 : this.#backoff.next(), canHurry: false };
+			try {
+				const isNew = (await this.#api.tokens.current()) !== token;
+				return { ms: isNew && this.#refusals === 1 ? 0 : this.#backoff.next(), canHurry: false };
+			}
+			catch (thrown) {
+				return { ms: this.#backoff.next(), canHurry: true, error: asTidingsError(thrown) };
+			}
 		}
 		if (bye !== undefined) {
 			if (bye.code < 4100)
@@ -692,14 +704,6 @@ class Connection {
 			return undefined;
 		const hint = error.retryAfterMs;
 		return { ms: this.#backoff.next(hint), canHurry: hint === undefined };
-	}
-	async #renew(token) {
-		try {
-			return await this.#api.tokens.renew(token);
-		}
-		catch {
-			return undefined;
-		}
 	}
 	async #waitForRetry(ms, canHurry) {
 		const hurried = new AbortController();
@@ -818,11 +822,15 @@ class Connection {
 	async #replace(token) {
 		if (!this.#api.tokens.canRenew)
 			return;
-		const attempt = this.#current;
-		const renewed = await this.#renew(token);
-		if (renewed === undefined || renewed === token)
-			return;
-		if (this.#closed.signal.aborted || attempt !== this.#current || this.#successor !== undefined)
+		const { signal } = this.#current.controller;
+		const backoff = new Backoff(this.#options.maxWaitMs);
+		let renewed;
+		while (renewed === undefined && !signal.aborted) {
+			renewed = await this.#api.tokens.renew(token).catch(() => undefined);
+			if (renewed === undefined)
+				await wait(backoff.next(), signal);
+		}
+		if (renewed === token || signal.aborted || this.#successor !== undefined)
 			return;
 		this.#successor = this.#open();
 		const successor = this.#successor;
