@@ -2,6 +2,7 @@ import type { Api } from "./api.js";
 import { Connection, type Feed, type FeedListener, type FeedOptions, type Status } from "./connection.js";
 import { type ErrorDetails, TidingsError } from "./error.js";
 import { compareIds, isUpTo, ORIGIN, type EventId } from "./ids.js";
+import { Backoff, wait } from "./wait.js";
 import { type CaughtUp, type Frame, type Gap, type Hello, helloOf } from "./wire.js";
 
 /** How long the leading tab may take to reply. After it, it is taken for frozen, and another tab leads. */
@@ -91,11 +92,15 @@ export class SharedFeed implements Feed {
   #followed = CONNECTING;
   /** This tab gets no locks, so it has a connection of its own. */
   #isAlone = false;
+  /** Ends the wait of a tab that has stepped down, because its application had no token. */
+  #steppedDown: AbortController | undefined;
+  readonly #backoff: Backoff;
 
   constructor(api: Api, options: FeedOptions, listener: FeedListener) {
     this.#api = api;
     this.#options = options;
     this.#listener = listener;
+    this.#backoff = new Backoff(options.maxWaitMs);
     this.cursor = options.cursor;
     this.#name = `tidings ${api.base}`;
     this.#channel = new BroadcastChannel(this.#name);
@@ -112,6 +117,7 @@ export class SharedFeed implements Feed {
   close(): void {
     this.#closed.abort();
     clearTimeout(this.#replyTimer);
+    this.#steppedDown?.abort();
     this.#endCatchUp();
     this.#leading?.end();
     this.#channel.close();
@@ -140,9 +146,9 @@ export class SharedFeed implements Feed {
     }
   }
 
-  /** Leads until the connection fails for good, the lock is taken away, or the feed is closed. */
+  /** Leads until the connection fails for good or lacks a token, the lock is taken away, or the feed is closed. */
   async #lead(): Promise<void> {
-    if (this.#closed.signal.aborted || this.#leading !== undefined) return;
+    if (this.#closed.signal.aborted || this.#leading !== undefined || this.#steppedDown !== undefined) return;
     clearTimeout(this.#replyTimer);
     this.#endCatchUp();
     const term = crypto.randomUUID();
@@ -154,9 +160,13 @@ export class SharedFeed implements Feed {
           this.#takeOwn(frame);
         },
         onStatus: (status, error) => {
-          this.#say({ kind: "status", term, status, error: sent(error) });
+          const lacksToken = error?.code === "token_unavailable";
+          // The other tabs have tokens of their own.
+          this.#say({ kind: "status", term, status, error: lacksToken ? undefined : sent(error) });
           // Another tab, which may have a better token, gets the lock.
           if (status === "failed") this.close();
+          else if (lacksToken && !this.#isAlone) void this.#stepDown();
+          if (status === "live") this.#backoff.reset();
           this.#listener.onStatus(status, error);
         },
       });
@@ -164,6 +174,19 @@ export class SharedFeed implements Feed {
       this.#say({ kind: "lead", term });
     });
     this.#leading = undefined;
+  }
+
+  /**
+   * Lets a tab lead that has a token. This one competes again after a wait, and has no lock meanwhile: of tabs without
+   * tokens, each asks its application at its own pace.
+   */
+  async #stepDown(): Promise<void> {
+    const steppedDown = new AbortController();
+    this.#steppedDown = steppedDown;
+    this.#leading?.end();
+    await wait(this.#backoff.next(), steppedDown.signal);
+    this.#steppedDown = undefined;
+    void this.#compete();
   }
 
   #say(message: Message): void {
@@ -176,12 +199,14 @@ export class SharedFeed implements Feed {
     this.#say({ kind: "join", from: this.#tab, isUrgent });
     clearTimeout(this.#replyTimer);
     this.#replyTimer = setTimeout(() => {
-      if (document.visibilityState === "visible") void this.#compete(true);
+      if (document.visibilityState === "visible" && this.#steppedDown === undefined) void this.#compete(true);
     }, REPLY_MS);
   }
 
   #checkLeader(isUrgent: boolean): void {
-    if (document.visibilityState === "visible") this.#join(isUrgent);
+    if (document.visibilityState !== "visible") return;
+    if (isUrgent) this.#steppedDown?.abort();
+    this.#join(isUrgent);
   }
 
   #hear(message: Message): void {
@@ -255,6 +280,10 @@ export class SharedFeed implements Feed {
   /** To this tab the failure of another one is a wait: the next one that leads may have a better token. */
   #reportStatus(): void {
     const { status, error } = this.#followed;
+    // This tab has said that it has no token, and what others without one try does not change that. Behind one that is
+    // live, it waits for the lock.
+    if (status === "live") this.#steppedDown?.abort();
+    else if (this.#steppedDown !== undefined) return;
     this.#listener.onStatus(status === "failed" ? "waiting" : status, received(error));
   }
 

@@ -1,23 +1,34 @@
 // Tabs that share one connection, at the moments at which it is not simply live.
 
 import assert from "node:assert/strict";
-import { createHmac } from "node:crypto";
 import { test } from "node:test";
 import { browse, pages } from "./browser.mjs";
+import { token } from "./element.mjs";
 import { Home, relay, until } from "./support.mjs";
 
 /**
  * Pages that open a stream of anna, and record what it gives. `?cursor=` is where it begins, `?token=` is what the
- * application returns, and with `?gated` its requests wait until `window.release` is called.
+ * application returns, with `?signedout` only once or not at all, until `window.signedIn` is another one. With `?gated` its
+ * requests wait until `window.release` is called. `window.led` has an entry for each time at which a tab began to lead.
  */
 const streams = (url, before = "") => ({
   "/": `<!doctype html><script type="module">
     import { Tidings } from "/tidings.js";
     const parameters = new URLSearchParams(location.search);
     const cursor = parameters.get("cursor") ?? undefined;
-    const given = parameters.get("token");
-    const token = given === null ? undefined : () => given;
-    Object.assign(window, { seen: [], statuses: [], hellos: [], gaps: [], caughtUps: 0 });
+    const isSignedOut = parameters.has("signedout");
+    let given = parameters.get("token");
+    const issue = () => {
+      const text = window.signedIn ?? given;
+      if (isSignedOut) given = null;
+      if (text === null) throw Object.assign(new Error("signed out"), { status: 401 });
+      return text;
+    };
+    const token = given === null && !isSignedOut ? undefined : issue;
+    Object.assign(window, { seen: [], statuses: [], errors: [], hellos: [], gaps: [], led: [], caughtUps: 0 });
+    new BroadcastChannel("tidings ${url}/v1/users/anna/").onmessage = ({ data }) => {
+      if (data.kind === "lead") window.led.push(data.term);
+    };
     ${before}
     if (parameters.has("gated")) {
       const real = window.fetch;
@@ -30,7 +41,10 @@ const streams = (url, before = "") => ({
     window.stream = new Tidings({ url: "${url}", user: "anna", maxWaitMs: 100, token }).stream({
       cursor,
       onNotification: ({ payload }) => window.seen.push(payload),
-      onStatus: (status) => window.statuses.push(status),
+      onStatus: (status, error) => {
+        window.statuses.push(status);
+        if (error !== undefined) window.errors.push(error.code);
+      },
       onHello: (hello) => window.hellos.push(hello),
       onGap: (gap) => window.gaps.push(gap),
       onCaughtUp: () => (window.caughtUps += 1),
@@ -40,6 +54,12 @@ const streams = (url, before = "") => ({
 
 const isLive = `() => window.stream?.status === "live"`;
 const saw = `(wanted) => JSON.stringify(window.seen) === wanted`;
+
+/** Between two connections the page waits for so long that only a reason to hurry ends it. */
+const LONG_WAITS = `Math.random = () => 1e6;`;
+
+/** A tab that is shown has no reason to hurry. */
+const UNSEEN = `document.addEventListener("visibilitychange", (event) => event.stopImmediatePropagation());`;
 
 /** A server, and the cursors of so many notifications. */
 async function serverWith(t, count, options) {
@@ -55,14 +75,18 @@ async function open(server) {
   return Number(text.match(/^tidings_subscription_active(?:\{[^}]*\})? (\d+)/m)?.[1]);
 }
 
-test("a tab whose token is refused fails for good, and the others go on with theirs", async (t) => {
+/** A server with tokens, and a function that makes one of anna. */
+async function serverWithTokens(t) {
   const secret = "a-secret-of-at-least-32-bytes-for-tests";
   const key = "a-key-for-this-test-0123456789";
   const server = await new Home(t).start({ args: ["--jwt-secret", secret, "--api-key", key] });
-  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub: "anna", exp: Math.floor(Date.now() / 1000) + 600 })}`;
-  const good = `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
   const notify = (payload) => server.post("/v1/notifications", { user_id: "anna", payload }, { authorization: `Bearer ${key}` });
+  return { server, notify, tokenFor: (seconds) => token("anna", seconds, secret) };
+}
+
+test("a tab whose token is refused fails for good, and the others go on with theirs", async (t) => {
+  const { server, notify, tokenFor } = await serverWithTokens(t);
+  const good = tokenFor(600);
   const app = await pages(t, streams(server.url));
   const browser = await browse(t);
   const refused = await browser.tab();
@@ -87,6 +111,75 @@ test("a tab whose token is refused fails for good, and the others go on with the
   await browser.until("the new one", saw, "[1]");
   await browser.show(refused);
   assert.deepEqual(await browser.run(`() => [window.statuses.at(-1), window.seen]`), ["failed", []]);
+});
+
+test("a tab that gets no token lets another one lead, and gets what that one passes on", async (t) => {
+  const { server, notify, tokenFor } = await serverWithTokens(t);
+  const app = await pages(t, streams(server.url));
+  const browser = await browse(t);
+  const signedOut = await browser.tab();
+  await browser.goto(`${app}/?signedout`);
+  await browser.until("it waits", `() => window.stream?.status === "waiting"`);
+  const second = await browser.openTab(`${app}/?token=${tokenFor(600)}`);
+  await browser.until("the second tab is live", isLive);
+  await notify(1);
+  for (const tab of [second, signedOut]) {
+    await browser.show(tab);
+    await browser.until("the new one", saw, "[1]");
+  }
+  assert.deepEqual(await browser.run(`() => [...new Set(window.errors)]`), ["token_unavailable"]);
+  await browser.show(second);
+  assert.deepEqual(await browser.run(`() => window.errors`), [], "the error of the other tab is not its own");
+
+  // It gets no token when it is to lead, either, and says so.
+  await browser.closeTab();
+  await browser.show(signedOut);
+  await browser.until("it waits again", `() => window.stream.status === "waiting"`);
+});
+
+test("tabs without a token do not hand the lead to one another", async (t) => {
+  const { server, notify, tokenFor } = await serverWithTokens(t);
+  const app = await pages(t, streams(server.url, LONG_WAITS + UNSEEN));
+  const browser = await browse(t);
+  const tabs = [];
+  for (let n = 0; n < 3; n += 1) {
+    const address = `${app}/?signedout`;
+    if (n === 0) await browser.goto(address);
+    tabs.push(n === 0 ? await browser.tab() : await browser.openTab(address));
+    await browser.until("it waits", `() => window.stream?.status === "waiting"`);
+  }
+  const last = await browser.openTab(`${app}/?token=${tokenFor(600)}`);
+  await browser.until("the last tab is live", isLive);
+  await notify(1);
+  for (const [n, tab] of [...tabs, last].entries()) {
+    await browser.show(tab);
+    await browser.until("the new one", saw, "[1]");
+    const [led, statuses] = await browser.run(`() => [window.led.length, window.statuses]`);
+    assert.equal(led, 4 - n, "this tab has led once, and each that came later");
+    assert.deepEqual(statuses, n < 3 ? ["connecting", "waiting", "live"] : ["connecting", "live"]);
+  }
+});
+
+test("a tab that leads hands the lead over when it gets no new token, and nothing is missed", async (t) => {
+  const { server, notify, tokenFor } = await serverWithTokens(t);
+  const app = await pages(t, streams(server.url));
+  const browser = await browse(t);
+  const first = await browser.tab();
+  await browser.goto(`${app}/?signedout&token=${tokenFor(5)}`);
+  await browser.until("the first tab is live", isLive);
+  const second = await browser.openTab(`${app}/?token=${tokenFor(600)}`);
+  await browser.until("the second tab is live", isLive);
+  let n = 0;
+  // Until this tab leads. It may do so before it hears that the other waits.
+  while ((await browser.run(`() => window.led.length`)) === 0) await notify((n += 1));
+  await browser.until("it is live again", isLive);
+  await notify((n += 1));
+  const all = JSON.stringify([...Array(n).keys()].map((index) => index + 1));
+  await browser.until("each once", saw, all);
+  // If it has missed something meanwhile, it needs a token to fetch that.
+  await browser.show(first);
+  await browser.run(`(text) => { window.signedIn = text; }`, tokenFor(600));
+  await browser.until("each once", saw, all);
 });
 
 test("a tab without a cursor gets nothing of the backlog of another one", async (t) => {
@@ -138,9 +231,6 @@ test("a tab that joins later begins where the log is then, and hears that it has
   }
 });
 
-/** Between two connections the page waits for so long that only a reason to hurry ends it. */
-const LONG_WAITS = `Math.random = () => 1e6;`;
-
 test("a tab in view ends the wait of the tab that leads when the network is back", async (t) => {
   const { server } = await serverWith(t, 1);
   const { url, pause } = await relay(t, server.address);
@@ -163,9 +253,7 @@ test("a tab in view ends the wait of the tab that leads when the network is back
 for (const [what, notifications] of [["with", ["new log"]], ["without", []]]) {
 test(`a tab that has heard of a new log ${what} events follows one that has not`, async (t) => {
   const { server, ids } = await serverWith(t, 3, { address: "127.0.0.9:0" });
-  // A tab that is shown would end the wait.
-  const unseen = `document.addEventListener("visibilitychange", (event) => event.stopImmediatePropagation());`;
-  const app = await pages(t, streams(server.url, LONG_WAITS + unseen));
+  const app = await pages(t, streams(server.url, LONG_WAITS + UNSEEN));
   const browser = await browse(t);
   const first = await browser.tab();
   await browser.goto(app);

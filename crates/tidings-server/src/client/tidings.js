@@ -1064,10 +1064,13 @@ class SharedFeed {
 	#gone;
 	#followed = CONNECTING;
 	#isAlone = false;
+	#steppedDown;
+	#backoff;
 	constructor(api, options, listener) {
 		this.#api = api;
 		this.#options = options;
 		this.#listener = listener;
+		this.#backoff = new Backoff(options.maxWaitMs);
 		this.cursor = options.cursor;
 		this.#name = `tidings ${api.base}`;
 		this.#channel = new BroadcastChannel(this.#name);
@@ -1083,6 +1086,7 @@ class SharedFeed {
 	close() {
 		this.#closed.abort();
 		clearTimeout(this.#replyTimer);
+		this.#steppedDown?.abort();
 		this.#endCatchUp();
 		this.#leading?.end();
 		this.#channel.close();
@@ -1110,7 +1114,7 @@ class SharedFeed {
 		}
 	}
 	async #lead() {
-		if (this.#closed.signal.aborted || this.#leading !== undefined)
+		if (this.#closed.signal.aborted || this.#leading !== undefined || this.#steppedDown !== undefined)
 			return;
 		clearTimeout(this.#replyTimer);
 		this.#endCatchUp();
@@ -1123,9 +1127,14 @@ class SharedFeed {
 					this.#takeOwn(frame);
 				},
 				onStatus: (status, error) => {
-					this.#say({ kind: "status", term, status, error: sent(error) });
+					const lacksToken = error?.code === "token_unavailable";
+					this.#say({ kind: "status", term, status, error: lacksToken ? undefined : sent(error) });
 					if (status === "failed")
 						this.close();
+					else if (lacksToken && !this.#isAlone)
+						void this.#stepDown();
+					if (status === "live")
+						this.#backoff.reset();
 					this.#listener.onStatus(status, error);
 				},
 			});
@@ -1133,6 +1142,14 @@ class SharedFeed {
 			this.#say({ kind: "lead", term });
 		});
 		this.#leading = undefined;
+	}
+	async #stepDown() {
+		const steppedDown = new AbortController();
+		this.#steppedDown = steppedDown;
+		this.#leading?.end();
+		await wait(this.#backoff.next(), steppedDown.signal);
+		this.#steppedDown = undefined;
+		void this.#compete();
 	}
 	#say(message) {
 		if (!this.#closed.signal.aborted && !this.#isAlone)
@@ -1144,13 +1161,16 @@ class SharedFeed {
 		this.#say({ kind: "join", from: this.#tab, isUrgent });
 		clearTimeout(this.#replyTimer);
 		this.#replyTimer = setTimeout(() => {
-			if (document.visibilityState === "visible")
+			if (document.visibilityState === "visible" && this.#steppedDown === undefined)
 				void this.#compete(true);
 		}, REPLY_MS);
 	}
 	#checkLeader(isUrgent) {
-		if (document.visibilityState === "visible")
-			this.#join(isUrgent);
+		if (document.visibilityState !== "visible")
+			return;
+		if (isUrgent)
+			this.#steppedDown?.abort();
+		this.#join(isUrgent);
 	}
 	#hear(message) {
 		if (this.#isAlone)
@@ -1235,6 +1255,10 @@ class SharedFeed {
 	}
 	#reportStatus() {
 		const { status, error } = this.#followed;
+		if (status === "live")
+			this.#steppedDown?.abort();
+		else if (this.#steppedDown !== undefined)
+			return;
 		this.#listener.onStatus(status === "failed" ? "waiting" : status, received(error));
 	}
 	#fetchMissed(from, to) {
