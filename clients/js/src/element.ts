@@ -54,7 +54,13 @@ export class TidingsInboxElement extends Base {
     this.#token = token;
     // A framework sets another function at each rendering: it is asked when the next token is needed.
     const isAnother = hadToken !== (token !== undefined);
-    if (isAnother || this.#inbox === undefined || this.#inbox.state.status === "failed") this.#restart();
+    if (isAnother || this.#inbox === undefined || this.#lacksToken) this.#restart();
+  }
+
+  /** Whether the inbox has failed for want of a good token. After any other failure, each rendering would fail again. */
+  get #lacksToken(): boolean {
+    const { status, error } = this.#inbox?.state ?? {};
+    return status === "failed" && error?.code === "unauthorized";
   }
 
   /** The texts. Those that are missing are English. */

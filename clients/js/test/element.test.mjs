@@ -431,6 +431,28 @@ test("what is set again changes nothing, and new texts leave the list open", asy
   }
 });
 
+test("a page that sets another function at each rendering connects anew only after refused tokens", async (t) => {
+  const secret = "a-secret-of-at-least-32-bytes-for-tests";
+  const { app, browser } = await opened(t, { args: ["--api-key", "a-key-for-this-test-0123456789", "--jwt-secret", secret] });
+  await browser.goto(app);
+  // Eight tokens are refused at once.
+  await browser.run(`() => { Math.random = () => 0; }`);
+  const render = (text) => inside(`(() => {
+    const { inbox } = element;
+    element.token = () => ${JSON.stringify(text)};
+    return element.inbox === inbox;
+  })()`);
+  const hasFailed = (code) => isTrue(`element.inbox.state.status === "failed" && element.inbox.state.error.code === "${code}"`);
+  await browser.run(render(token("ben", 600, secret)));
+  await browser.until("the failure", hasFailed("forbidden"));
+  assert.ok(await browser.run(render(token("ben", 600, secret))), "the inbox stays as it is");
+  await browser.run(inside(`void (element.token = undefined)`));
+  await browser.run(render(token("anna", -600, secret)));
+  await browser.until("the other failure", hasFailed("unauthorized"));
+  assert.ok(!(await browser.run(render(token("anna", 600, secret)))), "there is another inbox");
+  await browser.until("the stream", isTrue(`element.inbox.state.status === "live" && !element.inbox.state.isLoading`));
+});
+
 test("yesterday is the day before, and not some hours ago", async (t) => {
   const { server, app, browser } = await opened(t);
   // It is between midnight and one o'clock there.

@@ -2301,8 +2301,12 @@ class TidingsInboxElement extends Base {
 		const hadToken = this.#token !== undefined;
 		this.#token = token;
 		const isAnother = hadToken !== (token !== undefined);
-		if (isAnother || this.#inbox === undefined || this.#inbox.state.status === "failed")
+		if (isAnother || this.#inbox === undefined || this.#lacksToken)
 			this.#restart();
+	}
+	get #lacksToken() {
+		const { status, error } = this.#inbox?.state ?? {};
+		return status === "failed" && error?.code === "unauthorized";
 	}
 	get labels() {
 		return this.#labels;
