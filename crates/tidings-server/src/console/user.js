@@ -13,6 +13,9 @@ const MAX_LINES = 200;
 /** The most notifications that a screen reader says when they arrive together. */
 const MAX_SAID = 3;
 
+/** How much it says of a payload. */
+const MAX_SAID_LENGTH = 200;
+
 /** The most notifications of one page. */
 const MAX_PAGE = 1000;
 
@@ -42,11 +45,16 @@ const inTime = (reply) => Promise.race([reply, new Promise((_, reject) => setTim
 
 const FILTERS = [["inbox", "Inbox"], ["unread", "Unread"], ["archived", "Archived"], ["live", "Live"]];
 
-/** What is shown of a payload: the message if it has nothing else, otherwise the payload byte by byte. */
-function shown(payload, text) {
+/** The message of a payload, if it has nothing else. */
+function messageOf(payload) {
   const keys = payload !== null && typeof payload === "object" && !Array.isArray(payload) ? Object.keys(payload) : [];
-  const isMessage = keys.length === 1 && typeof payload.message === "string";
-  return isMessage ? make("pre", { class: "words" }, payload.message) : make("pre", {}, text);
+  return keys.length === 1 && typeof payload.message === "string" ? payload.message : undefined;
+}
+
+/** What is shown of a payload: its message, otherwise the payload byte by byte. */
+function shown(payload, text) {
+  const message = messageOf(payload);
+  return message === undefined ? make("pre", {}, text) : make("pre", { class: "words" }, message);
 }
 
 /** Asks for a user, where none is in the address. */
@@ -78,7 +86,9 @@ export function open(root, user, query) {
   const unread = make("span", { id: "unread", class: "badge", hidden: true });
   const readAll = button("Mark all read", () => inbox.markAllRead(), { id: "read-all", hidden: true });
   const seen = button("Mark all seen", () => inbox.markSeen(), { id: "seen", hidden: true });
-  const list = make("ol", { id: "feed", class: "items", "aria-live": "polite" });
+  // The times in the rows of the inbox change, which a live region would say each time. The lines of the live feed stay.
+  const list = make("ol", { id: "feed", class: "items", "aria-live": filter === "live" ? "polite" : undefined });
+  const arrived = make("p", { id: "arrived", class: "hidden-text", role: "status" });
   const problem = make("p", { class: "problem", role: "status", hidden: true });
   const empty = make("p", { id: "empty", class: "empty" }, "Loading …");
   const more = button("Load more", () => loadMore(), { id: "more", hidden: true });
@@ -98,7 +108,7 @@ export function open(root, user, query) {
     make("div", { class: session.may("publish") ? "columns" : "column" },
       make("section", { class: "card wide", "aria-label": "Notifications" },
         make("div", { class: "bar" }, tabs, byType),
-        problem, empty, list, more),
+        problem, empty, arrived, list, more),
       session.may("publish") && sendForm(user)),
   );
 
@@ -125,6 +135,7 @@ export function open(root, user, query) {
   let inbox;
   let stream;
   let closed = false;
+  let isListed = false;
 
   function addLine(words, detail) {
     list.prepend(make("li", {}, make("div", { class: "item-head" }, make("span", { class: "type" }, words), fullTime(new Date().toISOString())), detail && make("pre", {}, detail)));
@@ -137,9 +148,8 @@ export function open(root, user, query) {
     const held = list.contains(document.activeElement) ? document.activeElement : undefined;
     const heldAt = [...list.children].indexOf(held?.closest("li"));
     const ids = new Set(items.map(({ id }) => id));
-    // A page of the list is not news, which screen readers say.
-    const added = items.filter(({ id }) => !rows.has(id)).length;
-    list.setAttribute("aria-live", added > MAX_SAID ? "off" : "polite");
+    if (isListed) sayArrived(items);
+    isListed = true;
     for (const [id, row] of rows) {
       if (ids.has(id)) continue;
       row.element.remove();
@@ -154,6 +164,15 @@ export function open(root, user, query) {
     empty.hidden = items.length > 0;
     empty.textContent = nothing;
     if (held !== undefined && (held.hidden || !held.isConnected)) moveFocus(held, heldAt);
+  }
+
+  /** Lets a screen reader say what is above the rows that are there. What is below them is a page of the list, and not new. */
+  function sayArrived(items) {
+    const known = items.findIndex(({ id }) => rows.has(id));
+    const added = items.slice(0, known < 0 ? items.length : known);
+    if (added.length === 0 || added.length > MAX_SAID) return;
+    const words = added.map(({ type: name, payload, payload_text: text }) => `${name}: ${(messageOf(payload) ?? text).slice(0, MAX_SAID_LENGTH)}`);
+    arrived.replaceChildren(...words.map((said) => make("span", {}, said, " ")));
   }
 
   /** Moves the focus from a button that is gone to the same one of its row, or of the row that took its place. */

@@ -357,6 +357,34 @@ async fn the_inbox_does_not_wait_for_who_else_is_online_and_offers_nothing_befor
     browser.close().await;
 }
 
+#[tokio::test]
+async fn a_screen_reader_says_what_arrives_and_not_the_times_of_the_rows() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify("anna", json!("from before")).await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users/anna").await;
+    browser.until("the stream opens", IS_LIVE).await;
+    browser.until_shown("from before").await;
+    let said = "document.querySelector('#arrived').textContent";
+    let nothing = format!("{said} === ''");
+    browser.until("the list is not new", &nothing).await;
+    server
+        .notify("anna", json!({ "message": "has arrived" }))
+        .await;
+    browser.until_shown("has arrived").await;
+    let new = format!("{said}.trim() === 'test: has arrived'");
+    browser.until("the new one is said", &new).await;
+    // The times change every minute.
+    let silent = "(() => {
+        const times = [...document.querySelectorAll('#feed time')];
+        const regions = '[aria-live]:not([aria-live=off]), [role=status], [role=alert], [role=log]';
+        return times.length === 2 && times.every((time) => time.closest(regions) === null);
+    })()";
+    browser.until("no time is said", silent).await;
+    browser.close().await;
+}
+
 /// A page of the inbox has at most 4 MiB of payloads.
 #[tokio::test]
 async fn large_rows_that_are_loaded_stay_when_the_list_is_loaded_again() {
