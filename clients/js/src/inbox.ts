@@ -63,6 +63,9 @@ export interface InboxState<Payload = unknown> {
 /** The most items that an inbox keeps by itself: `loadMore` adds to them. */
 const MAX_ITEMS = 1000;
 
+/** The most notifications of one page. */
+const MAX_LIMIT = 1000;
+
 /** The most archived items that are remembered, so that they can be put back without loading the list. */
 const MAX_ARCHIVED = 100;
 
@@ -126,7 +129,7 @@ export class Inbox<Payload = unknown> {
     expectOptions(options, "limit", ...handlers);
     expectHandlers(options, ...handlers);
     const { limit = 50 } = options;
-    expect("limit", Number.isInteger(limit) && limit >= 1 && limit <= 1000, "a whole number from 1 to 1000", limit);
+    expect("limit", Number.isInteger(limit) && limit >= 1 && limit <= MAX_LIMIT, "a whole number from 1 to 1000", limit);
     this.#client = client;
     this.#options = options;
     this.#limit = limit;
@@ -283,15 +286,14 @@ export class Inbox<Payload = unknown> {
     this.#isReloading = true;
     while (this.#isStale && !signal.aborted) {
       this.#isStale = false;
-      const limit = Math.min(Math.max(this.#contents?.items.length ?? 0, this.#limit), MAX_ITEMS);
       const done = this.#pending.filter(({ isDone }) => isDone);
       const recording: (Notification<Payload> | Change)[] = [];
       this.#recordings.add(recording);
       const hellos = this.#hellos;
       try {
-        const page = await this.#client.list<Payload>({ limit });
+        const contents = await this.#listAgain();
         if (signal.aborted) return;
-        this.#contents = ofPage(page);
+        this.#contents = contents;
         // The list has these actions.
         this.#pending = this.#pending.filter((pending) => !done.includes(pending));
         for (const happened of recording) this.#replay(happened);
@@ -315,6 +317,19 @@ export class Inbox<Payload = unknown> {
       this.#publish();
     }
     this.#isReloading = false;
+  }
+
+  /** Requests as much of the list as there is. A page may end early, because its payloads are large. */
+  async #listAgain(): Promise<Contents<Payload>> {
+    const shown = () => this.#contents?.items.length ?? 0;
+    const first = { limit: Math.min(Math.max(shown(), this.#limit), MAX_LIMIT) };
+    let contents = ofPage(await this.#client.list<Payload>(first));
+    while (contents.next !== null && contents.items.length < shown() && !this.#closed.signal.aborted) {
+      const query = { limit: Math.min(shown() - contents.items.length, MAX_LIMIT), cursor: contents.next };
+      const { data, next } = await this.#client.list<Payload>(query);
+      contents = { ...contents, items: [...contents.items, ...data], next };
+    }
+    return contents;
   }
 
   /** Applies what came while the list was requested. The list may have it already. */

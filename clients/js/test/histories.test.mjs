@@ -43,7 +43,12 @@ class Model {
     const before = cursor === undefined ? Infinity : seqOf(cursor);
     const all = this.events.filter(({ seq, archived }) => seq < before && !archived).toReversed();
     const data = all.slice(0, limit).map((event) => this.#notification(event));
-    return { data, next: all.length > limit ? data.at(-1).id : null, ...this.counts };
+    return { data, next: all.length > data.length ? data.at(-1).id : null, ...this.counts };
+  }
+
+  /** A page that may end early, as those of a server do if payloads are large. */
+  #somePage({ limit, cursor }) {
+    return this.page({ limit: this.#pick(4) === 0 ? Math.ceil(limit / 2) : limit, cursor });
   }
 
   #notification({ seq, read, archived, key }) {
@@ -97,7 +102,7 @@ class Model {
     const actions = changes.map((name) => [name, (upTo) => request(() => this.#refuseOr(() => this.change(name, upTo)))]);
     return {
       ...Object.fromEntries(actions),
-      list: (query) => request(() => this.page(query)),
+      list: (query) => request(() => this.#somePage(query)),
       stream: (handlers) => {
         this.#handlers = handlers;
         return { close() {} };

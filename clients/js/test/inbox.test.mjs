@@ -333,6 +333,30 @@ test("pages follow one another, without holes and repeats", async (t) => {
   assert.deepEqual(payloads(inbox), [...Array(26).keys()].reverse());
 });
 
+/** A page of the inbox has at most 4 MiB of payloads. */
+test("what was loaded is there after a reconnect, also if the pages end early", async (t) => {
+  const server = await new Home(t).start();
+  for (let n = 0; n < 15; n += 1) await server.notify("anna", { n, text: "x".repeat(300 << 10) });
+  const { url, pause } = await relay(t, server.address);
+  const inbox = open(t, { url });
+  await until("the stream", () => inbox.state.status === "live");
+  await until("a page", () => inbox.state.items.length > 10);
+  assert.ok(inbox.state.hasMore, "the page has ended early");
+  await inbox.loadMore();
+  const loaded = () => inbox.state.items.map(({ payload }) => payload.n);
+  const all = [...Array(15).keys()].reverse();
+  assert.deepEqual(loaded(), all);
+  pause(true);
+  await until("the loss", () => inbox.state.status === "waiting");
+  // No stream repeats a change, so the list has been loaded again when it shows.
+  const { id } = inbox.state.items[0];
+  await server.post(`/v1/users/anna/notifications/${id}/read`, {});
+  pause(false);
+  await until("the change", () => inbox.state.items[0].read_at !== null);
+  assert.deepEqual(loaded(), all);
+  assert.equal(inbox.state.unread, 14);
+});
+
 test("a payload keeps every digit as text", async (t) => {
   const server = await new Home(t).start();
   const payload = '{"z":12345678901234567890123,"2":1.10,"1":1E400,"s":"\\u00e9,]}\\"\\\\","n":[{}]}';

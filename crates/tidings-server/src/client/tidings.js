@@ -1500,6 +1500,7 @@ class Stream {
 }
 // inbox.ts
 const MAX_ITEMS = 1000;
+const MAX_LIMIT = 1000;
 const MAX_ARCHIVED = 100;
 const REPORT_MS = 3000;
 class Inbox {
@@ -1532,7 +1533,7 @@ class Inbox {
 		expectOptions(options, "limit", ...handlers);
 		expectHandlers(options, ...handlers);
 		const { limit = 50 } = options;
-		expect("limit", Number.isInteger(limit) && limit >= 1 && limit <= 1000, "a whole number from 1 to 1000", limit);
+		expect("limit", Number.isInteger(limit) && limit >= 1 && limit <= MAX_LIMIT, "a whole number from 1 to 1000", limit);
 		this.#client = client;
 		this.#options = options;
 		this.#limit = limit;
@@ -1674,16 +1675,15 @@ class Inbox {
 		this.#isReloading = true;
 		while (this.#isStale && !signal.aborted) {
 			this.#isStale = false;
-			const limit = Math.min(Math.max(this.#contents?.items.length ?? 0, this.#limit), MAX_ITEMS);
 			const done = this.#pending.filter(({ isDone }) => isDone);
 			const recording = [];
 			this.#recordings.add(recording);
 			const hellos = this.#hellos;
 			try {
-				const page = await this.#client.list({ limit });
+				const contents = await this.#listAgain();
 				if (signal.aborted)
 					return;
-				this.#contents = ofPage(page);
+				this.#contents = contents;
 				this.#pending = this.#pending.filter((pending) => !done.includes(pending));
 				for (const happened of recording)
 					this.#replay(happened);
@@ -1709,6 +1709,17 @@ class Inbox {
 			this.#publish();
 		}
 		this.#isReloading = false;
+	}
+	async #listAgain() {
+		const shown = () => this.#contents?.items.length ?? 0;
+		const first = { limit: Math.min(Math.max(shown(), this.#limit), MAX_LIMIT) };
+		let contents = ofPage(await this.#client.list(first));
+		while (contents.next !== null && contents.items.length < shown() && !this.#closed.signal.aborted) {
+			const query = { limit: Math.min(shown() - contents.items.length, MAX_LIMIT), cursor: contents.next };
+			const { data, next } = await this.#client.list(query);
+			contents = { ...contents, items: [...contents.items, ...data], next };
+		}
+		return contents;
 	}
 	#replay(happened) {
 		if (this.#contents === undefined)
