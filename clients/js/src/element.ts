@@ -21,9 +21,9 @@ const Base = globalThis.HTMLElement ?? (class {} as typeof HTMLElement);
 /**
  * `<tidings-inbox>`: a bell with the number of unseen notifications, and their list.
  *
- * Attributes: `user`, `server`, `token-url`, `theme`. Events: `tidings-notification` when a notification arrives,
- * `tidings-open` when a person follows one of its links or clicks on it (`preventDefault()` keeps the page), and
- * `tidings-error`. The detail is the notification, or the error.
+ * Attributes: `user`, `server`, `token-url`, `theme`. Events: `tidings-notification` when a notification arrives (with
+ * `isBacklog`, whether it was sent while there was no connection), `tidings-open` when a person follows one of its links
+ * or clicks on it (`preventDefault()` keeps the page), and `tidings-error`. The detail is the notification, or the error.
  */
 export class TidingsInboxElement extends Base {
   static readonly observedAttributes = ["user", "server", "token-url"];
@@ -34,7 +34,10 @@ export class TidingsInboxElement extends Base {
   #unsubscribe: (() => void) | undefined;
   #parts: Parts | undefined;
   readonly #rows = new Map<EventId, Row>();
-  #arrived: EventId | undefined;
+  /** The notification that has arrived last. */
+  #arrived: Notification | undefined;
+  /** How many notifications have arrived that the announcer has not said. */
+  #unsaid = 0;
   #ticking: ReturnType<typeof setInterval> | undefined;
   #undoTimer: ReturnType<typeof setTimeout> | undefined;
   #badge = 0;
@@ -135,7 +138,8 @@ export class TidingsInboxElement extends Base {
         ...(server === null ? {} : { url: new URL(server, document.baseURI).href }),
       });
       this.#inbox = client.inbox({
-        onNotification: (notification) => this.#announce(notification),
+        onNotification: (notification, { isBacklog }) => this.#takeArrived(notification, isBacklog),
+        onCaughtUp: () => this.#announce(),
         onGap: () => this.#showGap(),
       });
     } catch (error) {
@@ -153,6 +157,7 @@ export class TidingsInboxElement extends Base {
     this.#reported = undefined;
     this.#seen = undefined;
     this.#arrived = undefined;
+    this.#unsaid = 0;
     this.#hasGap = false;
     clearTimeout(this.#undoTimer);
     const parts = this.#parts;
@@ -334,11 +339,23 @@ export class TidingsInboxElement extends Base {
     this.dispatchEvent(new CustomEvent("tidings-error", { detail: error, bubbles: true, composed: true }));
   }
 
-  #announce(notification: Notification): void {
-    this.#arrived = notification.id;
-    const { announcer } = this.#parts ?? {};
-    if (announcer !== undefined) announcer.textContent = this.#labels.arrived(displayOf(notification).title);
-    this.dispatchEvent(new CustomEvent("tidings-notification", { detail: notification, bubbles: true, composed: true }));
+  #takeArrived(notification: Notification, isBacklog: boolean): void {
+    this.#arrived = notification;
+    this.#unsaid += 1;
+    if (!isBacklog) this.#announce();
+    const detail = { ...notification, isBacklog };
+    this.dispatchEvent(new CustomEvent("tidings-notification", { detail, bubbles: true, composed: true }));
+  }
+
+  /** Says what has arrived: once for all that has come together, which may be a long backlog. */
+  #announce(): void {
+    queueMicrotask(() => {
+      const { announcer } = this.#parts ?? {};
+      if (announcer === undefined || this.#arrived === undefined || this.#unsaid === 0) return;
+      const { arrived, arrivedMany } = this.#labels;
+      announcer.textContent = this.#unsaid === 1 ? arrived(displayOf(this.#arrived).title) : arrivedMany(this.#unsaid);
+      this.#unsaid = 0;
+    });
   }
 
   #show(state: InboxState): void {
@@ -483,7 +500,7 @@ export class TidingsInboxElement extends Base {
       },
       onArchive: ({ id }) => this.#archive(id),
     });
-    if (item.id === this.#arrived) row.element.classList.add("arrived");
+    if (item.id === this.#arrived?.id) row.element.classList.add("arrived");
     this.#rows.set(item.id, row);
     return row;
   }

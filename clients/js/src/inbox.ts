@@ -36,8 +36,13 @@ export interface InboxClient {
 export interface InboxOptions<Payload = unknown> {
   /** Notifications of a page, 1 to 1000; default 50. */
   limit?: number;
-  /** Called with each new notification, for instance to show it for a moment. */
-  onNotification?(notification: Notification<Payload>): void;
+  /**
+   * Called with each new notification, for instance to show it for a moment. `isBacklog`: it was sent while there was no
+   * connection, and may be one of many.
+   */
+  onNotification?(notification: Notification<Payload>, about: { isBacklog: boolean }): void;
+  /** Called when the backlog is over, on each connection. */
+  onCaughtUp?(): void;
   /** Called where notifications are missing, after a very long absence. The list is loaded again. */
   onGap?(gap: Gap): void;
 }
@@ -116,6 +121,8 @@ export class Inbox<Payload = unknown> {
   #retryWait: AbortController | undefined;
   /** How often the server has begun a stream. */
   #hellos = 0;
+  /** Whether what arrives was sent while there was no connection. */
+  #isBacklog = true;
   #loadingMore: Promise<void> | undefined;
   #status: Status = "connecting";
   #streamError: TidingsError | undefined;
@@ -125,7 +132,7 @@ export class Inbox<Payload = unknown> {
 
   /** Use {@link Tidings.inbox}. */
   constructor(client: InboxClient, options: InboxOptions<Payload> = {}) {
-    const handlers = ["onNotification", "onGap"] as const;
+    const handlers = ["onNotification", "onCaughtUp", "onGap"] as const;
     expectOptions(options, "limit", ...handlers);
     expectHandlers(options, ...handlers);
     const { limit = 50 } = options;
@@ -143,6 +150,10 @@ export class Inbox<Payload = unknown> {
         this.#reloadAll();
       },
       onNotification: (notification) => this.#takeNotification(notification),
+      onCaughtUp: () => {
+        this.#isBacklog = false;
+        this.#options.onCaughtUp?.();
+      },
       onChange: (change) => this.#takeChange(change),
       onGap: (gap) => {
         this.#reload();
@@ -215,6 +226,7 @@ export class Inbox<Payload = unknown> {
 
   #takeStatus(status: Status, error: TidingsError | undefined): void {
     this.#status = status;
+    if (status !== "live") this.#isBacklog = true;
     this.#streamError = status === "live" ? undefined : (error ?? this.#streamError);
     // Without a stream there is still a list.
     if (status === "waiting" && this.#contents === undefined) this.#reload();
@@ -224,7 +236,7 @@ export class Inbox<Payload = unknown> {
   #takeNotification(notification: Notification<Payload>): void {
     for (const recording of this.#recordings) recording.push(notification);
     if (this.#contents !== undefined) this.#apply(afterNotification(this.#contents, notification));
-    this.#options.onNotification?.(notification);
+    this.#options.onNotification?.(notification, { isBacklog: this.#isBacklog });
   }
 
   #takeChange(change: Change): void {

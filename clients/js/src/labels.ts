@@ -19,6 +19,8 @@ export interface Labels {
   emptyHint: string;
   /** For screen readers, when a notification arrives. */
   arrived(title: string): string;
+  /** When several arrive together. */
+  arrivedMany(count: number): string;
   reconnecting: string;
   unreachable: string;
   signedOut: string;
@@ -49,6 +51,7 @@ export const ENGLISH: Labels = {
   empty: "You are up to date",
   emptyHint: "New notifications appear here.",
   arrived: (title) => `New notification: ${title}`,
+  arrivedMany: (count) => `${count} new notifications`,
   reconnecting: "Connecting again. The list may be out of date.",
   unreachable: "The notifications cannot be loaded at the moment. The next try follows soon.",
   signedOut: "You are signed out. Sign in again to see your notifications.",

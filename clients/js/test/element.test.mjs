@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { browse, KEYS, pages } from "./browser.mjs";
 import { counts, ELEMENT, find, inside, isTrue, opened, page, token } from "./element.mjs";
-import { Home, until } from "./support.mjs";
+import { Home, relay, until } from "./support.mjs";
 
 test("a person sees the badge, opens the list, reads, archives, and undoes it", async (t) => {
   const { server, app, browser } = await opened(t);
@@ -504,6 +504,33 @@ test("who is about to undo has the time for it", async (t) => {
   assert.ok(await browser.run(isTrue(`!$(".done").hidden && root.activeElement?.textContent === "Undo"`)));
   await browser.run(inside(`$(".panel").focus()`));
   await browser.until("it is gone", isTrue(`$(".done").hidden`));
+});
+
+test("a long backlog is said once, and what comes afterwards one by one", async (t) => {
+  const server = await new Home(t).start();
+  const { url, pause } = await relay(t, server.address);
+  const app = await pages(t, { "/": page({ url }) });
+  const browser = await browse(t);
+  await browser.goto(app);
+  await browser.until("the stream", isTrue(`element.inbox?.state.status === "live" && !element.inbox.state.isLoading`));
+  await browser.run(inside(`void (() => {
+    Object.assign(window, { said: [], arrived: [] });
+    const announcer = $('[aria-live="polite"]');
+    // Each text that is set is a record.
+    new MutationObserver((records) => window.said.push(...records.map(() => announcer.textContent))).observe(announcer, { childList: true });
+    element.addEventListener("tidings-notification", ({ detail }) => window.arrived.push(detail.isBacklog));
+  })()`));
+  pause(true);
+  await browser.until("the loss", isTrue(`element.inbox.state.status === "waiting"`));
+  for (let n = 1; n <= 50; n += 1) await server.notify("anna", { title: `number ${n}` });
+  pause(false);
+  await browser.run(`() => void dispatchEvent(new Event("online"))`);
+  await browser.until("the backlog", isTrue(`window.arrived.length === 50 && window.said.length > 0 && element.inbox.state.items.length === 50`));
+  await server.notify("anna", { title: "Live" });
+  await browser.until("the next one", isTrue(`window.said.at(-1) === "New notification: Live"`));
+  const [said, arrived] = await browser.run(`() => [window.said, window.arrived]`);
+  assert.deepEqual(said, ["50 new notifications", "New notification: Live"]);
+  assert.deepEqual(arrived, [...Array(50).fill(true), false]);
 });
 
 test("that notifications are missing is said when the list is opened", async (t) => {

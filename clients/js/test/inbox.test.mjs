@@ -357,6 +357,25 @@ test("what was loaded is there after a reconnect, also if the pages end early", 
   assert.equal(inbox.state.unread, 14);
 });
 
+test("an inbox says what is of a backlog, and when that is over", async (t) => {
+  const server = await new Home(t).start();
+  const { url, pause } = await relay(t, server.address);
+  const heard = [];
+  const inbox = open(t, { url }, {
+    onNotification: ({ payload }, { isBacklog }) => heard.push([payload, isBacklog]),
+    onCaughtUp: () => heard.push("caught up"),
+  });
+  await until("the stream", () => heard.length === 1);
+  await server.notify("anna", 1);
+  await until("the live one", () => heard.length === 2);
+  pause(true);
+  await until("the loss", () => inbox.state.status === "waiting");
+  for (const n of [2, 3]) await server.notify("anna", n);
+  pause(false);
+  await until("the backlog", () => heard.length === 5);
+  assert.deepEqual(heard, ["caught up", [1, false], [2, true], [3, true], "caught up"]);
+});
+
 test("a payload keeps every digit as text", async (t) => {
   const server = await new Home(t).start();
   const payload = '{"z":12345678901234567890123,"2":1.10,"1":1E400,"s":"\\u00e9,]}\\"\\\\","n":[{}]}';

@@ -1522,6 +1522,7 @@ class Inbox {
 	#backoff = new Backoff(30_000);
 	#retryWait;
 	#hellos = 0;
+	#isBacklog = true;
 	#loadingMore;
 	#status = "connecting";
 	#streamError;
@@ -1529,7 +1530,7 @@ class Inbox {
 	#state;
 	#isPublishing = false;
 	constructor(client, options = {}) {
-		const handlers = ["onNotification", "onGap"];
+		const handlers = ["onNotification", "onCaughtUp", "onGap"];
 		expectOptions(options, "limit", ...handlers);
 		expectHandlers(options, ...handlers);
 		const { limit = 50 } = options;
@@ -1546,6 +1547,10 @@ class Inbox {
 				this.#reloadAll();
 			},
 			onNotification: (notification) => this.#takeNotification(notification),
+			onCaughtUp: () => {
+				this.#isBacklog = false;
+				this.#options.onCaughtUp?.();
+			},
 			onChange: (change) => this.#takeChange(change),
 			onGap: (gap) => {
 				this.#reload();
@@ -1603,6 +1608,8 @@ class Inbox {
 	}
 	#takeStatus(status, error) {
 		this.#status = status;
+		if (status !== "live")
+			this.#isBacklog = true;
 		this.#streamError = status === "live" ? undefined : (error ?? this.#streamError);
 		if (status === "waiting" && this.#contents === undefined)
 			this.#reload();
@@ -1613,7 +1620,7 @@ class Inbox {
 			recording.push(notification);
 		if (this.#contents !== undefined)
 			this.#apply(afterNotification(this.#contents, notification));
-		this.#options.onNotification?.(notification);
+		this.#options.onNotification?.(notification, { isBacklog: this.#isBacklog });
 	}
 	#takeChange(change) {
 		for (const recording of this.#recordings)
@@ -2046,6 +2053,7 @@ const ENGLISH = {
 	empty: "You are up to date",
 	emptyHint: "New notifications appear here.",
 	arrived: (title) => `New notification: ${title}`,
+	arrivedMany: (count) => `${count} new notifications`,
 	reconnecting: "Connecting again. The list may be out of date.",
 	unreachable: "The notifications cannot be loaded at the moment. The next try follows soon.",
 	signedOut: "You are signed out. Sign in again to see your notifications.",
@@ -2299,6 +2307,7 @@ class TidingsInboxElement extends Base {
 	#parts;
 	#rows = new Map();
 	#arrived;
+	#unsaid = 0;
 	#ticking;
 	#undoTimer;
 	#badge = 0;
@@ -2388,7 +2397,8 @@ class TidingsInboxElement extends Base {
 				...(server === null ? {} : { url: new URL(server, document.baseURI).href }),
 			});
 			this.#inbox = client.inbox({
-				onNotification: (notification) => this.#announce(notification),
+				onNotification: (notification, { isBacklog }) => this.#takeArrived(notification, isBacklog),
+				onCaughtUp: () => this.#announce(),
 				onGap: () => this.#showGap(),
 			});
 		}
@@ -2405,6 +2415,7 @@ class TidingsInboxElement extends Base {
 		this.#reported = undefined;
 		this.#seen = undefined;
 		this.#arrived = undefined;
+		this.#unsaid = 0;
 		this.#hasGap = false;
 		clearTimeout(this.#undoTimer);
 		const parts = this.#parts;
@@ -2568,12 +2579,23 @@ class TidingsInboxElement extends Base {
 			console.error(error);
 		this.dispatchEvent(new CustomEvent("tidings-error", { detail: error, bubbles: true, composed: true }));
 	}
-	#announce(notification) {
-		this.#arrived = notification.id;
-		const { announcer } = this.#parts ?? {};
-		if (announcer !== undefined)
-			announcer.textContent = this.#labels.arrived(displayOf(notification).title);
-		this.dispatchEvent(new CustomEvent("tidings-notification", { detail: notification, bubbles: true, composed: true }));
+	#takeArrived(notification, isBacklog) {
+		this.#arrived = notification;
+		this.#unsaid += 1;
+		if (!isBacklog)
+			this.#announce();
+		const detail = { ...notification, isBacklog };
+		this.dispatchEvent(new CustomEvent("tidings-notification", { detail, bubbles: true, composed: true }));
+	}
+	#announce() {
+		queueMicrotask(() => {
+			const { announcer } = this.#parts ?? {};
+			if (announcer === undefined || this.#arrived === undefined || this.#unsaid === 0)
+				return;
+			const { arrived, arrivedMany } = this.#labels;
+			announcer.textContent = this.#unsaid === 1 ? arrived(displayOf(this.#arrived).title) : arrivedMany(this.#unsaid);
+			this.#unsaid = 0;
+		});
 	}
 	#show(state) {
 		const parts = this.#parts;
@@ -2725,7 +2747,7 @@ class TidingsInboxElement extends Base {
 			},
 			onArchive: ({ id }) => this.#archive(id),
 		});
-		if (item.id === this.#arrived)
+		if (item.id === this.#arrived?.id)
 			row.element.classList.add("arrived");
 		this.#rows.set(item.id, row);
 		return row;
