@@ -168,12 +168,15 @@ export class Inbox<Payload = unknown> {
     return this.#state;
   }
 
-  /** Calls the function after each change, at most once for changes that come together. Returns what ends that. */
-  subscribe(listener: (state: InboxState<Payload>) => void): () => void {
+  /**
+   * Calls the function after each change, at most once for changes that come together. Returns what ends that. It may be
+   * handed over without the inbox.
+   */
+  readonly subscribe = (listener: (state: InboxState<Payload>) => void): (() => void) => {
     expect("listener", typeof listener === "function", "a function", listener);
     this.#listeners.add(listener);
     return () => void this.#listeners.delete(listener);
-  }
+  };
 
   /** Loads the next page of older notifications. Does nothing if there is none. */
   loadMore(): Promise<void> {

@@ -376,6 +376,17 @@ test("an inbox says what is of a backlog, and when that is over", async (t) => {
   assert.deepEqual(heard, ["caught up", [1, false], [2, true], [3, true], "caught up"]);
 });
 
+test("subscribe can be handed over without the inbox", async (t) => {
+  const server = await new Home(t).start();
+  const inbox = open(t, { url: server.url });
+  const { subscribe } = inbox;
+  let calls = 0;
+  const stop = subscribe(() => (calls += 1));
+  await until("the list", () => !inbox.state.isLoading);
+  assert.ok(calls > 0);
+  stop();
+});
+
 test("a payload keeps every digit as text", async (t) => {
   const server = await new Home(t).start();
   const payload = '{"z":12345678901234567890123,"2":1.10,"1":1E400,"s":"\\u00e9,]}\\"\\\\","n":[{}]}';

@@ -1562,11 +1562,11 @@ class Inbox {
 	get state() {
 		return this.#state;
 	}
-	subscribe(listener) {
+	subscribe = (listener) => {
 		expect("listener", typeof listener === "function", "a function", listener);
 		this.#listeners.add(listener);
 		return () => void this.#listeners.delete(listener);
-	}
+	};
 	loadMore() {
 		this.#loadingMore ??= this.#loadNextPage().finally(() => {
 			this.#loadingMore = undefined;
