@@ -3,9 +3,13 @@ import { icon, make } from "./dom.js";
 import type { Labels } from "./labels.js";
 import type { Notification } from "./wire.js";
 
+const MIDDLE_BUTTON = 1;
+
 /** What a row asks for. */
 export interface RowListener {
   onOpen(notification: Notification, event: Event): void;
+  /** A link was opened in another tab, with the middle button. */
+  onOpenElsewhere(notification: Notification): void;
   onToggleRead(notification: Notification): void;
   onArchive(notification: Notification): void;
 }
@@ -25,17 +29,24 @@ export class Row {
     const { title, body, url, icon: image, actions } = displayOf(notification);
     const [unreadId, titleId, bodyId, timeId] = ["unread", "title", "body", "time"].map((part) => `${part}-${notification.id}`);
     const open = (event: Event) => listener.onOpen(this.#notification, event);
+    const follow = (link: HTMLElement) => {
+      link.addEventListener("click", open);
+      // The middle button makes no click.
+      link.addEventListener("auxclick", ({ button }) => {
+        if (button === MIDDLE_BUTTON) listener.onOpenElsewhere(this.#notification);
+      });
+    };
 
     this.#unread = make("span", { class: "hidden-text", id: unreadId });
     const nameOf = { class: "title", id: titleId, dir: "auto" };
     const name = url === undefined ? make("span", nameOf, title) : make("a", { ...nameOf, href: url }, title);
-    if (url !== undefined) name.addEventListener("click", open);
+    if (url !== undefined) follow(name);
     const content = make("div", {}, this.#unread, name);
     if (body !== undefined) content.append(make("div", { class: "body", id: bodyId, dir: "auto" }, body));
     if (actions.length > 0) {
       const links = actions.map(({ label, url }) => {
         const link = make("a", { class: "action", href: url, dir: "auto" }, label);
-        link.addEventListener("click", open);
+        follow(link);
         return link;
       });
       content.append(make("div", { class: "actions" }, ...links));

@@ -495,6 +495,7 @@ export class TidingsInboxElement extends Base {
   #addRow(item: Notification): Row {
     const row = new Row(item, this.#labels, {
       onOpen: (notification, event) => this.#open(notification, event),
+      onOpenElsewhere: (notification) => this.#markRead(notification),
       onToggleRead: ({ id, read_at: readAt }) => {
         void this.#do((inbox) => (readAt === null ? inbox.markRead(id) : inbox.markUnread(id)));
       },
@@ -505,8 +506,12 @@ export class TidingsInboxElement extends Base {
     return row;
   }
 
+  #markRead({ id, read_at: readAt }: Notification): void {
+    if (readAt === null) void this.#do((inbox) => inbox.markRead(id));
+  }
+
   #open(notification: Notification, event: Event): void {
-    if (notification.read_at === null) void this.#do((inbox) => inbox.markRead(notification.id));
+    this.#markRead(notification);
     const { currentTarget } = event;
     const url = currentTarget instanceof HTMLAnchorElement ? currentTarget.href : undefined;
     const options = { detail: { notification, url }, cancelable: true, bubbles: true, composed: true };

@@ -157,9 +157,9 @@ class Browser {
     await this.#send("POST", "/actions", { actions: [{ type: "pointer", id: "mouse", actions: [move] }] });
   }
 
-  /** Clicks on a point of the page. */
-  async clickAt({ x, y }) {
-    const steps = [{ type: "pointerMove", duration: 0, x: Math.round(x), y: Math.round(y) }, { type: "pointerDown", button: 0 }, { type: "pointerUp", button: 0 }];
+  /** Clicks on a point of the page, with the left button (0) or the middle one (1). */
+  async clickAt({ x, y }, button = 0) {
+    const steps = [{ type: "pointerMove", duration: 0, x: Math.round(x), y: Math.round(y) }, { type: "pointerDown", button }, { type: "pointerUp", button }];
     await this.#send("POST", "/actions", { actions: [{ type: "pointer", id: "mouse", actions: steps }] });
   }
 

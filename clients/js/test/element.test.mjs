@@ -381,6 +381,23 @@ test("all of a notification with a link leads there", async (t) => {
   await browser.until("the action", `() => location.hash === "#pay"`);
 });
 
+test("a link that is opened in another tab marks its notification as read", async (t) => {
+  const { server, app, browser } = await opened(t);
+  const actions = [{ label: "Pay", url: "#pay" }];
+  for (const title of ["One", "Two"]) await server.notify("anna", { title, url: "#there", actions });
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`$$("li.unread").length === 2`));
+  await browser.run(inside(`void element.addEventListener("tidings-open", () => (window.isOpened = true))`));
+  const middle = (row, selector) => inside(`(({ x, y, width, height }) => ({ x: x + width / 2, y: y + height / 2 }))($$("li")[${row}].querySelector("${selector}").getBoundingClientRect())`);
+  await browser.clickAt(await browser.run(middle(0, ".title")), 1);
+  await browser.until("the first is read", isTrue(`$$("li").map((row) => row.matches(".unread")).join() === "false,true"`));
+  await browser.clickAt(await browser.run(middle(1, ".action")), 1);
+  await until("both are read", async () => (await counts(server)).unread === 0);
+  // Nothing else is to happen in this page.
+  assert.deepEqual(await browser.run(isTrue(`[window.isOpened ?? false, location.hash, $(".panel").matches(":popover-open")]`)), [false, "", true]);
+});
+
 test("long texts fit a narrow screen, with the button that closes the list beside them", async (t) => {
   const { server, app, browser } = await opened(t);
   await server.notify("anna", { title: "One" });

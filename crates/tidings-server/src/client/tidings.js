@@ -2065,6 +2065,7 @@ const ENGLISH = {
 	gap: "Some older notifications are no longer kept.",
 };
 // element-row.ts
+const MIDDLE_BUTTON = 1;
 class Row {
 	element;
 	#notification;
@@ -2078,18 +2079,25 @@ class Row {
 		const { title, body, url, icon: image, actions } = displayOf(notification);
 		const [unreadId, titleId, bodyId, timeId] = ["unread", "title", "body", "time"].map((part) => `${part}-${notification.id}`);
 		const open = (event) => listener.onOpen(this.#notification, event);
+		const follow = (link) => {
+			link.addEventListener("click", open);
+			link.addEventListener("auxclick", ({ button }) => {
+				if (button === MIDDLE_BUTTON)
+					listener.onOpenElsewhere(this.#notification);
+			});
+		};
 		this.#unread = make("span", { class: "hidden-text", id: unreadId });
 		const nameOf = { class: "title", id: titleId, dir: "auto" };
 		const name = url === undefined ? make("span", nameOf, title) : make("a", { ...nameOf, href: url }, title);
 		if (url !== undefined)
-			name.addEventListener("click", open);
+			follow(name);
 		const content = make("div", {}, this.#unread, name);
 		if (body !== undefined)
 			content.append(make("div", { class: "body", id: bodyId, dir: "auto" }, body));
 		if (actions.length > 0) {
 			const links = actions.map(({ label, url }) => {
 				const link = make("a", { class: "action", href: url, dir: "auto" }, label);
-				link.addEventListener("click", open);
+				follow(link);
 				return link;
 			});
 			content.append(make("div", { class: "actions" }, ...links));
@@ -2742,6 +2750,7 @@ class TidingsInboxElement extends Base {
 	#addRow(item) {
 		const row = new Row(item, this.#labels, {
 			onOpen: (notification, event) => this.#open(notification, event),
+			onOpenElsewhere: (notification) => this.#markRead(notification),
 			onToggleRead: ({ id, read_at: readAt }) => {
 				void this.#do((inbox) => (readAt === null ? inbox.markRead(id) : inbox.markUnread(id)));
 			},
@@ -2752,9 +2761,12 @@ class TidingsInboxElement extends Base {
 		this.#rows.set(item.id, row);
 		return row;
 	}
+	#markRead({ id, read_at: readAt }) {
+		if (readAt === null)
+			void this.#do((inbox) => inbox.markRead(id));
+	}
 	#open(notification, event) {
-		if (notification.read_at === null)
-			void this.#do((inbox) => inbox.markRead(notification.id));
+		this.#markRead(notification);
 		const { currentTarget } = event;
 		const url = currentTarget instanceof HTMLAnchorElement ? currentTarget.href : undefined;
 		const options = { detail: { notification, url }, cancelable: true, bubbles: true, composed: true };
