@@ -54,7 +54,7 @@ impl LogKeeper {
         }
     }
 
-    /// Lets the next commit write over the log, after one that found no room to make it longer. SQLite
+    /// Lets the next transaction write over the log, after one that found no room to make it longer. SQLite
     /// does so only after a commit that succeeds. What is in the log mostly fits into pages that the
     /// database has, so that it takes changes and deletes also on a full disk.
     pub(crate) fn make_room(&mut self, connection: &Connection) {

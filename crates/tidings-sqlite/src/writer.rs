@@ -244,7 +244,7 @@ fn set_synchronous(
 enum Log {
     /// Its length.
     Bytes(u64),
-    /// The commit found no room to make it longer.
+    /// The commit, or a job, found no room to make it longer.
     NoRoom,
 }
 
@@ -273,7 +273,9 @@ fn commit_batch(
             drop(savepoint);
             drop(transaction);
             finish_all(ran.into_iter(), &Err(error));
-            return Ok(Log::Bytes(0));
+            // Mostly because the job has changed more than the cache holds, which is written to the log before
+            // the commit. The error of its statement is the job's own.
+            return Ok(Log::NoRoom);
         }
         if begun.elapsed() >= MAX_BATCH_TIME {
             break;

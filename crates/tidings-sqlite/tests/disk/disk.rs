@@ -15,10 +15,13 @@ async fn open(path: &str) -> Database {
     database
 }
 
+async fn run(database: &Database, statement: &'static str) -> Result<(), Error> {
+    let ran = database.write(move |tx| tx.execute(statement, []).map_err(Error::from));
+    ran.await.map(drop)
+}
+
 async fn insert(database: &Database) -> Result<(), Error> {
-    let insert = "INSERT INTO item (data) VALUES (zeroblob(10000))";
-    let inserted = database.write(move |tx| tx.execute(insert, []).map_err(Error::from));
-    inserted.await.map(drop)
+    run(database, "INSERT INTO item (data) VALUES (zeroblob(10000))").await
 }
 
 async fn count(database: &Database) -> i64 {
@@ -166,10 +169,7 @@ async fn regression_a_full_disk_takes_what_fits_into_the_pages_of_the_file() {
     // Its end makes them pages of the file.
     database.close().await;
     let database = open(&path).await;
-    let run = async |statement: &'static str| {
-        let run = database.write(move |tx| tx.execute(statement, []).map_err(Error::from));
-        run.await
-    };
+    let run = async |statement| run(&database, statement).await;
     let update = "UPDATE item SET data = randomblob(10000)";
     for _ in 0..5 {
         run(update).await.unwrap();
@@ -194,6 +194,42 @@ async fn regression_a_full_disk_takes_what_fits_into_the_pages_of_the_file() {
     }
     // What was deleted has made room.
     insert(&database).await.unwrap();
+}
+
+/// Its statements write to the log, before the commit.
+#[tokio::test]
+async fn regression_a_full_disk_takes_changes_that_are_larger_than_the_cache_too() {
+    let disk = SmallDisk::mount(128 << 20).unwrap();
+    let path = disk.path().join("test.db").display().to_string();
+    let database = open(&path).await;
+    // Each row has a page.
+    let insert = "
+        WITH RECURSIVE row (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM row WHERE n < 6000)
+        INSERT INTO item (data) SELECT randomblob(3000) FROM row";
+    run(&database, insert).await.unwrap();
+    let update = "UPDATE item SET data = randomblob(3000)";
+    // While it is read, no change begins at the start of the log.
+    let (began, reading) = tokio::sync::oneshot::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let reader = database.read::<i64, Error, _>(move |connection| {
+        let count = connection.query_row("SELECT count(*) FROM item", [], |row| row.get(0));
+        began.send(()).unwrap();
+        ended.recv().unwrap();
+        Ok(count?)
+    });
+    let changes = async {
+        reading.await.unwrap();
+        for _ in 0..2 {
+            run(&database, update).await.unwrap();
+        }
+        end.send(()).unwrap();
+    };
+    let (count, ()) = tokio::join!(reader, changes);
+    assert_eq!(count.unwrap(), 6000);
+    disk.fill().unwrap();
+    let refused = run(&database, update).await.unwrap_err();
+    assert!(refused.is_full(), "{refused:?}");
+    run(&database, update).await.unwrap();
 }
 
 /// What could not be committed is done by the next call: else the file would count as a copy at each opening.
