@@ -87,11 +87,12 @@ impl Starting {
         }
     }
 
-    /// Locks no table beyond the look: a migration would wait for that.
+    /// Locks no table beyond the look: a migration would wait for that. The savepoint ends with the look, too: another
+    /// one of its name would be within it, and the server would keep a level for each look.
     async fn is_in_use(&self, parts: &[Part]) -> Result<bool, Error> {
         batch(&self.client, "SAVEPOINT look").await?;
         let is_in_use = is_in_use(&self.client, parts).await?;
-        batch(&self.client, "ROLLBACK TO look").await?;
+        batch(&self.client, "ROLLBACK TO look; RELEASE look").await?;
         Ok(is_in_use)
     }
 }
@@ -116,5 +117,23 @@ async fn again(config: Config) -> Result<Starting, Error> {
             Err(Error::Target(_)) => {}
             begun => return begun,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_test_support::Schema;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn regression_a_look_leaves_no_savepoint() {
+        let schema = Schema::create().await;
+        let config = Config::new(&schema.url()).unwrap();
+        let starting = Starting::begin(&config).await.unwrap();
+        assert!(!starting.is_in_use(&[]).await.unwrap());
+        let release = starting.client.batch_execute("RELEASE look").await;
+        let code = release.unwrap_err().code().cloned();
+        assert_eq!(code, Some(SqlState::S_E_INVALID_SPECIFICATION));
     }
 }
