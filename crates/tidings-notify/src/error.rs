@@ -17,8 +17,8 @@ pub enum StoreError {
     /// repeated.
     #[error("the notification store is not available")]
     Unavailable(#[source] Cause),
-    /// The server of the store did not reply: it may have done what it was asked or not. An append that is
-    /// repeated may store its events twice. In a transaction of the caller's own nothing was done, because it
+    /// The server of the store did not reply, or what it replied cannot be read: it may have done what it was asked or
+    /// not. An append that is repeated may store its events twice. In a transaction of the caller's own nothing was done, because it
     /// cannot be committed any more.
     #[error("the notification store did not reply, so the outcome is unknown")]
     OutcomeUnknown(#[source] Cause),
@@ -138,6 +138,28 @@ mod tests {
     use std::io;
 
     use super::*;
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn what_postgres_may_have_done_is_an_unknown_outcome() {
+        use tidings_postgres::Error as Below;
+        for unknown in [Below::late(), Below::NoRow] {
+            assert!(StoreError::from(unknown).may_have_been_done());
+        }
+        let unsent = Below::Unsent(io::Error::other("away").into());
+        assert!(!StoreError::from(unsent).may_have_been_done());
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn what_redis_may_have_done_is_an_unknown_outcome() {
+        use tidings_redis::Error as Below;
+        let cause = || io::Error::other("away").into();
+        for unknown in [Below::NoReply(cause()), Below::Unexpected(cause())] {
+            assert!(StoreError::from(unknown).may_have_been_done());
+        }
+        assert!(!StoreError::from(Below::Unsent(cause())).may_have_been_done());
+    }
 
     #[test]
     fn a_cause_can_be_downcast() {

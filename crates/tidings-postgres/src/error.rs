@@ -78,7 +78,7 @@ impl Error {
 
     /// Whether the statement may have been done although the call failed.
     pub fn may_have_been_done(&self) -> bool {
-        matches!(self, Self::NoReply(_))
+        matches!(self, Self::NoReply(_) | Self::NoRow)
     }
 
     /// Whether the disk of the server is full.
@@ -137,6 +137,11 @@ mod tests {
             let cause = failed.source().expect("it has a cause");
             assert!(cause.downcast_ref::<io::Error>().is_some(), "{failed:?}");
         }
+    }
+
+    #[test]
+    fn regression_a_statement_that_returned_no_row_may_have_been_done() {
+        assert!(Error::NoRow.may_have_been_done());
     }
 
     #[test]

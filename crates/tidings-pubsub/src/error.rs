@@ -13,8 +13,8 @@ pub enum Error {
     /// The broker does not support patterns.
     #[error("the broker does not support patterns")]
     NoPatterns,
-    /// The connection broke, or the server did not reply in time, after the message was handed over: it
-    /// may have been sent or not. Another attempt may send it twice.
+    /// The connection broke, or the server did not reply in time, or not in a way that is understood, after the
+    /// message was handed over: it may have been sent or not. Another attempt may send it twice.
     #[error("the server did not reply, so the outcome is unknown")]
     OutcomeUnknown(#[source] Cause),
 }
@@ -50,7 +50,7 @@ impl Error {
 impl From<tidings_postgres::Error> for Error {
     fn from(error: tidings_postgres::Error) -> Self {
         match error {
-            tidings_postgres::Error::NoReply(source) => Self::OutcomeUnknown(source),
+            unknown if unknown.may_have_been_done() => Self::outcome_unknown(unknown),
             other => Self::backend(other),
         }
     }
@@ -60,7 +60,7 @@ impl From<tidings_postgres::Error> for Error {
 impl From<tidings_redis::Error> for Error {
     fn from(error: tidings_redis::Error) -> Self {
         match error {
-            tidings_redis::Error::NoReply(source) => Self::OutcomeUnknown(source),
+            unknown if unknown.may_have_been_done() => Self::outcome_unknown(unknown),
             other => Self::backend(other),
         }
     }
@@ -72,6 +72,28 @@ mod tests {
     use std::io;
 
     use super::*;
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn what_postgres_may_have_done_is_an_unknown_outcome() {
+        use tidings_postgres::Error as Below;
+        for unknown in [Below::late(), Below::NoRow] {
+            assert!(Error::from(unknown).may_have_been_done());
+        }
+        let unsent = Below::Unsent(io::Error::other("away").into());
+        assert!(!Error::from(unsent).may_have_been_done());
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn what_redis_may_have_done_is_an_unknown_outcome() {
+        use tidings_redis::Error as Below;
+        let cause = || io::Error::other("away").into();
+        for unknown in [Below::NoReply(cause()), Below::Unexpected(cause())] {
+            assert!(Error::from(unknown).may_have_been_done());
+        }
+        assert!(!Error::from(Below::Unsent(cause())).may_have_been_done());
+    }
 
     #[test]
     fn a_cause_can_be_downcast() {

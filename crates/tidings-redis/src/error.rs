@@ -38,7 +38,7 @@ pub enum Error {
 impl Error {
     /// Whether the command may have been done although the call failed.
     pub fn may_have_been_done(&self) -> bool {
-        matches!(self, Self::NoReply(_))
+        matches!(self, Self::NoReply(_) | Self::Unexpected(_))
     }
 
     /// Whether the server has no room in memory, or none on the disk for what is to be written there.
@@ -131,6 +131,12 @@ mod tests {
             let cause = failed.source().expect("it has a cause");
             assert!(cause.downcast_ref::<io::Error>().is_some(), "{failed:?}");
         }
+    }
+
+    #[test]
+    fn regression_a_command_whose_reply_is_not_understood_may_have_been_done() {
+        let unexpected = Error::Unexpected(io::Error::other("no number").into());
+        assert!(unexpected.may_have_been_done());
     }
 
     #[test]

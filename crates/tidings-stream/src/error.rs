@@ -56,8 +56,8 @@ pub enum Error {
     /// The store has no room left. Reads continue; publishing succeeds again once there is room.
     #[error("the store is full")]
     Full(#[source] Cause),
-    /// The store did not reply: it may have done what it was asked or not. A publish that is repeated
-    /// may be stored twice, unless its message has a
+    /// The store did not reply, or what it replied cannot be read: it may have done what it was asked or not. A publish
+    /// that is repeated may be stored twice, unless its message has a
     /// [publish key](crate::NewMessage::with_publish_key).
     #[error("the store did not reply, so the outcome is unknown")]
     OutcomeUnknown(#[source] Cause),

@@ -20,8 +20,8 @@ pub enum StoreError {
     /// be reached. Nothing was done. The call may be repeated.
     #[error("the webhook store is not available")]
     Unavailable(#[source] Cause),
-    /// The server of the store did not reply: it may have done what it was asked or not. In a transaction of
-    /// the caller's own nothing was done, because it cannot be committed any more.
+    /// The server of the store did not reply, or what it replied cannot be read: it may have done what it was asked or
+    /// not. In a transaction of the caller's own nothing was done, because it must not be committed any more.
     #[error("the webhook store did not reply, so the outcome is unknown")]
     OutcomeUnknown(#[source] Cause),
     /// The owner has as many endpoints as are allowed.
@@ -166,6 +166,17 @@ mod tests {
     use std::io;
 
     use super::*;
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn what_postgres_may_have_done_is_an_unknown_outcome() {
+        use tidings_postgres::Error as Below;
+        for unknown in [Below::late(), Below::NoRow] {
+            assert!(StoreError::from(unknown).may_have_been_done());
+        }
+        let unsent = Below::Unsent(io::Error::other("away").into());
+        assert!(!StoreError::from(unsent).may_have_been_done());
+    }
 
     #[test]
     fn a_cause_can_be_downcast() {

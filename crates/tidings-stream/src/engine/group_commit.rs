@@ -237,7 +237,7 @@ async fn append_all<A: Append>(
                 reply.send(
                     is_whole
                         .then_some(own)
-                        .ok_or_else(|| Error::backend(TooFewIds)),
+                        .ok_or_else(|| Error::outcome_unknown(TooFewIds)),
                 );
             }
         }
@@ -260,7 +260,7 @@ async fn append_all<A: Append>(
     }
 }
 
-/// A store that returned fewer ids than there are messages.
+/// A store that returned fewer ids than there are messages, which it has appended.
 #[derive(Debug, thiserror::Error)]
 #[error("the store returned too few ids for its messages")]
 struct TooFewIds;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::event::at_microsecond;
 use crate::{
-    ChangeMark, Epoch, Event, EventId, EventKey, EventType, Head, Payload, StoreError, UserId,
+    Cause, ChangeMark, Epoch, Event, EventId, EventKey, EventType, Head, Payload, StoreError,
+    UserId,
 };
 
 /// Epoch, first and top number, delivered, unread, unseen, revision.
@@ -33,8 +34,9 @@ pub(super) type CleanupReply = (u64, String, String);
 #[error("the server replied something unexpected")]
 struct Unexpected;
 
+/// The error of an append whose reply cannot be read: its events are stored, and another attempt would store them twice.
 pub(super) fn unexpected() -> StoreError {
-    StoreError::backend(Unexpected)
+    StoreError::OutcomeUnknown(Cause::new(Unexpected))
 }
 
 pub(super) fn head(reply: HeadReply) -> Head {
@@ -96,6 +98,11 @@ pub(super) fn parse_mark(mark: &ChangeMark) -> Option<(&str, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn regression_an_append_whose_reply_cannot_be_read_may_have_been_done() {
+        assert!(unexpected().may_have_been_done());
+    }
 
     #[test]
     fn a_mark_is_read_as_it_was_written() {

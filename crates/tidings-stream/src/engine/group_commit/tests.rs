@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 
-/// A store that appends when it is let, and refuses messages that say so.
+/// A store that appends when it is let, refuses messages that say so, and returns no ids of others.
 struct Store {
     gate: Semaphore,
     /// The sizes of the batches that it was asked to append.
@@ -43,8 +43,10 @@ impl Append for Store {
             return Err((self.fault)(Error::UnknownGroup));
         }
         let first = self.newest.fetch_add(messages.len(), Ordering::Relaxed) + 1;
-        Ok((first..first + messages.len())
-            .map(|number| MessageId::from_u64(number as u64))
+        let known = (first..).zip(messages);
+        let known = known.filter(|(_, message)| message.payload != "no id");
+        Ok(known
+            .map(|(number, _)| MessageId::from_u64(number as u64))
             .collect())
     }
 }
@@ -121,6 +123,15 @@ async fn another_retention_makes_another_batch_and_streams_do_not_wait_for_each_
         appended.unwrap();
     }
     assert_eq!(store.batches(), [1; 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn regression_messages_whose_ids_are_not_returned_may_have_been_appended() {
+    let store = Store::new(AppendError::Refused);
+    let commit = Arc::new(GroupCommit::new(Arc::clone(&store)));
+    store.gate.add_permits(1);
+    let appended = callers(&commit, ["no id"]).join_all().await.remove(0).1;
+    assert!(appended.unwrap_err().may_have_been_done());
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::{Connections, Error as DatabaseError, params};
 
 use super::announce::Announcer;
@@ -31,6 +32,27 @@ impl Appender {
             wakes,
             announcer,
         }
+    }
+
+    /// What an append returned, as the ids of its messages.
+    async fn ids(
+        &self,
+        stream: &StreamName,
+        row: &Row,
+        count: usize,
+        columns: &Columns<'_>,
+    ) -> Result<Vec<MessageId>> {
+        let (first, head) = (number(row, 0)?, number(row, 1)?);
+        let places = match (get::<Option<Vec<i64>>>(row, 2)?, &columns.keys) {
+            (None, Some(keys)) => self.places(stream, keys, head).await?,
+            (repeats, _) => {
+                let repeats = repeats.unwrap_or_default();
+                let pairs = repeats.chunks_exact(2);
+                let pairs = pairs.map(|pair| (pair[0].cast_unsigned(), pair[1].cast_unsigned()));
+                pairs.collect()
+            }
+        };
+        Ok(numbering::ids(first, count, places))
     }
 
     /// The place of each message with a publish key, and the number of the first one under the key, which is
@@ -87,21 +109,9 @@ impl Append for Appender {
             self.wakes.wake(stream);
             self.announcer.announce(stream);
         }
-        let (first, head) = (number(&row, 0)?, number(&row, 1)?);
-        let places = match (get::<Option<Vec<i64>>>(&row, 2)?, &columns.keys) {
-            (None, Some(keys)) => {
-                // The messages are there, and a repeat gets their ids.
-                let places = self.places(stream, keys, head).await;
-                places.map_err(Error::outcome_unknown)?
-            }
-            (repeats, _) => {
-                let repeats = repeats.unwrap_or_default();
-                let pairs = repeats.chunks_exact(2);
-                let pairs = pairs.map(|pair| (pair[0].cast_unsigned(), pair[1].cast_unsigned()));
-                pairs.collect()
-            }
-        };
-        Ok(numbering::ids(first, messages.len(), places))
+        // The messages are there, whatever cannot be read.
+        let ids = self.ids(stream, &row, messages.len(), &columns).await;
+        Ok(ids.map_err(Error::outcome_unknown)?)
     }
 }
 

@@ -56,3 +56,22 @@ pub(super) fn append_error(failed: tidings_postgres::Error) -> AppendError {
         AppendError::Failed(failed.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn what_postgres_may_have_done_is_an_unknown_outcome() {
+        use tidings_postgres::Error as Below;
+        for unknown in [Below::late(), Below::NoRow] {
+            let appended = Error::from(append_error(unknown.clone()));
+            assert!(appended.may_have_been_done());
+            assert!(Error::from(unknown).may_have_been_done());
+        }
+        let unsent = Below::Unsent(io::Error::other("away").into());
+        assert!(!Error::from(unsent).may_have_been_done());
+    }
+}

@@ -126,12 +126,15 @@ impl Append for Appender {
         // The number of the first that does not repeat an earlier one, then place and number of each that
         // does.
         let reply: Vec<u64> = reply.map_err(AppendError::Failed)?;
-        let (first, repeats) = reply
-            .split_first()
-            .ok_or_else(|| AppendError::Failed(failure::unexpected()))?;
-        let repeats = repeats.chunks_exact(2).map(|pair| (pair[0], pair[1]));
-        Ok(numbering::ids(*first, messages.len(), repeats))
+        Ok(ids(&reply, messages.len())?)
     }
+}
+
+/// What an append replied, as the ids of its messages.
+fn ids(reply: &[u64], count: usize) -> Result<Vec<MessageId>> {
+    let (first, repeats) = reply.split_first().ok_or_else(failure::unreadable)?;
+    let repeats = repeats.chunks_exact(2).map(|pair| (pair[0], pair[1]));
+    Ok(numbering::ids(*first, count, repeats))
 }
 
 /// How many messages each entry gets, by their bytes.
@@ -169,6 +172,11 @@ mod tests {
         assert_eq!(entries(&[0; 33]), [16, 16, 1]);
         assert_eq!(entries(&[1024; 5]), [4, 1]);
         assert_eq!(entries(&[1, 1025, 0, 1, 5000, 5000, 1]), [1, 1, 2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn regression_an_append_whose_reply_cannot_be_read_may_have_been_done() {
+        assert!(ids(&[], 1).unwrap_err().may_have_been_done());
     }
 
     #[test]

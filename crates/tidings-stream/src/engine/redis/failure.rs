@@ -9,8 +9,14 @@ use crate::Error;
 #[error("the server replied something unexpected")]
 struct Unexpected;
 
+/// The error of a read.
 pub(super) fn unexpected() -> Error {
     Error::backend(Unexpected)
+}
+
+/// The error of a call that has changed something.
+pub(super) fn unreadable() -> Error {
+    Error::outcome_unknown(Unexpected)
 }
 
 impl From<ServerError> for Error {
@@ -20,5 +26,24 @@ impl From<ServerError> for Error {
             unknown if unknown.may_have_been_done() => Self::outcome_unknown(unknown),
             other => Self::backend(other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn what_redis_may_have_done_is_an_unknown_outcome() {
+        let cause = || io::Error::other("away").into();
+        for unknown in [
+            ServerError::NoReply(cause()),
+            ServerError::Unexpected(cause()),
+        ] {
+            assert!(Error::from(unknown).may_have_been_done());
+        }
+        assert!(!Error::from(ServerError::Unsent(cause())).may_have_been_done());
     }
 }

@@ -138,7 +138,7 @@ pub(super) fn flags(value: Value, count: usize) -> Result<Vec<bool>> {
         Value::BulkString(flags) if flags.len() == count => {
             Ok(flags.into_iter().map(|flag| flag == b'1').collect())
         }
-        _ => Err(failure::unexpected()),
+        _ => Err(failure::unreadable()),
     }
 }
 
@@ -149,6 +149,11 @@ mod tests {
     use super::*;
     use crate::engine::redis::{append, settle};
     use crate::engine::{MAX_HELD_BACK, REDRIVE_GROUP, trim_round};
+
+    #[test]
+    fn regression_a_settlement_whose_reply_cannot_be_read_may_have_been_done() {
+        assert!(flags(Value::Nil, 1).unwrap_err().may_have_been_done());
+    }
 
     /// What stands in Rust and in the scripts is the same.
     #[test]
