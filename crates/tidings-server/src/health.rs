@@ -65,6 +65,10 @@ mod tests {
             std::future::pending().await
         }
 
+        async fn confirm(&self) -> Result<(), StorageError> {
+            std::future::pending().await
+        }
+
         async fn take_turn(&self, _turn: &Turn<'_>) -> Result<bool, StorageError> {
             std::future::pending().await
         }

@@ -165,6 +165,10 @@ mod tests {
             Err(StorageError::Closed)
         }
 
+        async fn confirm(&self) -> Result<(), StorageError> {
+            Err(StorageError::Closed)
+        }
+
         async fn take_turn(&self, _: &Turn<'_>) -> Result<bool, StorageError> {
             Err(StorageError::Closed)
         }

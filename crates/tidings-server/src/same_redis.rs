@@ -107,6 +107,10 @@ pub(crate) mod tests {
             Err(StorageError::Closed)
         }
 
+        async fn confirm(&self) -> Result<(), StorageError> {
+            Err(StorageError::Closed)
+        }
+
         async fn take_turn(&self, turn: &Turn<'_>) -> Result<bool, StorageError> {
             let taken = self.0.lock().unwrap();
             let now = Instant::now();

@@ -152,6 +152,10 @@ pub(super) async fn update(
         SetEnabled::Enable => webhooks.enable_endpoint(id).await?,
         SetEnabled::Disable(because) => webhooks.disable_endpoint(id, because).await?,
     };
+    if !is_change && enabled != SetEnabled::Keep {
+        // It may have been so before.
+        app.storage.records.confirm().await?;
+    }
     Ok(Json(endpoint.ok_or_else(unknown_endpoint)?).into_response())
 }
 
@@ -264,7 +268,10 @@ pub(super) async fn stop_replay(
     _: NoFields,
 ) -> Result<StatusCode, ApiError> {
     let id = find(&app, &owner, &id).await?.id;
-    app.webhooks.stop_replay(id).await?;
+    if !app.webhooks.stop_replay(id).await? {
+        // An earlier request may have stopped it.
+        app.storage.records.confirm().await?;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -210,6 +210,13 @@ impl PostgresRecords {
         self.run(statement).await?.map_err(of_write)
     }
 
+    /// Waits until what a caller is told to be done already counts.
+    async fn confirm_found(&self) -> Result<(), StorageError> {
+        let confirmed = commit::confirm(&self.database);
+        let confirmed = self.closing.run_until_cancelled(confirmed).await;
+        confirmed.ok_or(StorageError::Closed)?
+    }
+
     async fn run<T, F>(
         &self,
         statement: impl FnOnce(Arc<tidings_postgres::Client>) -> F + Send,
@@ -237,6 +244,10 @@ impl Records for PostgresRecords {
         let changing = self.make_change(&change, keep.as_ref());
         let changed = self.closing.run_until_cancelled(changing).await;
         changed.ok_or(StorageError::Closed)?
+    }
+
+    async fn confirm(&self) -> Result<(), StorageError> {
+        self.confirm_found().await
     }
 
     async fn take_turn(&self, turn: &Turn<'_>) -> Result<bool, StorageError> {
@@ -284,6 +295,7 @@ impl Requests for PostgresRecords {
             Known::New | Known::Busy => None,
             Known::Conflict => Some(Accepted::Conflict),
             Known::Repeated { events, .. } => {
+                self.confirm_found().await?;
                 Some(Accepted::Repeated(stored::decode(drafts, &events)?))
             }
         })
@@ -293,7 +305,11 @@ impl Requests for PostgresRecords {
         let find = |client: Arc<tidings_postgres::Client>| async move {
             requests::find(&**client, once).await
         };
-        Ok(self.statement(find).await??.of_change())
+        let found = self.statement(find).await??.of_change();
+        if let Some(Changed::Repeated(_)) = found {
+            self.confirm_found().await?;
+        }
+        Ok(found)
     }
 
     async fn responses(&self, after: &str) -> Result<Vec<KeptResponse>, StorageError> {

@@ -18,7 +18,8 @@ pub(crate) const CLEANED_AT_ONCE: u16 = 1000;
 ///
 /// - **All or nothing.** A call has its whole effect or none, also when its future is dropped.
 /// - **Durable.** When [`accept`](Self::accept) or [`change`](Self::change) returns, its effect survives a loss of
-///   power.
+///   power, and of a database whose commits wait for a standby. So does the effect of an earlier request that is
+///   repeated.
 /// - **Once for an idempotency key**, on every handle of every instance. A request that had no effect leaves its key
 ///   unused.
 /// - **Idempotency keys are shared.** One that a request has used is a conflict for every other request.
@@ -34,6 +35,10 @@ pub(crate) trait Records: Debug + Send + Sync + 'static {
 
     /// Makes a change, and stores the idempotency key with the response.
     async fn change(&self, change: Change, keep: Option<Keep>) -> Result<Changed, StorageError>;
+
+    /// Returns when all that can be read is as durable as what a call has stored. A caller may be told that something is
+    /// done already only after that.
+    async fn confirm(&self) -> Result<(), StorageError>;
 
     /// Takes a kind of work that one instance at a time does, or keeps it. Returns `false` while it is
     /// another instance's.

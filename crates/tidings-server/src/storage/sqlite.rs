@@ -131,6 +131,11 @@ impl Records for SqliteRecords {
         self.database.write(job).await
     }
 
+    /// What can be read was waited for.
+    async fn confirm(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// A file belongs to one server.
     async fn take_turn(&self, _turn: &Turn<'_>) -> Result<bool, StorageError> {
         Ok(true)

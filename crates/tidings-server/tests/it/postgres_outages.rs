@@ -183,6 +183,31 @@ async fn regression_what_the_synchronous_standby_lacks_gets_no_2xx() {
     server.notify("bo", json!(2)).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_what_is_found_done_gets_no_2xx_either_while_the_standby_may_lack_it() {
+    let database = PostgresServer::start().unwrap();
+    let server = Home::on(&database.url(), &[]).start().await;
+    let endpoint = json!({ "url": "https://example.com/" });
+    let endpoint = server.post("/v1/endpoints", &endpoint).await;
+    let endpoint: Value = endpoint.json().await.unwrap();
+    let path = format!("/v1/endpoints/{}", endpoint["id"].as_str().unwrap());
+    let path = server.at(&path);
+    let disabled = json!({ "enabled": false });
+    let disable = || http().patch(&path).json(&disabled).send();
+    let stop_replay = || http().delete(format!("{path}/replay")).send();
+    database.hold_commits().unwrap();
+    // It is made, and its wait for the standby is given up.
+    assert_eq!(disable().await.unwrap().status(), 503);
+    let (again, nothing) = tokio::join!(disable(), stop_replay());
+    for response in [again, nothing] {
+        assert_eq!(response.unwrap().status(), 503);
+    }
+    database.let_commits_go().unwrap();
+    server.until_ready_is(200).await;
+    assert_eq!(disable().await.unwrap().status(), 200);
+    assert_eq!(stop_replay().await.unwrap().status(), 204);
+}
+
 /// A full disk refuses only what needs room.
 #[tokio::test]
 async fn regression_a_request_that_stores_nothing_does_not_end_an_outage() {

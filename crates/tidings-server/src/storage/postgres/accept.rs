@@ -7,6 +7,9 @@
 //! COMMIT                                       one round trip, and one wait for the disk
 //! ```
 //!
+//! A repeat stores nothing. Its transaction waits with others for the standby, if there is one, to have what the
+//! repeat has found.
+//!
 //! Nothing in it notifies: the server makes commits that notify one after the other.
 
 use std::collections::HashSet;
@@ -40,6 +43,12 @@ pub(super) enum Outcome {
     BeingCreated,
     /// No time was left for the logs of its users, because so many were being created. Nothing of it was stored.
     Untried,
+}
+
+impl Outcome {
+    fn is_repeat(&self) -> bool {
+        matches!(self, Self::Done(Accepted::Repeated(_)))
+    }
 }
 
 /// The first pause between two questions about a transaction whose end is not known.
@@ -180,9 +189,10 @@ impl Acceptor {
             _ => None,
         });
         let records = Recording::new(records)?;
+        let has_repeats = outcomes.iter().any(Outcome::is_repeat);
         put(&progress.outcomes, outcomes);
-        // Sent at once and in this order. If one of the first two is refused, the server makes a rollback of
-        // the commit; if one of them cannot be sent, the commit is not sent either.
+        // Sent at once and in this order. If one of those before the commit is refused, the server makes a
+        // rollback of it; if one of them cannot be sent, the commit is not sent either.
         let (_committing, ()) = futures_util::try_join!(
             async {
                 futures_util::try_join!(
@@ -191,6 +201,13 @@ impl Acceptor {
                         handed_over.await.map_err(StorageError::from)
                     },
                     records.store(client),
+                    async {
+                        if has_repeats {
+                            commit::confirm_in(client).await
+                        } else {
+                            Ok(())
+                        }
+                    },
                 )?;
                 Ok(connection.committing())
             },
@@ -226,7 +243,7 @@ impl Acceptor {
         let mut pause = PAUSE;
         loop {
             match commit::status(&self.database, &id).await.as_deref() {
-                Ok("committed") if self.is_stored(&outcomes).await => {
+                Ok("committed") if self.is_there(&outcomes).await => {
                     let confirmed = commit::confirm(&self.database).await;
                     return confirmed.map(|()| outcomes).map_err(|_| unknown());
                 }
@@ -243,13 +260,16 @@ impl Acceptor {
         }
     }
 
-    /// Whether the events are there: after a failover, another transaction can have the same number.
-    async fn is_stored(&self, outcomes: &[Outcome]) -> bool {
+    /// Whether the events are there: after a failover, another transaction can have the same number. Then they prove
+    /// that all is there that the transaction had found. Repeats alone are not proved: their callers ask again.
+    async fn is_there(&self, outcomes: &[Outcome]) -> bool {
         let event = outcomes.iter().find_map(|outcome| match outcome {
             Outcome::Done(Accepted::Stored { events, .. }) => events.first(),
             _ => None,
         });
-        let Some(event) = event else { return true };
+        let Some(event) = event else {
+            return !outcomes.iter().any(Outcome::is_repeat);
+        };
         let found = self.logs.find(&event.user, event.id).await;
         found.is_ok_and(|found| found.as_ref() == Some(event))
     }

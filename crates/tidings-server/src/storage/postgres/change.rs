@@ -69,7 +69,19 @@ impl PostgresRecords {
                     let changed = claim_and_make(client, change, keep).await?;
                     *committing.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
                     let _committing = client.committing();
-                    client.batch_execute("COMMIT").await.map_err(failure)?;
+                    // It may have found what it wants, and have written nothing.
+                    let is_done = matches!(changed, Changed::Made(_) | Changed::Repeated(_));
+                    // Sent at once. If the first one is refused, the server makes a rollback of the commit.
+                    futures_util::try_join!(
+                        async {
+                            if is_done {
+                                commit::confirm_in(client).await
+                            } else {
+                                Ok(())
+                            }
+                        },
+                        async { client.batch_execute("COMMIT").await.map_err(failure) },
+                    )?;
                     Ok(changed)
                 })
             });

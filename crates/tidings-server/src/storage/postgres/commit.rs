@@ -1,7 +1,9 @@
 //! What became of a commit that was not confirmed.
 //!
 //! A commit can wait for a synchronous standby for as long as the standby is away. The caller is told that
-//! its outcome is unknown; the commit waits on, in a session and with locks that end with the wait.
+//! its outcome is unknown; the commit waits on, in a session and with locks that end with the wait. If it has lost
+//! its session, what it has stored can be read although the standby may lack it. So what is found in the database
+//! counts as done only after a [later commit](confirm) was confirmed.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,15 +11,17 @@ use tidings_postgres::tokio_postgres::Client;
 use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::{Database, Parameter};
 
-use super::failure;
+use super::{failure, of_write};
 use crate::storage::StorageError;
 
 const TRANSACTION: &str = "SELECT pg_current_xact_id()::text";
 
 const STATUS: &str = "SELECT pg_xact_status($1::text::xid8)";
 
-/// Writes to the log of the database, and to no table.
-const WRITE: &str = "SELECT pg_logical_emit_message(true, 'tidings', ''::text)";
+/// Writes to the log of the database, and to no table: a commit that has written nothing waits for no standby. Where
+/// commits wait for none, it writes nothing, and its commit waits for no disk either: what can be read is there.
+const WRITE: &str = "SELECT pg_logical_emit_message(true, 'tidings', ''::text)
+    WHERE current_setting('synchronous_standby_names', true) <> ''";
 
 /// The number of the transaction that is open.
 pub(super) async fn transaction_id(client: &Client) -> Result<String, StorageError> {
@@ -42,8 +46,13 @@ pub(super) async fn status(database: &Database, id: &str) -> Result<String, Stor
 /// has lost its session, or the server, while it waited can be read and was not waited for.
 pub(super) async fn confirm(database: &Database) -> Result<(), StorageError> {
     let written = database.run(|client| async move { client.query_typed(WRITE, &[]).await });
-    written.await?;
-    Ok(())
+    written.await.map(drop).map_err(of_write)
+}
+
+/// Makes the commit of the open transaction [confirm](confirm) what the transaction has found.
+pub(super) async fn confirm_in(client: &Client) -> Result<(), StorageError> {
+    let written = client.query_typed(WRITE, &[]).await;
+    written.map(drop).map_err(failure)
 }
 
 /// The transaction whose commit may still wait. There is at most one for each connection that commits: each

@@ -1,5 +1,7 @@
 //! The conformance suite, and what a suite of every backend cannot do.
 
+mod repeats;
+
 use std::sync::Arc;
 use std::time::Duration;
 
