@@ -352,6 +352,45 @@ impl Lane {
         Next::Attempt(delivery, permit)
     }
 
+    /// When a lane that waits for room has to look at its queue: a delivery becomes too old then, or
+    /// a retry is due that may.
+    pub(super) fn overdue_at(&self) -> Option<Instant> {
+        let expires_at = self.next_overdue().map(|(at, _)| at);
+        let next_due = self.max_age().and_then(|_| self.queue.next_due());
+        earlier(expires_at, next_due)
+    }
+
+    /// Ends a delivery that has become too old while the lane waits for room.
+    pub(super) fn fail_overdue(&mut self, now: Instant) -> Option<(Box<Delivery>, Failure)> {
+        self.queue.advance(now);
+        let (_, cause) = self.next_overdue().filter(|(at, _)| *at <= now)?;
+        let delivery = match cause {
+            Some(_) => self.queue.take_oldest(),
+            None => self.queue.take(Source::Retries),
+        };
+        Some(self.too_old(delivery?, cause, now))
+    }
+
+    /// When the next delivery becomes too old for its next attempt, and what keeps it from that
+    /// besides room. If it is nothing, this is about retries: a first attempt is made however late it
+    /// is, as one that waits for a worker is.
+    fn next_overdue(&self) -> Option<(Instant, Option<DeliveryErrorCause>)> {
+        let max_age = self.max_age()?;
+        let oldest = self.queue.oldest()?.checked_add(max_age)?;
+        if self.circuit_state() == Some(CircuitState::Open) {
+            return Some((oldest, Some(DeliveryErrorCause::CircuitOpen)));
+        }
+        if self.paused_until.is_some_and(|until| until > oldest) {
+            return Some((oldest, Some(DeliveryErrorCause::RetryAfter)));
+        }
+        let retry = Instant::from(self.queue.oldest_retry()?);
+        Some((retry.checked_add(max_age)?, None))
+    }
+
+    fn max_age(&self) -> Option<Duration> {
+        self.retry.as_ref().and_then(RetryPolicy::max_age)
+    }
+
     /// Takes note of an attempt at a version of the endpoint, and decides what happens to its
     /// delivery. `retry_after` is the wait before the next attempt, if the retry policy allows one.
     pub(super) fn settle(
@@ -489,8 +528,8 @@ impl Lane {
         cause: Option<DeliveryErrorCause>,
         now: Instant,
     ) -> Next {
-        let max_age = self.retry.as_ref().and_then(RetryPolicy::max_age);
-        let expires_at = max_age
+        let expires_at = self
+            .max_age()
             .zip(self.queue.oldest())
             .and_then(|(max_age, oldest)| oldest.checked_add(max_age));
         if expires_at.is_some_and(|at| at <= now) {
@@ -504,9 +543,20 @@ impl Lane {
         let Some(delivery) = self.queue.take_oldest() else {
             return Next::Empty;
         };
+        let (delivery, failure) = self.too_old(delivery, cause, now);
+        Next::Fail(delivery, failure)
+    }
+
+    /// A delivery that fails for a cause, or without one for that of its last attempt.
+    fn too_old(
+        &self,
+        delivery: Box<Delivery>,
+        cause: Option<DeliveryErrorCause>,
+        now: Instant,
+    ) -> (Box<Delivery>, Failure) {
         let cause = cause.or_else(|| delivery.last_failure());
         let failure = self.failure(cause.unwrap_or(DeliveryErrorCause::Abandoned), now);
-        Next::Fail(delivery, failure)
+        (delivery, failure)
     }
 
     /// Fails a delivery whose next attempt the endpoint has put off for too long.

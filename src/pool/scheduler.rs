@@ -30,10 +30,14 @@ use crate::retry::RetryPolicy;
 use crate::{Attempt, DeliveryErrorCause, Endpoint, EndpointId, Speed, Verdict};
 use ready::ReadyQueue;
 use shares::{Common, PromisedOfEach, SharePermit, Shares};
-use slot::{Place, Slot, host_of};
+use slot::{Place, Slot, Turn, host_of};
 use workers::{WorkerPermit, Workers};
 
 pub(crate) use workers::{Isolation, Limits};
+
+/// How many lanes a worker looks at under the lock of the pool until it gives way to others. All
+/// lanes of a full host can become ready at once.
+const LOOKS_AT_ONCE: usize = 64;
 
 /// A lane for as long as it lives. Never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,6 +50,8 @@ pub(crate) struct Scheduler {
     workers: Workers,
     shares: Shares,
     timers: BTreeSet<(Instant, LaneId)>,
+    /// Lanes that wait for room, and whose oldest delivery may have become too old for that.
+    overdue: Vec<LaneId>,
     next_lane: u64,
     /// Deliveries in all lanes.
     queued: usize,
@@ -105,6 +111,7 @@ impl Scheduler {
             workers: Workers::new(limits),
             shares: Shares::new(limits),
             timers: BTreeSet::new(),
+            overdue: Vec::new(),
             next_lane: 0,
             queued: 0,
             unreported: BTreeMap::new(),
@@ -247,7 +254,7 @@ impl Scheduler {
 
     /// Whether [`pick`](Self::pick) may find something.
     pub(crate) fn has_work(&self) -> bool {
-        self.ready.has_next(|speed| self.workers.has_permit(speed))
+        !self.overdue.is_empty() || self.ready.has_next(|speed| self.workers.has_permit(speed))
     }
 
     /// The earliest time at which a lane may have something to do that has nothing now.
@@ -261,7 +268,12 @@ impl Scheduler {
             && at <= now
         {
             self.set_timer(id, None);
-            self.make_ready(id);
+            let slot = self.lanes.get(&id);
+            if slot.is_some_and(|slot| slot.is_blocked() && slot.lane.overdue_at().is_some()) {
+                self.overdue.push(id);
+            } else {
+                self.make_ready(id);
+            }
         }
     }
 
@@ -273,23 +285,23 @@ impl Scheduler {
         }
     }
 
-    /// Takes what a worker does next.
+    /// Takes what a worker does next. Even if there is nothing, there may still be
+    /// [something](Self::has_work) to look at.
     pub(crate) fn pick(&mut self, now: Instant, draining: bool) -> Option<Work> {
-        loop {
+        if let Some(overdue) = self.fail_overdue(now) {
+            return Some(overdue);
+        }
+        for _ in 0..LOOKS_AT_ONCE {
             let workers = &self.workers;
             let id = self.ready.pop(|speed| workers.has_permit(speed))?;
             let Some(slot) = self.lanes.get_mut(&id) else {
                 continue;
             };
             slot.place = Place::Idle;
-            let speed = slot.speed();
+            let (speed, kept) = (slot.speed(), slot.turn.kept());
             let none = PromisedOfEach::default();
-            if let Some(full) = self.shares.full(&slot.shares, speed, &none) {
-                let waiting = self.shares.block(&slot.shares, full, speed, id);
-                slot.place = Place::Blocked(waiting);
-                // It may have been let in by another share, or when it was quicker, and leaves the
-                // room to the next.
-                self.unblock_shares_of(id);
+            if let Some(full) = self.shares.full(&slot.shares[kept..], speed, &none) {
+                self.block(id, kept + full);
                 continue;
             }
             let next = slot.lane.take(now, draining);
@@ -311,8 +323,8 @@ impl Scheduler {
                 }
                 Next::Fail(delivery, failure) => {
                     self.queued -= 1;
+                    self.end_turn(id);
                     self.make_ready(id);
-                    self.unblock_shares_of(id);
                     return Some(Work::Fail {
                         id: endpoint_id,
                         delivery,
@@ -321,13 +333,37 @@ impl Scheduler {
                 }
                 Next::Wait(at) => {
                     self.set_timer(id, at);
-                    self.unblock_shares_of(id);
+                    self.end_turn(id);
                 }
-                Next::Busy | Next::Empty => {
-                    self.unblock_shares_of(id);
-                }
+                Next::Busy | Next::Empty => self.end_turn(id),
             }
         }
+        None
+    }
+
+    /// Takes a delivery that has become too old while its lane waits for room.
+    fn fail_overdue(&mut self, now: Instant) -> Option<Work> {
+        while let Some(id) = self.overdue.pop() {
+            let Some(slot) = self.lanes.get_mut(&id).filter(|slot| slot.is_blocked()) else {
+                continue;
+            };
+            let Some((delivery, failure)) = slot.lane.fail_overdue(now) else {
+                self.watch_blocked(id);
+                continue;
+            };
+            let endpoint_id = slot.lane.id.clone();
+            self.queued -= 1;
+            // There may be more.
+            self.overdue.push(id);
+            self.requeue(id);
+            self.unblock_shares_of(id);
+            return Some(Work::Fail {
+                id: endpoint_id,
+                delivery,
+                failure,
+            });
+        }
+        None
     }
 
     /// Takes note that an attempt has been under way for so long, and returns after how long to
@@ -341,16 +377,19 @@ impl Scheduler {
         if elapsed < isolation.slow_after {
             return Some(isolation.slow_after);
         }
-        if self.workers.mark_late(&mut permit.worker, isolation) {
+        let turned_late = self.workers.mark_late(&mut permit.worker, isolation);
+        if turned_late {
             self.shares.mark_late(&mut permit.shares);
-            if let Some(slot) = self.slot_of(permit) {
-                slot.late += 1;
-            }
-            self.requeue(permit.lane);
-            // It gives a worker back, also to its group.
-            self.unblock_shares_after(permit);
         }
-        self.slot_of(permit)?.lane.mark_stalled(elapsed)
+        let slot = self.slot_of(permit);
+        let check_again = slot.and_then(|slot| {
+            slot.late += usize::from(turned_late);
+            slot.lane.mark_stalled(elapsed)
+        });
+        self.requeue(permit.lane);
+        // It gives a worker back, also to its group.
+        self.unblock_shares_after(permit);
+        check_again
     }
 
     /// Takes note of an attempt, and decides what happens to its delivery. `retry_after` is the
@@ -402,8 +441,10 @@ impl Scheduler {
         circuit: Option<Permit>,
         now: Instant,
     ) -> Option<(Endpoint, AttemptPermit)> {
-        let slot = self.lanes.get(&id)?;
+        let slot = self.lanes.get_mut(&id)?;
         let speed = slot.speed();
+        let turn = std::mem::take(&mut slot.turn);
+        self.shares.give_back(&slot.shares, turn);
         let permit = AttemptPermit {
             lane: id,
             began: now,
@@ -414,7 +455,12 @@ impl Scheduler {
             worker: self.workers.acquire(speed),
             shares: self.shares.acquire(&slot.shares, speed),
         };
-        Some((slot.lane.endpoint.clone(), permit))
+        let endpoint = slot.lane.endpoint.clone();
+        if turn.keeps() {
+            // It took what it kept, and the next lane may keep room.
+            self.unblock_shares_of(id);
+        }
+        Some((endpoint, permit))
     }
 
     fn end(&mut self, permit: &AttemptPermit) {
@@ -438,11 +484,16 @@ impl Scheduler {
     /// Puts an idle lane that may go into the ready queue. Returns its speed if it did.
     fn make_ready(&mut self, id: LaneId) -> Option<Speed> {
         let slot = self.lanes.get_mut(&id)?;
+        if slot.is_blocked() {
+            self.watch_blocked(id);
+            return None;
+        }
         if slot.place != Place::Idle || !slot.lane.may_go() {
             return None;
         }
         let speed = slot.speed();
-        slot.place = Place::Ready(self.ready.push(speed, id));
+        let position = self.ready.push_as(speed, slot.turn.keeps(), id);
+        slot.place = Place::Ready(position);
         Some(speed)
     }
 
@@ -457,14 +508,56 @@ impl Scheduler {
             && slot.lane.may_go()
             && let Some(full) = self.shares.full(&slot.shares, speed, promised)
         {
-            let waiting = self.shares.block(&slot.shares, full, speed, id);
-            slot.place = Place::Blocked(waiting);
+            self.block(id, full);
         } else {
             self.make_ready(id);
         }
     }
 
-    /// Takes a lane out of the queue that it is in.
+    /// Lets an idle lane wait in its first share that is full. See [`shares`] for what it keeps.
+    fn block(&mut self, id: LaneId, full: usize) {
+        let Some(slot) = self.lanes.get_mut(&id) else {
+            return;
+        };
+        let (speed, turn) = (slot.speed(), slot.turn);
+        let share = match turn {
+            Turn::LetIn(last) if last <= full => full,
+            Turn::LetIn(_) | Turn::Keeps(..) => {
+                let kept = turn.kept();
+                let more = self.shares.keep(&slot.shares[kept..full], speed);
+                slot.turn = Turn::Keeps(kept + more, speed);
+                kept + more
+            }
+        };
+        let keeps = slot.turn.keeps();
+        let waiting = (self.shares).block_as(&slot.shares, share, speed, keeps, id);
+        slot.place = Place::Blocked(waiting);
+        self.watch_blocked(id);
+        if turn != Turn::default() && !turn.keeps() {
+            // It leaves the room that it was let in for to the next.
+            self.unblock_shares_of(id);
+        }
+    }
+
+    /// Ends the turn of an idle lane that does nothing with it, and leaves its room to the next.
+    fn end_turn(&mut self, id: LaneId) {
+        if self.forget_turn(id) {
+            self.unblock_shares_of(id);
+        }
+    }
+
+    /// Takes away what a lane was let in for. Returns whether that was anything.
+    fn forget_turn(&mut self, id: LaneId) -> bool {
+        let Some(slot) = self.lanes.get_mut(&id) else {
+            return false;
+        };
+        let turn = std::mem::take(&mut slot.turn);
+        self.shares.give_back(&slot.shares, turn);
+        turn != Turn::default()
+    }
+
+    /// Takes a lane out of the queue that it is in. Its room is left to others with the next
+    /// [`unblock_shares`](Self::unblock_shares).
     fn make_idle(&mut self, id: LaneId) {
         let Some(slot) = self.lanes.get_mut(&id) else {
             return;
@@ -474,24 +567,27 @@ impl Scheduler {
             Place::Ready(position) => self.ready.remove(position),
             Place::Blocked(waiting) => self.shares.unblock(&slot.shares, waiting),
         }
+        self.forget_turn(id);
     }
 
-    /// Moves a lane whose speed has changed to the queue for that.
+    /// Moves a lane whose speed has changed to the queue for that, and takes one out that keeps room
+    /// for an attempt that it may no longer make. Their room is left to others with the next
+    /// [`unblock_shares`](Self::unblock_shares).
     fn requeue(&mut self, id: LaneId) {
         let Some(slot) = self.lanes.get_mut(&id) else {
             return;
         };
         let speed = slot.speed();
         match slot.place {
+            _ if slot.turn.keeps() && !slot.lane.may_go() => self.make_idle(id),
             Place::Ready(position) if position.speed() != speed => {
+                // It may have been let in as a quick one, and may have to wait as a slow one.
                 self.make_idle(id);
                 self.make_ready(id);
-                // It may have been let in as a quick one, and may have to wait as a slow one.
-                self.unblock_shares_of(id);
             }
             Place::Blocked(waiting) if waiting.speed() != speed => {
-                let waiting = self.shares.requeue(&slot.shares, waiting, speed, id);
-                slot.place = Place::Blocked(waiting);
+                self.make_idle(id);
+                self.block(id, waiting.share());
             }
             Place::Idle | Place::Ready(_) | Place::Blocked(_) => {}
         }
@@ -523,12 +619,9 @@ impl Scheduler {
         let mut promised_of_each = PromisedOfEach::default();
         for (common, promised) in shares.iter().zip(&mut promised_of_each).rev() {
             while let Some(id) = self.shares.next_unblocked(common, *promised) {
-                if let Some(slot) = self.lanes.get_mut(&id) {
-                    slot.place = Place::Idle;
-                }
                 // A lane that has nothing left, or waits for the end of another slow or new attempt,
                 // leaves the room to the next.
-                if let Some(speed) = self.make_ready(id)
+                if let Some(speed) = self.let_in(id)
                     && (speed == Speed::Quick || self.workers.has_permit(speed))
                 {
                     promised.add(speed);
@@ -538,10 +631,44 @@ impl Scheduler {
         promised_of_each
     }
 
+    /// Puts a lane into the ready queue that its share lets in. Returns its speed, unless it has
+    /// nothing left, or keeps the room.
+    fn let_in(&mut self, id: LaneId) -> Option<Speed> {
+        let slot = self.lanes.get_mut(&id)?;
+        let Place::Blocked(waiting) = std::mem::replace(&mut slot.place, Place::Idle) else {
+            return None;
+        };
+        let share = waiting.share();
+        if let Turn::Keeps(kept, speed) = &mut slot.turn {
+            *kept += self.shares.keep(&slot.shares[share..=share], *speed);
+            if self.make_ready(id).is_none() {
+                self.end_turn(id);
+            }
+            return None;
+        }
+        slot.turn = Turn::LetIn(share + 1);
+        let speed = self.make_ready(id);
+        if speed.is_none() {
+            self.forget_turn(id);
+        }
+        speed
+    }
+
+    /// Sets the timer of a lane that waits for room to when a delivery becomes too old for that.
+    fn watch_blocked(&mut self, id: LaneId) {
+        let at = self.lanes.get(&id).and_then(|slot| slot.lane.overdue_at());
+        if at.is_some() {
+            self.set_timer(id, at);
+        }
+    }
+
     fn set_timer(&mut self, id: LaneId, at: Option<Instant>) {
         let Some(slot) = self.lanes.get_mut(&id) else {
             return;
         };
+        if slot.wake_at == at {
+            return;
+        }
         if let Some(old) = slot.wake_at {
             self.timers.remove(&(old, id));
         }

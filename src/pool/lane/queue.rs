@@ -237,7 +237,7 @@ impl Queue {
     }
 
     /// When the oldest message whose retry is due was accepted.
-    fn oldest_retry(&self) -> Option<Moment> {
+    pub(super) fn oldest_retry(&self) -> Option<Moment> {
         self.due.peek().map(|Reverse(retry)| retry.0.accepted_at)
     }
 }

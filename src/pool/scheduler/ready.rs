@@ -5,38 +5,72 @@ use super::{LaneId, Speed};
 /// The lanes that may go, by speed, each in the order in which it goes.
 #[derive(Debug)]
 pub(super) struct ReadyQueue {
-    queues: [BTreeMap<u64, LaneId>; 3],
+    queues: [Queue; 3],
     /// Which speed comes first next time.
     next_queue: usize,
     next_number: u64,
+}
+
+/// The lanes of one speed.
+#[derive(Debug, Default)]
+struct Queue {
+    /// Those that keep room, and all others. Both take turns: keepers come in quickly, because their
+    /// room is idle meanwhile, and however many come, the others go on.
+    keeping: BTreeMap<u64, LaneId>,
+    others: BTreeMap<u64, LaneId>,
+    others_are_next: bool,
 }
 
 /// A place in the order, by which a lane can be taken out of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
     speed: Speed,
+    keeps: bool,
     number: u64,
 }
 
 impl ReadyQueue {
     pub(super) fn new() -> Self {
         Self {
-            queues: [const { BTreeMap::new() }; 3],
+            queues: Default::default(),
             next_queue: 0,
             next_number: 0,
         }
     }
 
-    /// Puts a lane at the end.
+    /// Puts a lane at the end that keeps no room.
+    #[cfg(test)]
     pub(super) fn push(&mut self, speed: Speed, lane: LaneId) -> Position {
+        self.push_as(speed, false, lane)
+    }
+
+    /// Puts a lane at the end of those that keep room, or of all others.
+    pub(super) fn push_as(&mut self, speed: Speed, keeps: bool, lane: LaneId) -> Position {
         let number = self.next_number;
         self.next_number += 1;
-        self.queues[speed as usize].insert(number, lane);
-        Position { speed, number }
+        self.queues[speed as usize]
+            .lanes(keeps)
+            .insert(number, lane);
+        Position {
+            speed,
+            keeps,
+            number,
+        }
     }
 
     pub(super) fn remove(&mut self, position: Position) {
-        self.queues[position.speed as usize].remove(&position.number);
+        let queue = &mut self.queues[position.speed as usize];
+        queue.lanes(position.keeps).remove(&position.number);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queues.iter().all(Queue::is_empty)
+    }
+
+    /// How often a lane was put into it.
+    #[cfg(test)]
+    pub(super) fn pushed(&self) -> u64 {
+        self.next_number
     }
 
     /// Whether there is a lane among the speeds that may go.
@@ -47,16 +81,50 @@ impl ReadyQueue {
 
     /// Takes the lane that is next among the speeds that may go. The speeds take turns as well.
     pub(super) fn pop(&mut self, may_go: impl Fn(Speed) -> bool) -> Option<LaneId> {
+        self.pop_unless(may_go, |_| false)
+    }
+
+    /// Takes the lane that is next, except for those that keep room where they have to wait.
+    pub(super) fn pop_unless(
+        &mut self,
+        may_go: impl Fn(Speed) -> bool,
+        keepers_wait: impl Fn(Speed) -> bool,
+    ) -> Option<LaneId> {
         for offset in 0..Speed::ALL.len() {
             let index = (self.next_queue + offset) % Speed::ALL.len();
             let speed = Speed::ALL[index];
             let queue = &mut self.queues[speed as usize];
-            if !queue.is_empty() && may_go(speed) {
+            if !queue.is_empty()
+                && may_go(speed)
+                && let Some(lane) = queue.pop(keepers_wait(speed))
+            {
                 self.next_queue = index + 1;
-                return queue.pop_first().map(|(_, lane)| lane);
+                return Some(lane);
             }
         }
         None
+    }
+}
+
+impl Queue {
+    fn lanes(&mut self, keeps: bool) -> &mut BTreeMap<u64, LaneId> {
+        if keeps {
+            &mut self.keeping
+        } else {
+            &mut self.others
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.others.is_empty() && self.keeping.is_empty()
+    }
+
+    fn pop(&mut self, keepers_wait: bool) -> Option<LaneId> {
+        let keeps = !keepers_wait
+            && !self.keeping.is_empty()
+            && (self.others.is_empty() || !self.others_are_next);
+        self.others_are_next = keeps;
+        self.lanes(keeps).pop_first().map(|(_, lane)| lane)
     }
 }
 
@@ -102,5 +170,20 @@ mod tests {
         }
         let order = [1, 3, 5, 2, 4, 6].map(|lane| Some(LaneId(lane)));
         assert_eq!([(); 6].map(|()| ready.pop(|_| true)), order);
+    }
+
+    #[test]
+    fn lanes_that_keep_room_take_turns_with_the_others_of_their_speed() {
+        let mut ready = ReadyQueue::new();
+        for lane in 1..=3 {
+            ready.push(Speed::Quick, LaneId(lane));
+        }
+        for lane in 4..=5 {
+            ready.push_as(Speed::Quick, true, LaneId(lane));
+        }
+        assert_eq!(ready.pop_unless(|_| true, |_| true), Some(LaneId(1)));
+        let order = [4, 2, 5, 3].map(|lane| Some(LaneId(lane)));
+        assert_eq!([(); 4].map(|()| ready.pop(|_| true)), order);
+        assert!(ready.is_empty());
     }
 }

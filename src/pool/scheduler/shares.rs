@@ -1,8 +1,27 @@
 //! Shares: how many attempts are under way for all lanes that have something in common, and which
 //! lanes wait for one of them to end.
 //!
-//! A lane has a list of the shares that it takes part in, and begins an attempt if each of them has
-//! room. If one has none, it waits there, whatever room the others have.
+//! A lane has a list of the shares that it takes part in, from the narrowest to the widest, and
+//! begins an attempt if each of them has room. If one has none, it waits there, in the order in which
+//! the lanes of its speed came. Meanwhile the others are left to other lanes: a host where everything
+//! stalls must not hold the workers of a group whose lanes wait for it.
+//!
+//! # Why no lane waits for ever
+//!
+//! Shares have room at different times. A lane could be let in by its group whenever its host is
+//! full, and by its host whenever its group is full, and would never go. So a lane that was let in by
+//! a share, and does not find room there or in a narrower one when it is its turn, begins again at
+//! the narrowest share and *keeps* the room that it gets, until its attempt begins:
+//!
+//! - It takes its shares in their order, and a worker last. So of the lanes that keep room, the one
+//!   that has come farthest waits only for attempts, and these end: no deadlock.
+//! - In each share, one lane of each speed keeps room at a time, and the next one waits for its turn.
+//!   So a stalled host holds no more than that of a group.
+//! - Those that keep room and the others of their speed take turns, and so do the speeds.
+//!
+//! Hence a lane waits at most once in each of its shares before it is sent back, and once in each of
+//! them, and for a worker, after that. How often it changes its queue before its attempt begins is
+//! bounded by the number of its shares, however many lanes there are.
 
 mod rule;
 
@@ -10,6 +29,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::ready::{Position, ReadyQueue};
+use super::slot::Turn;
 use super::{LaneId, Limits, Speed};
 pub(super) use rule::Attempts;
 use rule::Rule;
@@ -37,7 +57,10 @@ pub(super) enum Common {
 
 #[derive(Debug)]
 struct Share {
+    /// Those that are under way, and those for which a lane keeps room.
     under_way: Attempts,
+    /// Whether a lane keeps room, for each speed.
+    kept: [bool; 3],
     blocked: ReadyQueue,
 }
 
@@ -120,7 +143,38 @@ impl Shares {
         }
     }
 
-    /// Lets a lane wait in one of its shares.
+    /// Keeps room in shares that have some, from the first on to where another lane of the speed
+    /// keeps room already. Returns in how many.
+    pub(super) fn keep(&mut self, of: &[Common], speed: Speed) -> usize {
+        let is_free = |common: &&Common| {
+            let share = self.known.get(*common);
+            share.is_none_or(|share| !share.kept[speed as usize])
+        };
+        let count = of.iter().take_while(is_free).count();
+        for common in &of[..count] {
+            let share = self.share(common);
+            share.under_way.add(speed);
+            share.kept[speed as usize] = true;
+        }
+        count
+    }
+
+    /// Gives back the room that a lane keeps in its shares.
+    pub(super) fn give_back(&mut self, of: &[Common], turn: Turn) {
+        let Turn::Keeps(count, speed) = turn else {
+            return;
+        };
+        for common in &of[..count] {
+            if let Some(share) = self.known.get_mut(common) {
+                share.under_way.remove(speed);
+                share.kept[speed as usize] = false;
+            }
+            self.forget_unused(common);
+        }
+    }
+
+    /// Lets a lane wait in one of its shares that keeps no room.
+    #[cfg(test)]
     pub(super) fn block(
         &mut self,
         of: &[Common],
@@ -128,26 +182,21 @@ impl Shares {
         speed: Speed,
         lane: LaneId,
     ) -> Waiting {
-        let blocked = &mut self.share(&of[share]).blocked;
-        let position = blocked.push(speed, lane);
-        Waiting { share, position }
+        self.block_as(of, share, speed, false, lane)
     }
 
-    /// Moves a lane that waits to the queue of another speed.
-    pub(super) fn requeue(
+    /// Lets a lane wait in one of its shares that keeps room in those before it, or does not.
+    pub(super) fn block_as(
         &mut self,
         of: &[Common],
-        waiting: Waiting,
+        share: usize,
         speed: Speed,
+        keeps: bool,
         lane: LaneId,
     ) -> Waiting {
-        let blocked = &mut self.share(&of[waiting.share]).blocked;
-        blocked.remove(waiting.position);
-        let position = blocked.push(speed, lane);
-        Waiting {
-            position,
-            ..waiting
-        }
+        let blocked = &mut self.share(&of[share]).blocked;
+        let position = blocked.push_as(speed, keeps, lane);
+        Waiting { share, position }
     }
 
     /// Takes a lane out that no longer waits.
@@ -162,10 +211,16 @@ impl Shares {
     /// Takes the next lane that may try again beside those that were promised a permit. Call it
     /// until there is none, whenever a permit may have been left unused.
     pub(super) fn next_unblocked(&mut self, common: &Common, promised: Attempts) -> Option<LaneId> {
+        if self.known.get(common)?.blocked.is_empty() {
+            return None;
+        }
         let rule = self.rule(common)?;
         let share = self.known.get_mut(common)?;
         let taken = share.under_way.and(promised);
-        let lane = (share.blocked).pop(|speed| rule.has_room(taken, speed))?;
+        let lane = share.blocked.pop_unless(
+            |speed| rule.has_room(taken, speed),
+            |speed| share.kept[speed as usize],
+        )?;
         self.forget_unused(common);
         Some(lane)
     }
@@ -201,12 +256,13 @@ impl Shares {
     fn share(&mut self, common: &Common) -> &mut Share {
         self.known.entry(common.clone()).or_insert_with(|| Share {
             under_way: Attempts::default(),
+            kept: [false; 3],
             blocked: ReadyQueue::new(),
         })
     }
 
     fn forget_unused(&mut self, common: &Common) {
-        let unused = |share: &Share| share.under_way.all == 0 && !share.blocked.has_next(|_| true);
+        let unused = |share: &Share| share.under_way.all == 0 && share.blocked.is_empty();
         if self.known.get(common).is_some_and(unused) {
             self.known.remove(common);
         }
@@ -214,6 +270,11 @@ impl Shares {
 }
 
 impl Waiting {
+    /// Which of its shares a lane waits in.
+    pub(super) fn share(self) -> usize {
+        self.share
+    }
+
     pub(super) fn speed(self) -> Speed {
         self.position.speed()
     }

@@ -29,6 +29,7 @@ pub(super) struct Slot {
     pub(super) host: Arc<str>,
     pub(super) shares: Arc<[Common]>,
     pub(super) place: Place,
+    pub(super) turn: Turn,
     pub(super) wake_at: Option<Instant>,
     /// Attempts under way that take long.
     pub(super) late: usize,
@@ -50,6 +51,35 @@ pub(super) enum Place {
     Blocked(Waiting),
 }
 
+/// How far a lane has come on its way through its shares to its next attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The last one that let it in is the one before this number; 0 if it had to wait in none.
+    LetIn(usize),
+    /// It keeps room in so many, from the narrowest on, as one of a speed.
+    Keeps(usize, Speed),
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self::LetIn(0)
+    }
+}
+
+impl Turn {
+    pub(super) fn keeps(self) -> bool {
+        matches!(self, Self::Keeps(..))
+    }
+
+    /// In how many shares it keeps room.
+    pub(super) fn kept(self) -> usize {
+        match self {
+            Self::LetIn(_) => 0,
+            Self::Keeps(shares, _) => shares,
+        }
+    }
+}
+
 impl Slot {
     /// Without isolation every lane is quick for good.
     pub(super) fn new(lane: Lane, shares: Arc<[Common]>, is_isolated: bool) -> Self {
@@ -57,6 +87,7 @@ impl Slot {
             host: host_of(&lane.endpoint),
             shares,
             place: Place::Idle,
+            turn: Turn::default(),
             wake_at: None,
             late: 0,
             slow_attempts: 0,
@@ -80,6 +111,11 @@ impl Slot {
             false if slow == 0 => Speed::New,
             _ => Speed::Slow,
         }
+    }
+
+    /// Whether it waits for room in a share.
+    pub(super) fn is_blocked(&self) -> bool {
+        matches!(self.place, Place::Blocked(_))
     }
 
     /// Takes note of how long an attempt took.

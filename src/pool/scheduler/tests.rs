@@ -142,7 +142,14 @@ impl Bench {
     /// Begins what may begin, and names the lanes in order.
     fn begin(&mut self) -> Vec<String> {
         let mut begun = Vec::new();
-        while let Some(work) = self.scheduler.pick(self.now, false) {
+        loop {
+            let Some(work) = self.scheduler.pick(self.now, false) else {
+                if self.scheduler.has_work() {
+                    // There are more lanes than a worker looks at at once.
+                    continue;
+                }
+                return begun;
+            };
             let Work::Attempt {
                 id,
                 delivery,
@@ -155,7 +162,6 @@ impl Bench {
             begun.push(id.to_string());
             self.under_way.push((id, delivery, permit));
         }
-        begun
     }
 
     fn end(&mut self, name: &str, status: u16, elapsed: Duration) {

@@ -187,3 +187,25 @@ fn without_a_limit_nothing_is_counted() {
     let of = shares.of(&"host".into(), Some(&"group".into()));
     assert!(of.is_empty());
 }
+
+#[test]
+fn one_lane_of_each_speed_keeps_room_in_a_share() {
+    let (mut shares, of) = shares(64, Some(64), Some(4));
+    assert_eq!(shares.keep(&of[..2], Speed::Quick), 2);
+    assert_eq!(shares.keep(&of[..2], Speed::Slow), 2);
+    assert_eq!(shares.keep(&of, Speed::Quick), 0);
+    assert_eq!(shares.keep(&of[2..], Speed::Quick), 1);
+    assert_eq!(
+        [0, 1, 2].map(|share| shares.in_flight(&of[share])),
+        [2, 2, 1]
+    );
+    // The next one waits for that, although there is room.
+    let waiting = shares.block_as(&of, 0, Speed::Quick, true, LaneId(1));
+    assert_eq!(shares.next_unblocked(&of[0], Attempts::default()), None);
+    shares.give_back(&of, Turn::Keeps(2, Speed::Quick));
+    let next = shares.next_unblocked(&of[0], Attempts::default());
+    assert_eq!((next, waiting.share()), (Some(LaneId(1)), 0));
+    shares.give_back(&of, Turn::Keeps(2, Speed::Slow));
+    shares.give_back(&of[2..], Turn::Keeps(1, Speed::Quick));
+    assert!(shares.is_empty());
+}

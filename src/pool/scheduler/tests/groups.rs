@@ -5,15 +5,43 @@ use super::*;
 impl Bench {
     /// Adds a lane of a group with so many deliveries.
     fn add_to(&mut self, group: &str, name: &str, host: usize, deliveries: usize) -> LaneId {
-        let settings = LaneSettings {
-            group: Some(group.into()),
-            ..settings((1, 4))
-        };
-        let id = self.scheduler.add(lane(name, host, settings));
+        let id = self
+            .scheduler
+            .add(lane(name, host, in_group(group, (1, 4))));
+        self.push(id, deliveries);
+        id
+    }
+
+    /// Adds a lane of a group that is quick.
+    fn prove_in(&mut self, group: &str, name: &str, host: usize, in_flight: (u32, u32)) -> LaneId {
+        let id = (self.scheduler).add(lane(name, host, in_group(group, in_flight)));
+        self.push(id, 1);
+        assert_eq!(self.begin(), [name]);
+        self.end(name, 200, FAST);
+        id
+    }
+
+    fn push(&mut self, id: LaneId, deliveries: usize) {
         for _ in 0..deliveries {
             self.scheduler.push(id, delivery(Message::from("x")));
         }
-        id
+    }
+
+    /// Ends an attempt of a lane, and names those that begin then.
+    fn begin_after(&mut self, name: &str) -> Vec<String> {
+        self.end(name, 200, FAST);
+        self.begin()
+    }
+
+    /// Ends all attempts, one after the other, until nothing is left.
+    fn run_dry(&mut self) {
+        while !self.under_way.is_empty() {
+            self.settle(0, &attempt(200, FAST));
+            self.begin();
+        }
+        assert_eq!(self.scheduler.queued(), 0);
+        assert!(self.scheduler.workers.are_free());
+        assert!(self.scheduler.shares.is_empty());
     }
 
     /// Adds lanes of a group that were quick until now and have work, each at the host that is said.
@@ -40,6 +68,13 @@ impl Bench {
             self.stall(SECOND);
         }
         self.under_way.len()
+    }
+}
+
+fn in_group(group: &str, in_flight: (u32, u32)) -> LaneSettings {
+    LaneSettings {
+        group: Some(group.into()),
+        ..settings(in_flight)
     }
 }
 
@@ -154,6 +189,153 @@ fn room_in_a_group_is_not_lost_to_a_lane_that_waits_for_its_host() {
     bench.end("c", 200, FAST);
     bench.end("other", 200, FAST);
     assert_eq!(bench.begin(), ["b"]);
+}
+
+/// One attempt at a time at each host and of the group. Lanes with much to do have both: one at
+/// host 1, and one of the group at another. A third one, of the group and at host 1, waits.
+fn one_at_a_time() -> (Bench, LaneId) {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(1),
+        ..limits(4, 8)
+    });
+    let other = bench.prove("other", 1, (1, 1));
+    let a = bench.prove_in("group", "a", 2, (1, 1));
+    for id in [other, a] {
+        bench.push(id, 100);
+    }
+    assert_eq!(bench.begin(), ["other", "a"]);
+    let waits = bench.add_to("group", "b", 1, 1);
+    assert!(bench.begin().is_empty());
+    (bench, waits)
+}
+
+#[test]
+fn regression_a_lane_goes_although_its_group_and_its_host_never_have_room_at_the_same_time() {
+    let (mut bench, _) = one_at_a_time();
+    assert_eq!(bench.begin_after("a"), ["a"]);
+    assert_eq!(bench.begin_after("other"), ["other"]);
+    // The room of the group is kept for it from now on, and then that of its host.
+    assert_eq!(bench.begin_after("a"), [""; 0]);
+    assert_eq!(bench.begin_after("other"), ["b"]);
+    assert_eq!(bench.begin_after("b"), ["other", "a"]);
+    bench.run_dry();
+}
+
+#[test]
+fn a_lane_that_leaves_its_shares_gives_back_the_room_that_it_keeps() {
+    let leave: [fn(&mut Scheduler, LaneId); 3] = [
+        |scheduler, id| drop(scheduler.remove(id)),
+        |scheduler, id| drop(scheduler.change(id, endpoint(9), None)),
+        |scheduler, id| drop(scheduler.change(id, endpoint(1), Some(settings((1, 1))))),
+    ];
+    for leave in leave {
+        let (mut bench, id) = one_at_a_time();
+        for name in ["a", "other", "a"] {
+            bench.begin_after(name);
+        }
+        leave(&mut bench.scheduler, id);
+        assert!(bench.begin().contains(&"a".to_owned()));
+        bench.run_dry();
+    }
+}
+
+#[test]
+fn a_lane_that_turns_slow_or_is_gone_gives_back_the_room_that_it_keeps() {
+    for is_gone in [false, true] {
+        // A group has 16 workers, and a lane of it one of them at a host that is full.
+        let mut bench = Bench::new(Limits {
+            per_host: Some(12),
+            group_parts: Some(2),
+            ..limits(32, 32)
+        });
+        let mut ids = vec![bench.prove("other", 1, (11, 11))];
+        for (name, host) in [("a2", 2), ("a3", 3), ("a4", 4)] {
+            ids.push(bench.prove_in("group", name, host, (5, 5)));
+        }
+        for id in ids {
+            bench.push(id, 100);
+        }
+        assert_eq!(bench.begin().len(), 11 + 15);
+        let id = (bench.scheduler).add(lane("b", 1, in_group("group", (2, 2))));
+        bench.push(id, 4);
+        assert_eq!(bench.begin(), ["b"]);
+        // Then another attempt keeps the room of the group, and waits for the host.
+        assert_eq!(bench.begin_after("a2"), ["a2"]);
+        assert_eq!(bench.begin_after("other"), ["other"]);
+        assert_eq!(bench.begin_after("a2"), [""; 0]);
+        if is_gone {
+            bench.end("b", 410, FAST);
+        } else {
+            let (_, _, permit) = (bench.under_way.iter_mut())
+                .find(|(id, ..)| id.as_str() == "b")
+                .unwrap();
+            bench.scheduler.check_late(permit, 2 * SECOND);
+        }
+        assert!(bench.begin().contains(&"a2".to_owned()), "{is_gone}");
+        bench.run_dry();
+    }
+}
+
+#[test]
+fn a_host_that_stalls_holds_one_worker_of_a_group_at_most_for_the_lanes_that_wait_for_it() {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(12),
+        ..limits(16, 16)
+    });
+    let waiting = [(); 9].map(|()| {
+        let name = format!("waits{}", bench.scheduler.next_lane);
+        bench.prove_in("group", &name, 1, (1, 1))
+    });
+    let other = bench.prove("other", 1, (12, 12));
+    bench.push(other, 1000);
+    assert_eq!(bench.begin().len(), 12);
+    for host in 2..=6 {
+        bench.add_to("group", &format!("goes{host}"), host, 1000);
+    }
+    for id in waiting {
+        bench.push(id, 100);
+    }
+    bench.begin();
+    for number in 0..200 {
+        // At first attempts end everywhere, and then none at the host.
+        let ends = if number < 100 && number % 2 == 0 {
+            "other"
+        } else {
+            "goes"
+        };
+        let index = (bench.under_way.iter()).position(|(id, ..)| id.as_str().starts_with(ends));
+        bench.settle(index.unwrap(), &attempt(200, FAST));
+        bench.begin();
+        let of_group = |(id, ..): &&(EndpointId, _, _)| id.as_str() != "other";
+        let under_way = bench.under_way.iter().filter(of_group).count();
+        assert!((3..=4).contains(&under_way), "{under_way} after {number}");
+    }
+}
+
+#[test]
+fn an_attempt_moves_few_lanes_however_many_wait_for_its_group_and_its_host() {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(1),
+        ..limits(4, 8)
+    });
+    let lanes = [(); 200].map(|()| {
+        let name = bench.scheduler.next_lane.to_string();
+        bench.prove_in("group", &name, 1, (1, 1))
+    });
+    let other = bench.prove("other", 1, (1, 1));
+    let a = bench.prove_in("group", "a", 2, (1, 1));
+    for id in [other, a] {
+        bench.push(id, 100);
+    }
+    assert_eq!(bench.begin(), ["other", "a"]);
+    for id in lanes {
+        bench.push(id, 1);
+    }
+    let before = bench.scheduler.ready.pushed();
+    bench.run_dry();
+    // For 400 attempts.
+    let moves = bench.scheduler.ready.pushed() - before;
+    assert!(moves <= 400 * 8, "{moves}");
 }
 
 #[test]

@@ -183,6 +183,76 @@ proptest! {
     }
 }
 
+/// After how many ends of attempts a lane has begun one that always has something to do, if there are
+/// ten lanes at most. Each of ten attempts that are under way ends within 300, by chance.
+const MOST_ENDS: usize = 600;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// While attempts end one after the other, in any order, and all lanes always have something to
+    /// do, each lane begins an attempt again and again.
+    #[test]
+    fn every_lane_goes_however_full_its_shares_are(
+        lanes in prop::collection::vec((0_usize..3, prop::option::of(0..2_usize), 0_u8..3), 1..10),
+        (workers, max_slow, per_host) in (1_usize..6, 1_usize..4, 1_usize..6),
+        group_parts in prop::option::of(1_usize..5),
+        seed in any::<u64>(),
+    ) {
+        let limits = Limits { per_host: Some(per_host), group_parts, ..limits(workers, max_slow) };
+        let mut bench = Bench::new(limits);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let ids: Vec<_> = (lanes.iter().enumerate())
+            .map(|(number, (host, group, _))| {
+                let settings = LaneSettings {
+                    group: group.map(|group| GROUPS[group].into()),
+                    ..settings((1, 3))
+                };
+                bench.scheduler.add(lane(&number.to_string(), *host, settings))
+            })
+            .collect();
+        let mut waited = vec![0; ids.len()];
+        for _ in 0..3 * MOST_ENDS {
+            for id in &ids {
+                while bench.scheduler.lane(*id).unwrap().len() < 4 {
+                    bench.scheduler.push(*id, delivery(Message::from("x")));
+                }
+            }
+            for name in bench.begin() {
+                waited[name.parse::<usize>().unwrap()] = 0;
+            }
+            for (number, waited) in waited.iter_mut().enumerate() {
+                *waited += 1;
+                prop_assert!(*waited <= MOST_ENDS, "lane {}: {:?}", number, bench.scheduler);
+            }
+            prop_assert!(!bench.under_way.is_empty(), "{:?}", bench.scheduler);
+            let which = rng.usize(..bench.under_way.len());
+            let (id, _, permit) = &mut bench.under_way[which];
+            // Some lanes are quick, some are slow, and some are now this and now that.
+            let is_slow = match lanes[id.as_str().parse::<usize>().unwrap()].2 {
+                0 => false,
+                1 => true,
+                _ => rng.bool(),
+            };
+            if is_slow {
+                bench.scheduler.check_late(permit, 2 * SECOND);
+            }
+            if !is_slow || rng.bool() {
+                let elapsed = if is_slow { 2 * SECOND } else { FAST };
+                bench.settle(which, &attempt(200, elapsed));
+            }
+        }
+        bench.begin();
+        while !bench.under_way.is_empty() {
+            bench.settle(0, &attempt(200, FAST));
+            bench.begin();
+        }
+        prop_assert_eq!(bench.scheduler.queued(), 0);
+        prop_assert!(bench.scheduler.workers.are_free());
+        prop_assert!(bench.scheduler.shares.is_empty());
+    }
+}
+
 proptest! {
     /// While new messages keep coming, some retry goes out in each second in which one is due.
     #[test]

@@ -226,3 +226,99 @@ fn a_permit_of_a_host_is_not_lost_to_a_lane_that_is_let_in_and_turns_slow_before
         assert_eq!(bench.begin(), ["quick"], "{has_slow_worker}");
     }
 }
+
+#[test]
+fn a_worker_that_finds_only_lanes_of_a_full_host_gives_way_to_others() {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(1),
+        ..limits(16, 16)
+    });
+    bench.add("busy", 1, (1, 1), 1);
+    assert_eq!(bench.begin(), ["busy"]);
+    for number in 0..100 {
+        bench.add(&number.to_string(), 1, (1, 1), 1);
+    }
+    assert!(bench.scheduler.pick(bench.now, false).is_none());
+    assert!(bench.scheduler.has_work());
+    assert!(bench.scheduler.pick(bench.now, false).is_none());
+    assert!(!bench.scheduler.has_work());
+}
+
+/// A retry policy for messages that must not wait for long.
+fn within_ten_seconds() -> RetryPolicy {
+    let retry = RetryPolicy::new(Exponential::new(FAST, FAST).unwrap());
+    retry.with_max_age(10 * SECOND)
+}
+
+/// What a lane fails for whose time has come while it waits for its host.
+fn next_failure(bench: &mut Bench) -> DeliveryErrorCause {
+    loop {
+        if let Some(work) = bench.scheduler.pick(bench.now, false) {
+            let Work::Fail { failure, .. } = work else {
+                panic!("{work:?}");
+            };
+            return failure.cause;
+        }
+        bench.now = bench.scheduler.next_timer().unwrap();
+        bench.scheduler.wake(bench.now);
+        assert!(bench.scheduler.has_work());
+    }
+}
+
+#[test]
+fn regression_what_waits_for_an_open_circuit_fails_in_time_also_while_its_host_is_full() {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(1),
+        ..limits(16, 16)
+    });
+    bench.add("busy", 1, (1, 1), 1);
+    assert_eq!(bench.begin(), ["busy"]);
+    let settings = LaneSettings {
+        retry: Some(within_ten_seconds()),
+        ..with_breaker(CircuitBreakerConfig::default())
+    };
+    let open = bench.scheduler.add(lane("open", 1, settings));
+    for _ in 0..2 {
+        bench.scheduler.push(open, delivery(Message::from("x")));
+    }
+    assert!(bench.begin().is_empty());
+    assert!(bench.scheduler.switch_circuit(open, true));
+    for _ in 0..2 {
+        let cause = next_failure(&mut bench);
+        assert!(matches!(cause, DeliveryErrorCause::CircuitOpen));
+    }
+    assert_eq!(bench.scheduler.queued(), 0);
+    bench.end("busy", 200, FAST);
+    assert!(bench.begin().is_empty());
+    assert!(bench.scheduler.shares.is_empty());
+}
+
+#[test]
+fn regression_a_retry_that_waits_for_its_host_for_too_long_fails_for_what_it_failed_for_last() {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(1),
+        ..limits(16, 16)
+    });
+    let settings = LaneSettings {
+        retry: Some(within_ten_seconds()),
+        ..settings((1, 1))
+    };
+    let id = bench.scheduler.add(lane("a", 1, settings));
+    bench.scheduler.push(id, delivery(Message::from("x")));
+    assert_eq!(bench.begin(), ["a"]);
+    bench.end("a", 503, FAST);
+    bench.add("busy", 1, (1, 1), 1);
+    assert_eq!(bench.begin(), ["busy"]);
+    bench.now = bench.scheduler.next_timer().unwrap();
+    bench.scheduler.wake(bench.now);
+    assert!(bench.begin().is_empty());
+    // A message without an attempt gets one however late it is.
+    bench.scheduler.push(id, delivery(Message::from("y")));
+    let cause = next_failure(&mut bench);
+    assert!(matches!(cause, DeliveryErrorCause::Status(status) if status == 503));
+    assert!(bench.scheduler.pick(bench.now, false).is_none());
+    assert_eq!(bench.scheduler.next_timer(), None);
+    bench.now += 10 * SECOND;
+    bench.end("busy", 200, FAST);
+    assert_eq!(bench.begin(), ["a"]);
+}
