@@ -11,7 +11,8 @@ const DEFAULT_WORKERS: usize = 64;
 const DEFAULT_MAX_SLOW: usize = 256;
 const DEFAULT_SLOW_AFTER: Duration = Duration::from_secs(1);
 const DEFAULT_MAX_IN_FLIGHT_PER_HOST: usize = 64;
-/// With it, five groups whose endpoints all stall leave workers and slow places to others.
+/// With it, five groups whose endpoints all stall leave workers and slow places to others, and four that
+/// do so at one host leave room there.
 const DEFAULT_GROUP_PARTS: usize = 4;
 const DEFAULT_QUEUE_SIZE: usize = 100_000;
 
@@ -81,14 +82,17 @@ impl DispatcherBuilder {
     }
 
     /// Sets what the lanes of a [group](LaneConfig::with_group) may have together, whatever their
-    /// number: one part in so many of the workers and of the attempts at a
-    /// [host](Self::max_in_flight_per_host), half of such a part of the [slow](Self::max_slow)
-    /// attempts, and at least one of each. At least 1; the default is 4: a quarter of the workers, and
-    /// an eighth of the slow attempts.
+    /// number: one part in so many of the workers, half of such a part of the [slow](Self::max_slow)
+    /// attempts, and of the attempts at a [host](Self::max_in_flight_per_host) one part while all
+    /// others there do not add up to that, and a third of it beside them; at least one of each. At
+    /// least 1; the default is 4: 16 of 64 workers, 32 of 256 slow attempts, and of 64 attempts at a
+    /// host 16, or 5 beside others.
     ///
     /// A lane whose group has its share waits until an attempt of the group ends. As with slow
-    /// endpoints in general, only so many groups can be kept apart: with the defaults five of them can
-    /// stall at once, whatever their size, and leave workers and slow places to others.
+    /// endpoints in general, only so many groups can be kept apart, whatever their size. With the
+    /// defaults five of them can stall at once and leave workers and slow places to others. At one and
+    /// the same host it is four that leave attempts there to the slow endpoints of others, seven that
+    /// leave some to new ones, and ten to quick ones.
     pub fn group_parts(mut self, parts: usize) -> Self {
         self.pool.limits.group_parts = Some(parts);
         self

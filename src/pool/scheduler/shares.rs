@@ -108,8 +108,9 @@ impl Shares {
     ) -> Option<usize> {
         (of.iter().zip(promised)).position(|(common, promised)| {
             let taken = || self.under_way(common).and(*promised);
+            let at_host = || self.at_host_of(common);
             self.rule(common)
-                .is_some_and(|rule| !rule.has_room(taken(), speed))
+                .is_some_and(|rule| !rule.has_room(taken(), speed, at_host))
         })
     }
 
@@ -214,11 +215,11 @@ impl Shares {
         if self.known.get(common)?.blocked.is_empty() {
             return None;
         }
-        let rule = self.rule(common)?;
+        let (rule, at_host) = (self.rule(common)?, self.at_host_of(common));
         let share = self.known.get_mut(common)?;
         let taken = share.under_way.and(promised);
         let lane = share.blocked.pop_unless(
-            |speed| rule.has_room(taken, speed),
+            |speed| rule.has_room(taken, speed, || at_host),
             |speed| share.kept[speed as usize],
         )?;
         self.forget_unused(common);
@@ -251,6 +252,14 @@ impl Shares {
 
     fn under_way(&self, common: &Common) -> Attempts {
         (self.known.get(common)).map_or_else(Attempts::default, |share| share.under_way)
+    }
+
+    /// How many attempts of all are under way at the host of a group's share there.
+    fn at_host_of(&self, common: &Common) -> usize {
+        let Common::GroupAtHost(_, host) = common else {
+            return 0;
+        };
+        self.under_way(&Common::Host(Arc::clone(host))).all
     }
 
     fn share(&mut self, common: &Common) -> &mut Share {

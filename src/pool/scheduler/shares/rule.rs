@@ -14,6 +14,8 @@ pub(super) enum Rule {
     },
     GroupAtHost {
         limit: usize,
+        /// Only so many while others have much under way there.
+        beside_others: usize,
     },
 }
 
@@ -41,19 +43,33 @@ impl Rule {
         })
     }
 
-    /// Less than the half of a host's limit that slow attempts may have: however many attempts of
-    /// one group turn late, slow endpoints of others there go on.
+    /// A group that is alone at a host has a whole part there. But groups must not add up to the
+    /// limit of the host: all attempts that are under way may turn late. So what groups have beyond a
+    /// third of a part each is one part at most, together with all others at the host, and with the
+    /// defaults four groups (16 + 5 + 5 + 5) leave one of the 32 attempts that slow endpoints may
+    /// have.
     pub(super) fn of_group_at_host(limits: Limits) -> Option<Self> {
-        let limit = (limits.per_host? / limits.group_parts?).max(1);
-        Some(Self::GroupAtHost { limit })
+        let (per_host, parts) = (limits.per_host?, limits.group_parts?);
+        Some(Self::GroupAtHost {
+            limit: (per_host / parts).max(1),
+            beside_others: (per_host / parts / 3).max(1),
+        })
     }
 
-    /// Whether an attempt of a speed may begin beside others.
-    pub(super) fn has_room(self, taken: Attempts, speed: Speed) -> bool {
+    /// Whether an attempt of a speed may begin beside others, and beside so many at the same host.
+    pub(super) fn has_room(
+        self,
+        taken: Attempts,
+        speed: Speed,
+        at_host: impl FnOnce() -> usize,
+    ) -> bool {
         match self {
             Self::Host { limit } => taken.leave_room_at_host(speed, limit),
             Self::Group { workers, slow } => taken.leave_room_in_group(speed, workers, slow),
-            Self::GroupAtHost { limit } => taken.all < limit,
+            Self::GroupAtHost {
+                limit,
+                beside_others,
+            } => taken.all < beside_others || (taken.all < limit && at_host() < limit),
         }
     }
 }

@@ -189,6 +189,30 @@ fn without_a_limit_nothing_is_counted() {
 }
 
 #[test]
+fn a_group_that_is_alone_at_a_host_has_a_part_of_it_and_a_third_of_that_beside_others() {
+    let (mut shares, group) = shares(1000, Some(64), Some(4));
+    let of = |shares: &Shares, group: &str| shares.of(&"host".into(), Some(&group.into()));
+    let fill = |shares: &mut Shares, of: &Arc<[Common]>| {
+        let before = shares.in_flight(&of[0]);
+        while shares.full(of, Speed::Quick, &none()).is_none() {
+            shares.acquire(of, Speed::Quick);
+        }
+        shares.in_flight(&of[0]) - before
+    };
+    let permits: Vec<_> = (0..3)
+        .map(|_| shares.acquire(&group, Speed::Quick))
+        .collect();
+    assert_eq!(fill(&mut shares, &group), 13);
+    let others = of(&shares, "others");
+    assert_eq!(fill(&mut shares, &others), 5);
+    // What it had beyond its share beside others does not come back.
+    for permit in &permits {
+        shares.release(permit);
+    }
+    assert_eq!(fill(&mut shares, &group), 0);
+}
+
+#[test]
 fn one_lane_of_each_speed_keeps_room_in_a_share() {
     let (mut shares, of) = shares(64, Some(64), Some(4));
     assert_eq!(shares.keep(&of[..2], Speed::Quick), 2);

@@ -140,6 +140,69 @@ fn a_group_whose_quick_endpoints_all_stall_at_one_host_leaves_room_there_to_othe
     assert_eq!(bench.begin(), ["bob"]);
 }
 
+/// A scheduler in which so many groups stall at one host with all that they may have there, and an
+/// endpoint there of another group that is quick, and one that is slow.
+fn groups_that_stall_at_one_host(groups: usize) -> (Bench, [LaneId; 2]) {
+    let mut bench = Bench::new(limits(64, 256));
+    let ids = ["quick", "slow"].map(|name| bench.prove_in("bob", name, 1, (1, 4)));
+    for _ in 0..2 {
+        bench.push(ids[1], 1);
+        assert_eq!(bench.begin(), ["slow"]);
+        bench.end("slow", 200, 2 * SECOND);
+    }
+    let lanes: Vec<_> = (0..groups)
+        .flat_map(|group| (0..20).map(move |number| (group, number)))
+        .map(|(group, number)| {
+            let name = format!("mallory{group}-{number}");
+            bench.prove_in(&group.to_string(), &name, 1, (1, 4))
+        })
+        .collect();
+    for group in lanes.chunks(20) {
+        for id in group {
+            bench.push(*id, 8);
+        }
+        bench.stall_all();
+    }
+    (bench, ids)
+}
+
+#[test]
+fn groups_that_all_stall_at_one_host_leave_room_there_to_others() {
+    for groups in 1..=11 {
+        // The first is alone at first.
+        let (bench, _) = groups_that_stall_at_one_host(groups);
+        assert_eq!(bench.under_way.len(), (11 + 5 * groups).min(64));
+        let begins = |name: &str, push: fn(&mut Bench, [LaneId; 2])| {
+            let (mut bench, ids) = groups_that_stall_at_one_host(groups);
+            push(&mut bench, ids);
+            bench.begin() == [name]
+        };
+        let slow = begins("slow", |bench, [_, slow]| bench.push(slow, 1));
+        let new = begins("new", |bench, _| {
+            bench.add_to("bob", "new", 1, 1);
+        });
+        let quick = begins("quick", |bench, [quick, _]| bench.push(quick, 1));
+        let expected = (groups <= 4, groups <= 7, groups <= 10);
+        assert_eq!((slow, new, quick), expected, "{groups}");
+    }
+}
+
+#[test]
+fn groups_that_stall_at_one_host_at_the_same_time_have_no_more_there_than_one_after_the_other() {
+    let mut bench = Bench::new(limits(64, 256));
+    let lanes: Vec<_> = (0..80)
+        .map(|number| {
+            let group = (number % 4).to_string();
+            bench.prove_in(&group, &number.to_string(), 1, (1, 4))
+        })
+        .collect();
+    for id in lanes {
+        bench.push(id, 8);
+    }
+    let late = bench.stall_all();
+    assert!((4 * 5..=31).contains(&late), "{late}");
+}
+
 #[test]
 fn lanes_of_a_group_that_is_full_go_in_turn_when_its_attempts_end() {
     let mut bench = Bench::new(limits(4, 8));
