@@ -72,6 +72,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Sets how long an attempt waits for the status line and the headers, counted from its start.
+    /// More than zero; the default is the whole timeout.
+    pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
+        self.endpoint = self.endpoint.first_byte_timeout(timeout);
+        self
+    }
+
     /// Sets the `content-type` of messages without one. The default is
     /// `text/plain; charset=utf-8`.
     pub fn content_type(mut self, content_type: impl Into<String>) -> Self {

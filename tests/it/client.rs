@@ -425,3 +425,14 @@ async fn what_could_never_be_sent_is_refused_when_it_is_registered() {
         assert_eq!(builder.build().unwrap_err().field(), field);
     }
 }
+
+#[tokio::test]
+async fn the_first_byte_has_a_deadline_of_its_own() {
+    let receiver = silent().await;
+    let builder = Client::builder(receiver.url("/")).first_byte_timeout(Duration::from_millis(50));
+    let (client, _errors) = started(builder);
+    let error = client.deliver("x").await.unwrap_err();
+    let attempt = &error.attempts()[0];
+    assert_eq!(attempt.error_kind(), Some(ErrorKind::ResponseTimeout));
+    assert!(attempt.elapsed < Duration::from_secs(30));
+}
