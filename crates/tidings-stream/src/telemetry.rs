@@ -15,6 +15,7 @@
 //!
 //! [otel]: https://opentelemetry.io/docs/specs/semconv/messaging/
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use metrics::{Key, Label, Level, Metadata, Unit, describe_counter, describe_histogram};
@@ -74,7 +75,13 @@ pub(crate) fn sent(stream: &StreamName, messages: usize, error: Option<&Error>) 
     if let Some(error) = error {
         labels.push(Label::new(ERROR_TYPE, error.kind()));
     }
-    metrics::counter!(SENT, labels).increment(messages as u64);
+    reported(|| metrics::counter!(SENT, labels).increment(messages as u64));
+}
+
+/// Calls the recorder of metrics, or a tracing layer. If it panics, that costs a figure, and not the message
+/// that it is about: no task ends with it.
+fn reported<T>(call: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(call)).ok()
 }
 
 /// Counts what becomes of the messages of one group. Handlers are called often, and the macros of the
@@ -106,9 +113,11 @@ impl GroupTelemetry {
             self.processed.with_extra_labels(vec![error])
         });
         let key = failed.as_ref().unwrap_or(&self.processed);
-        let histogram =
-            metrics::with_recorder(|recorder| recorder.register_histogram(key, &METADATA));
-        histogram.record(time.as_secs_f64());
+        reported(|| {
+            let histogram =
+                metrics::with_recorder(|recorder| recorder.register_histogram(key, &METADATA));
+            histogram.record(time.as_secs_f64());
+        });
     }
 
     /// Counts messages whose claims ended in one way.
@@ -119,8 +128,11 @@ impl GroupTelemetry {
             Key::from_parts(SETTLED, labels.collect::<Vec<_>>())
         });
         let key = other.as_ref().unwrap_or(&self.acknowledged);
-        let counter = metrics::with_recorder(|recorder| recorder.register_counter(key, &METADATA));
-        counter.increment(messages);
+        reported(|| {
+            let counter =
+                metrics::with_recorder(|recorder| recorder.register_counter(key, &METADATA));
+            counter.increment(messages);
+        });
     }
 }
 
@@ -131,7 +143,8 @@ static METADATA: Metadata<'static> =
 pub(crate) fn process_span(subscription: &Subscription, messages: &[ClaimedMessage]) -> Span {
     let GroupKey { stream, group } = subscription.group();
     let first = messages.first().map(|it| &it.message);
-    tracing::info_span!(
+    let make = || {
+        tracing::info_span!(
         "process",
         messaging.operation.name = "process",
         messaging.destination.name = %stream,
@@ -141,5 +154,7 @@ pub(crate) fn process_span(subscription: &Subscription, messages: &[ClaimedMessa
         messaging.batch.message_count = messages.len(),
         tidings.stream.attempt = first.map(|message| message.attempt),
         traceparent = first.and_then(|message| message.headers.get(TRACEPARENT)).map(String::as_str),
-    )
+        )
+    };
+    reported(make).unwrap_or_else(Span::none)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::handler::Verdict;
 use super::in_hand::InHand;
@@ -93,7 +93,7 @@ pub(super) async fn run(
         .unzip();
     let end = tokio::select! {
         biased;
-        end = call(handler, messages, context).instrument(span) => end,
+        end = call(handler, messages, context, span) => end,
         () = abort.cancelled() => End::Abandoned,
         over = watch(subscription, &running, &in_hand, lease_end) => match over {
             Over::TimedOut => End::TimedOut,
@@ -162,10 +162,15 @@ pub(super) fn poisoned(subscription: &Subscription, claimed: &ClaimedMessage) ->
     }
 }
 
-/// Polls the handler, and catches its panic.
-async fn call(handler: &impl BatchHandler, messages: Vec<Message>, context: Context) -> End {
+/// Polls the handler within a span, and catches its panic, or that of a tracing layer.
+async fn call(
+    handler: &impl BatchHandler,
+    messages: Vec<Message>,
+    context: Context,
+    span: Span,
+) -> End {
     // The call is inside the future, for handlers that panic before they return theirs.
-    let mut working = pin!(async move { handler.handle(messages, context).await });
+    let mut working = pin!(async move { handler.handle(messages, context).await }.instrument(span));
     std::future::poll_fn(|context| {
         // After a panic the future is dropped and never polled again.
         match catch_unwind(AssertUnwindSafe(|| working.as_mut().poll(context))) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tidings_stream::engine::{ConsumerKey, Engine};
 use tidings_stream::sqlite::SqliteEngine;
@@ -626,6 +627,49 @@ fn a_recorder_may_use_the_streams_that_it_records() {
         telemetry::SETTLED,
     ];
     assert_eq!(recorded, all.map(str::to_owned).into());
+}
+
+/// A recorder of metrics that panics whenever something is counted.
+#[derive(Debug)]
+struct Panics;
+
+impl metrics::Recorder for Panics {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        panic!("as the test wants")
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        panic!("as the test wants")
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        panic!("as the test wants")
+    }
+}
+
+/// A recorder that panics costs figures, and no message another attempt.
+#[tokio::test]
+async fn a_recorder_of_metrics_that_panics_harms_no_message() {
+    let _recording = metrics::set_default_local_recorder(&Panics);
+    let streams = streams(Arc::new(MemoryEngine::new()));
+    streams.publish_batch("s", numbered(3)).await.unwrap();
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&attempts);
+    let handler = move |_: Message| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async { Ok(()) }
+    };
+    let subscribed = streams.subscribe("s", "g", from_start(), handler);
+    let consumer = subscribed.await.unwrap();
+    until(async || consumer.stats().acknowledged == 3).await;
+    consumer.close().await;
+    assert_eq!(attempts.load(Ordering::Relaxed), 3);
+    let group = streams.stats("s").await.unwrap().groups.remove(0);
+    assert_eq!((group.pending, group.lag), (0, 0));
 }
 
 /// What is published, handled and settled is counted, by stream and group.
