@@ -60,6 +60,7 @@ test("the keyboard alone is enough", async (t) => {
   await browser.type(KEYS.delete);
   await browser.until("it is archived, and the focus stays in the list", `${isTrue(`$$("li").length === 2`)}`);
   await browser.until("the one below has the focus", focused("one"));
+  await browser.until("the server has replied", isTrue(`!$(".done").hidden`));
   // Behind the link and the buttons of this row, and of no other.
   await browser.type(KEYS.tab, KEYS.tab, KEYS.tab, KEYS.tab);
   await browser.until("it can be undone", isTrue(`root.activeElement?.textContent === "Undo"`));
