@@ -40,16 +40,19 @@ pub(super) async fn check(remote: &Remote, report: &mut Report) -> Result<(), Co
         HEALTH,
         format!("live after {:.0?}", live.after),
     ))?;
-    report.add(&match get(remote, &client, "ready").await {
+    let ready = get(remote, &client, "ready").await;
+    report.add(&match &ready {
         Ok(ready) => Finding::ok(HEALTH, format!("ready after {:.0?}", ready.after)),
         Err(error) => Finding::error(HEALTH, error.to_string()),
     })?;
     if let Some(finding) = clock(&live.headers, live.asked, live.replied) {
         report.add(&finding)?;
     }
+    // The second request may have had a connection of its own, if the first one was not free yet.
+    let used = [live.port, ready.ok().and_then(|ready| ready.port)];
     let idle = async {
         sleep(IDLE).await;
-        keep_alive(live.port, get(remote, &client, "live").await)
+        keep_alive(used, get(remote, &client, "live").await)
     };
     let (stream, socket, idle) = tokio::join!(
         sockets::check_stream(remote),
@@ -130,9 +133,9 @@ fn local_port(response: &Response) -> Option<u16> {
     Some(connection.local_addr().port())
 }
 
-fn keep_alive(used: Option<u16>, again: Result<Reply, CommandError>) -> Finding {
+fn keep_alive(used: [Option<u16>; 2], again: Result<Reply, CommandError>) -> Finding {
     match again {
-        Ok(again) if used.is_some() && again.port == used => Finding::ok(
+        Ok(again) if again.port.is_some() && used.contains(&again.port) => Finding::ok(
             KEEP_ALIVE,
             format!("a connection stays open for {IDLE:?} without requests"),
         ),
