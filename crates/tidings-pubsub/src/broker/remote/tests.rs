@@ -34,6 +34,8 @@ struct Account {
     connections: u64,
     commands: Vec<(char, usize)>,
     session: u64,
+    /// The last connection that was broken.
+    cut: Option<u64>,
 }
 
 impl Server {
@@ -42,6 +44,8 @@ impl Server {
     }
 
     fn cut(&self) {
+        let mut account = self.account();
+        account.cut = Some(account.session);
         self.broken.notify_waiters();
     }
 
@@ -79,12 +83,17 @@ impl Session for TestSession {
 
     async fn next(&mut self) -> Result<Self::Arrival, Error> {
         loop {
+            let broken = self.0.broken.notified();
             let sent = self.0.sent.lock().unwrap().pop_front();
             if let Some(sent) = sent {
                 return Ok(sent);
             }
+            // The future that was told of it may have been dropped.
+            if self.0.account().cut == Some(self.2) {
+                return Err(Error::backend("cut"));
+            }
             tokio::select! {
-                () = self.0.broken.notified() => return Err(Error::backend("cut")),
+                () = broken => {}
                 () = self.0.arriving.notified() => {}
             }
         }
