@@ -23,6 +23,7 @@
 //! | [`SmallDisk`] | a file system that a test can fill |
 //! | [`DiskTrace`] | whether a reply was written before its data was on disk |
 //! | [`Log`] | what a test has logged |
+//! | [`set_default`] | gives a subscriber what a test traces and logs |
 //! | [`CallsBack`] | a recorder of metrics that uses what it records |
 //! | [`soon`] | waits for what must happen, and fails by name when it does not |
 //! | [`explain`] | an error with its causes, as text to compare |
@@ -111,7 +112,7 @@ pub use disk_trace::{DiskTrace, TracedReply};
 pub use explain::explain;
 pub use gate::Gate;
 pub use impostor::Impostor;
-pub use log::Log;
+pub use log::{Log, set_default};
 #[cfg(target_os = "linux")]
 pub use outage::{Breakable, Fault, Outage, PostgresOutage, RedisOutage, Server};
 #[cfg(target_os = "linux")]

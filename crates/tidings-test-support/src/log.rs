@@ -1,6 +1,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing::Subscriber;
 use tracing::subscriber::DefaultGuard;
 
 /// What is logged on the current thread, from INFO on. In a test on a runtime with one thread, that is
@@ -11,16 +12,13 @@ pub struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     /// Begins to record, for as long as the guard lives.
     pub fn listen(&self) -> DefaultGuard {
-        // Without one for all threads, a line that another test logs at the same time can switch off the
-        // same line here. It is set once, and later attempts fail.
-        let _set = tracing::subscriber::set_global_default(tracing_subscriber::registry());
         let log = self.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::INFO)
             .with_ansi(false)
             .with_writer(move || log.clone())
             .finish();
-        tracing::subscriber::set_default(subscriber)
+        set_default(subscriber)
     }
 
     /// The lines with this text.
@@ -38,6 +36,14 @@ impl Log {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Lets a subscriber have what the current thread traces and logs, for as long as the guard lives.
+pub fn set_default(subscriber: impl Subscriber + Send + Sync) -> DefaultGuard {
+    // Without one for all threads, a line that another test logs at the same time can switch off the
+    // same line here. It is set once, and later attempts fail.
+    let _set = tracing::subscriber::set_global_default(tracing_subscriber::registry());
+    tracing::subscriber::set_default(subscriber)
 }
 
 impl io::Write for Log {

@@ -300,7 +300,7 @@ async fn regression_the_log_says_what_made_the_store_fail() {
     let subscriber = tracing_subscriber::fmt()
         .with_writer(log.reopen().unwrap())
         .finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+    let guard = tidings_test_support::set_default(subscriber);
     assert_eq!(items_at_hand(&mut stream), []);
     drop(guard);
     let text = std::fs::read_to_string(log.path()).unwrap();

@@ -180,7 +180,7 @@ async fn a_layer_that_panics_over_a_large_message_holds_up_none_behind_it() {
     let (reader, writer) = (impatient(&near.url), impatient(&far.url));
     let [topic] = topics(["layer"]);
     let mut subscription = subscribe(&reader, [&topic]).await;
-    let _default = tracing::subscriber::set_default(Panics);
+    let _default = tidings_test_support::set_default(Panics);
     for _ in 0..2 {
         publish(&writer, &topic, vec![7; 10_000]).await;
         publish(&writer, &topic, "after").await;

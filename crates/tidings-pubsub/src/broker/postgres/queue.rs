@@ -223,7 +223,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_layer_that_panics_does_not_end_the_task_that_sends() {
         let panicked = Arc::<AtomicUsize>::default();
-        let _default = tracing::subscriber::set_default(Panics::counted(&panicked));
+        let _default = tidings_test_support::set_default(Panics::counted(&panicked));
         // Nothing listens there: deleting fails, which is logged.
         let database = Database::new(Config::new("postgres://nobody@127.0.0.1:1/none").unwrap());
         let (queue, outgoing) = mpsc::channel(1);

@@ -49,7 +49,7 @@ async fn a_recorder_that_panics_silences_no_subscription() {
 #[tokio::test(start_paused = true)]
 async fn a_layer_that_panics_does_not_keep_a_connection_from_being_made_again() {
     let panicked = Arc::<AtomicUsize>::default();
-    let _default = tracing::subscriber::set_default(Panics::counted(&panicked));
+    let _default = tidings_test_support::set_default(Panics::counted(&panicked));
     let broker = Broker::start();
     let mut subscription = broker.subscribe(&["a"]).await.unwrap();
     for times in 1..=2 {
