@@ -2,7 +2,7 @@
 //! addresses that requests may go to.
 //!
 //! ```text
-//! name ─▶ cache ────────────────────────────▶ policy ─▶ addresses to connect to
+//! name ─▶ cache ────────────────────────────▶ policy ─▶ route ─▶ addresses to connect to
 //!           └─▶ one task for each name ─────────▲
 //! ```
 //!
@@ -12,6 +12,7 @@
 
 mod cache;
 mod name_servers;
+mod route;
 
 use std::error::Error as StdError;
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::sender::Progress;
+use crate::transport::built_in::LocalAddresses;
 use crate::{AddressPolicy, BlockedAddress, ErrorKind};
 use cache::Cache;
 
@@ -113,13 +115,20 @@ pub enum ResolveError {
 #[derive(Clone)]
 pub(crate) struct GuardedResolver {
     policy: AddressPolicy,
+    /// Where connections come from.
+    from: LocalAddresses,
     cache: Arc<Cache>,
 }
 
 impl GuardedResolver {
-    pub(crate) fn new(policy: AddressPolicy, resolve: Arc<dyn Resolve>) -> Self {
+    pub(crate) fn new(
+        policy: AddressPolicy,
+        from: LocalAddresses,
+        resolve: Arc<dyn Resolve>,
+    ) -> Self {
         Self {
             policy,
+            from,
             cache: Arc::new(Cache::new(resolve)),
         }
     }
@@ -127,6 +136,16 @@ impl GuardedResolver {
     /// Resolves a name anew next time.
     pub(crate) fn forget(&self, name: &str) {
         self.cache.forget(name);
+    }
+
+    /// Whether this machine has a route to a host: an address, or a name that was just resolved. A name
+    /// that is forgotten since then was found to have none, by another connection.
+    pub(crate) fn has_route(&self, host: &str) -> bool {
+        let has_route = |to: &IpAddr| self.policy.allows(*to) && route::exists(*to, self.from);
+        match host.trim_matches(['[', ']']).parse() {
+            Ok(address) => has_route(&address),
+            Err(_name) => (self.cache.known(host)).is_some_and(|known| known.iter().any(has_route)),
+        }
     }
 
     /// What it means that a lookup got no reply since some time: the trouble of the name's zone if
@@ -161,7 +180,9 @@ impl Service<dns::Name> for GuardedResolver {
             if let Some(progress) = progress {
                 progress.looked_up(start.elapsed());
             }
-            Ok(vet(&resolver.policy, &found?)?.into_iter())
+            let mut addresses = vet(&resolver.policy, &found?)?;
+            route::keep_reachable(&mut addresses, |to| route::exists(to, resolver.from));
+            Ok(addresses.into_iter())
         })
     }
 }

@@ -20,7 +20,8 @@ pub enum ErrorKind {
     /// The host refused the connection.
     #[error("the connection was refused")]
     Refused,
-    /// The connection failed in another way before the request was sent.
+    /// The connection failed in another way before the request was sent, for instance because no route leads to
+    /// the address.
     #[error("the connection failed")]
     Connect,
     /// The connection ended before the response.
@@ -39,8 +40,8 @@ pub enum ErrorKind {
     /// The request could not be made from its parts.
     #[error("the request is invalid")]
     InvalidRequest,
-    /// This machine is in trouble, not the endpoint: it has no free file descriptor or port, no
-    /// network, no name server or proxy that replies, no password that the proxy takes, no
+    /// This machine is in trouble, not the endpoint: it has no free file descriptor or port, a
+    /// network that is down, no name server or proxy that replies, no password that the proxy takes, no
     /// certificate authorities, or a signer that failed.
     ///
     /// It says nothing about the endpoint and opens no circuit. A name server that does not reply

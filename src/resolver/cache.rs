@@ -102,6 +102,13 @@ impl Cache {
         }
     }
 
+    /// The addresses of a name that was resolved, without another lookup.
+    pub(super) fn known(&self, name: &str) -> Option<Arc<[IpAddr]>> {
+        let state = lock(&self.state);
+        let known = state.names.get(name)?.known.borrow();
+        known.as_ref()?.reply.as_ref().ok().cloned()
+    }
+
     pub(super) fn forget(&self, name: &str) {
         let mut state = lock(&self.state);
         if let Some(entry) = state.names.get(name)

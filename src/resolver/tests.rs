@@ -76,7 +76,8 @@ impl Resolve for Arc<Scripted> {
 }
 
 fn guarded(policy: AddressPolicy, scripted: &Arc<Scripted>) -> GuardedResolver {
-    GuardedResolver::new(policy, Arc::new(Arc::clone(scripted)))
+    let from = LocalAddresses::default();
+    GuardedResolver::new(policy, from, Arc::new(Arc::clone(scripted)))
 }
 
 async fn look_up(resolver: &GuardedResolver, name: &str) -> Result<Vec<SocketAddr>, String> {
@@ -377,4 +378,21 @@ fn only_the_allowed_addresses_of_a_name_are_left() {
     // The first ones, which are not allowed, do not count against the last.
     let hidden = [addresses(&[INNER; 1000]), addresses(&[PUBLIC])].concat();
     assert_eq!(vet(&policy, &hidden), Ok(sockets(&[PUBLIC])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_has_a_route_if_an_address_of_it_that_is_allowed_has_one() {
+    let policy = AddressPolicy::Any.deny("127.0.0.0/8").unwrap();
+    for (found, policy, expected) in [
+        (&["127.0.0.1", "fe80::1"][..], AddressPolicy::Any, true),
+        (&["127.0.0.1", "fe80::1"], policy, false),
+        (&["fe80::1"], AddressPolicy::Any, false),
+    ] {
+        let resolver = guarded(policy, &Arc::new(Scripted::new(&[found])));
+        look_up(&resolver, "a").await.unwrap();
+        assert_eq!(resolver.has_route("a"), expected, "{found:?}");
+        assert!(!resolver.has_route("[fe80::1]"));
+        resolver.forget("a");
+        assert!(!resolver.has_route("a"));
+    }
 }

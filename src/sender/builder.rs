@@ -251,7 +251,7 @@ impl SenderBuilder {
         let resolve = self
             .resolve
             .unwrap_or_else(|| Arc::new(NameServers::default()));
-        let resolver = GuardedResolver::new(self.policy.clone(), resolve);
+        let resolver = GuardedResolver::new(self.policy.clone(), self.local_addresses, resolve);
         let settings = Settings {
             connect_timeout: self.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
             tls: self.tls,

@@ -35,6 +35,7 @@ use connector::{Connector, TcpError};
 use kept::{Bounds, Origin};
 
 pub(super) use borrowed::BorrowedBody;
+pub(crate) use failure::is_limit;
 #[cfg(feature = "reqwest")]
 pub(super) use failure::of_exchange;
 pub(super) use failure::{find, is_local};

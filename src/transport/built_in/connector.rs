@@ -25,7 +25,7 @@ use tower_service::Service;
 
 use super::proxy::Proxy;
 use super::tls::{Secured, Tls};
-use super::{LocalAddresses, Settings, tls};
+use super::{LocalAddresses, Settings, failure, tls};
 use crate::ConfigError;
 use crate::resolver::GuardedResolver;
 use crate::sender::Progress;
@@ -62,6 +62,9 @@ pub(super) enum TcpError {
     /// The lookup, the policy, the network, or a proxy that refused a tunnel.
     #[error(transparent)]
     Failed(BoxError),
+    /// Without a cause: what the system says is what it says if no port is left.
+    #[error("this machine has no route to the address")]
+    NoRoute,
     #[error("the proxy could not be reached")]
     Proxy(#[source] BoxError),
     #[error("the proxy asks for a user name and a password")]
@@ -178,7 +181,7 @@ pub(super) struct Tcp {
 
 impl Tcp {
     fn new(resolver: GuardedResolver, settings: &Settings) -> Self {
-        let mut connector = HttpConnector::new_with_resolver(resolver);
+        let mut connector = HttpConnector::new_with_resolver(resolver.clone());
         // With TLS or not is decided above.
         connector.enforce_http(false);
         connector.set_nodelay(true);
@@ -193,7 +196,10 @@ impl Tcp {
             (None, v6) => connector.set_local_address(v6.map(Into::into)),
         }
         Self {
-            direct: Direct(connector),
+            direct: Direct {
+                connector,
+                resolver,
+            },
             proxy: settings.proxy.clone(),
         }
     }
@@ -236,7 +242,10 @@ impl Service<Uri> for Tcp {
 
 /// Makes TCP connections to the host of a URL.
 #[derive(Debug, Clone)]
-struct Direct(HttpConnector<GuardedResolver>);
+struct Direct {
+    connector: HttpConnector<GuardedResolver>,
+    resolver: GuardedResolver,
+}
 
 impl Service<Uri> for Direct {
     type Response = TokioIo<TcpStream>;
@@ -244,15 +253,23 @@ impl Service<Uri> for Direct {
     type Future = Connecting<Self::Response, TcpError>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TcpError>> {
-        let polled = self.0.poll_ready(context);
+        let polled = self.connector.poll_ready(context);
         polled.map_err(|error| TcpError::Failed(Step(error).into()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.0.call(uri);
-        Box::pin(async {
+        let connecting = self.connector.call(uri.clone());
+        let resolver = self.resolver.clone();
+        Box::pin(async move {
             let connected = connecting.await;
-            connected.map_err(|error| TcpError::Failed(Step(error).into()))
+            connected.map_err(|error| {
+                let has_route = || uri.host().is_some_and(|host| resolver.has_route(host));
+                if failure::is_without_address(&error) && !has_route() {
+                    TcpError::NoRoute
+                } else {
+                    TcpError::Failed(Step(error).into())
+                }
+            })
         })
     }
 }

@@ -82,27 +82,30 @@ fn http2(error: &hyper::Error) -> Option<&h2::Error> {
 
 /// Whether the machine is short of what each connection needs.
 pub(super) fn is_exhaustion(error: &ConnectError) -> bool {
-    find::<io::Error>(error)
-        .is_some_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable || is_limit(error))
+    is_without_address(error) || find(error).is_some_and(is_limit)
+}
+
+/// Whether the system had no address or port to connect from.
+pub(super) fn is_without_address(error: &(dyn StdError + 'static)) -> bool {
+    let error = find::<io::Error>(error);
+    error.is_some_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// Whether an error of the operating system says something about this machine only.
 ///
-/// A missing route to a host is not among them: it may be that host's network.
+/// A missing route or permission is not among them: it belongs to the address that was chosen, and may come from
+/// a router or a firewall elsewhere. Neither is a missing address to connect from, if this machine has none of the
+/// family: see [`TcpError::NoRoute`].
 pub(in crate::transport) fn is_local(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::AddrNotAvailable
-            | io::ErrorKind::NetworkDown
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::OutOfMemory
-            | io::ErrorKind::PermissionDenied
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::NetworkDown | io::ErrorKind::OutOfMemory
     ) || is_limit(error)
 }
 
 /// Limits that the standard library has no kind for: open files, and buffers of sockets.
 #[cfg(unix)]
-fn is_limit(error: &io::Error) -> bool {
+pub(crate) fn is_limit(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS)
@@ -112,7 +115,7 @@ fn is_limit(error: &io::Error) -> bool {
 /// Limits that the standard library has no kind for: open files (`WSAEMFILE`), and buffers of
 /// sockets (`WSAENOBUFS`).
 #[cfg(not(unix))]
-fn is_limit(error: &io::Error) -> bool {
+pub(crate) fn is_limit(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(10024 | 10055))
 }
 
@@ -145,12 +148,9 @@ mod tests {
             libc::EMFILE,
             libc::ENFILE,
             libc::EADDRNOTAVAIL,
-            libc::ENETUNREACH,
             libc::ENETDOWN,
             libc::ENOBUFS,
             libc::ENOMEM,
-            libc::EACCES,
-            libc::EPERM,
         ] {
             let error = io::Error::from_raw_os_error(code);
             assert!(is_local(&error), "{error}");
@@ -159,6 +159,9 @@ mod tests {
             libc::ECONNREFUSED,
             libc::ECONNRESET,
             libc::EHOSTUNREACH,
+            libc::ENETUNREACH,
+            libc::EACCES,
+            libc::EPERM,
             libc::ETIMEDOUT,
             libc::EPIPE,
         ] {

@@ -110,3 +110,45 @@ async fn without_authorities() {
     let cause = secured.result.as_ref().map_err(AttemptError::cause);
     assert!(cause.unwrap_err().contains("TLS cannot be used"));
 }
+
+/// Which is refused for any address of a group: for one that no router knows, the system says the same.
+#[tokio::test]
+async fn regression_an_address_without_a_route_is_a_failure_of_the_endpoint() {
+    for url in [
+        "http://224.0.0.1/",
+        "http://255.255.255.255/",
+        "https://224.0.0.1/",
+    ] {
+        let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
+        let client = Client::builder(url)
+            .circuit_breaker(breaker)
+            .build()
+            .unwrap();
+        client.start();
+        let error = client.deliver("x").await.unwrap_err();
+        let attempt = &error.attempts()[0];
+        assert_eq!(
+            attempt.error_kind(),
+            Some(ErrorKind::Connect),
+            "{attempt:?}"
+        );
+        assert!(error.is_retryable());
+        assert_eq!(client.circuit_state(), Some(CircuitState::Open), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn regression_of_two_families_the_one_with_a_route_says_what_failed() {
+    let unreachable = Unreachable::refusing().unwrap();
+    // The other one is on no link in particular, so that no machine has a route to it.
+    let names = crate::hostile::resolver::Names::new(&[&["127.0.0.1", "fe80::1"]]);
+    let sender = Sender::builder().resolver(names).build().unwrap();
+    let port = unreachable.address().port();
+    let endpoint = Endpoint::builder(format!("http://hooks.example.com:{port}/"));
+    let attempt = attempt_by(&sender, endpoint).await;
+    assert_eq!(
+        attempt.error_kind(),
+        Some(ErrorKind::Refused),
+        "{attempt:?}"
+    );
+}
