@@ -31,6 +31,8 @@ pub(crate) struct Target {
     pub(crate) has_rate_limit: bool,
     /// When to try again after a failure.
     pub(crate) retry: Arc<RetryPolicy>,
+    /// How many secrets sign. Of one revision it only changes when some have expired.
+    pub(crate) secrets: usize,
 }
 
 impl Defaults {
@@ -112,6 +114,7 @@ impl Defaults {
             format: settings.format,
             has_rate_limit: settings.rate_limit.is_some(),
             retry: Arc::new(self.retry(settings)?),
+            secrets: secrets.len(),
         })
     }
 

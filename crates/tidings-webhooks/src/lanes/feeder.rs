@@ -299,7 +299,8 @@ impl Feeder<'_> {
     /// Reads the endpoint, and adds it to the dispatcher.
     fn read(&mut self, stored: &StoredEndpoint) {
         self.lane.uses(stored.revision);
-        self.course.target_is_of = Some((stored.revision, Instant::now()));
+        let read_before = (self.course.target_is_of).replace((stored.revision, Instant::now()));
+        let is_same_revision = read_before.is_some_and(|(revision, _)| revision == stored.revision);
         let (shared, id) = (self.shared, self.lane.endpoint);
         let wall = shared.clock.wall.now();
         let endpoint = Endpoint::from_stored(stored, &shared.defaults.encryption);
@@ -308,10 +309,12 @@ impl Feeder<'_> {
             .map_err(Clone::clone)
             .and_then(|endpoint| {
                 let target = shared.defaults.target(endpoint, wall)?;
-                let (endpoint, lane) = (target.endpoint.clone(), &target.lane);
-                shared
-                    .dispatcher
-                    .insert_with(&self.lane.key, endpoint, lane)?;
+                if !is_same_revision || !self.is_in_use(&target) {
+                    let (endpoint, lane) = (target.endpoint.clone(), &target.lane);
+                    shared
+                        .dispatcher
+                        .insert_with(&self.lane.key, endpoint, lane)?;
+                }
                 Ok(target)
             });
         self.course.target = target.map_err(|error| {
@@ -336,6 +339,15 @@ impl Feeder<'_> {
     }
 
     /// Hands a delivery to the dispatcher. Returns `false` when the lane was stopped or blocked, or the
+    /// Whether the dispatcher has this target, of the revision that was read last. If it got it again, it
+    /// would take it for another endpoint, and would not wait if requests that are under way are replied to with
+    /// `Retry-After`.
+    fn is_in_use(&self, target: &Target) -> bool {
+        let is_same = |last: &Target| last.secrets == target.secrets;
+        let status = self.shared.dispatcher.status(&self.lane.key);
+        self.course.target.as_ref().is_ok_and(is_same) && status.is_some_and(|it| !it.is_gone)
+    }
+
     /// endpoint changed: this delivery and those after it are read again later.
     async fn hand_over(&mut self, delivery: DueDelivery) -> bool {
         let is_fed = self.try_to_hand_over(delivery).await;

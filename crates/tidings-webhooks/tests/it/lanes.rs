@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::StatusCode;
-use tidings_test_support::{Behaviour, Reply, Schema, Script};
+use tidings_test_support::{Behaviour, Gate, Reply, Schema, Script};
 use tidings_webhooks::store::Addressed;
 use tidings_webhooks::{DeliveryState, EndpointId, EndpointSettings, NewEndpoint, Owner, Store};
 use tokio::time::Instant;
@@ -413,4 +413,48 @@ async fn a_hundred_endpoints_of_one_user_that_all_stall_hold_up_no_other_user_at
 async fn endpoint_of(app: &App, owner: &str, url: String) -> EndpointId {
     let new = NewEndpoint::new(Owner::User(user(owner)), EndpointSettings::new(url));
     app.webhooks.create_endpoint(new).await.unwrap().0.id
+}
+
+#[tokio::test]
+async fn regression_an_endpoint_that_asks_for_a_wait_after_minutes_gets_it() {
+    let gate = Gate::new();
+    let busy = Reply::new(StatusCode::TOO_MANY_REQUESTS).with_header("retry-after", "3600");
+    let receiver = receiver_of(busy.after(gate.clone())).await;
+    let place = Place::new();
+    let counts = Arc::<Counts>::default();
+    let hour = Duration::from_secs(3600);
+    let options = schedule(&[0; 5]).with_timeout(hour).with_lease(hour);
+    let app = start(&place.file(), options, |store| {
+        Watched::wrap(store, &counts)
+    })
+    .await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    app.accept(0..2).await;
+    soon(receiver.request(1)).await;
+
+    // The endpoint is read again while the request is under way.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(100)).await;
+    tokio::time::resume();
+    let looks = || counts.looks.load(Ordering::Relaxed);
+    let before = looks();
+    soon(async {
+        while looks() < before + 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    gate.open();
+    soon(async {
+        loop {
+            let pending = app.until(endpoint, DeliveryState::Pending, 2).await;
+            if pending.iter().any(|delivery| delivery.attempts > 0) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    app.stop().await;
+    assert_eq!(receiver.requests().len(), 1);
 }
