@@ -80,8 +80,13 @@ pub(super) fn record(attempt: &Attempt) -> AttemptRecord {
 /// Why there was no response, for the owner of the endpoint. The layers of libraries in between say
 /// nothing to them: the last cause does, such as an expired certificate, where the kind does not say
 /// everything already.
-fn explain(error: &AttemptError) -> String {
+///
+/// An address that is not allowed is one of a network that the owner may know nothing of, and so is what this machine
+/// lacks: only the log has them.
+pub(super) fn explain(error: &AttemptError) -> String {
     let is_whole = matches!(
+            | ErrorKind::BlockedAddress
+            | ErrorKind::Local
         error.kind(),
         ErrorKind::Dns
             | ErrorKind::Refused
@@ -116,6 +121,17 @@ mod tests {
         );
         assert_eq!(
             error(ErrorKind::Dns, "no records found for Query { name: x }"),
+        assert_eq!(
+            error(
+                ErrorKind::BlockedAddress,
+                "the address 10.1.2.3 is not allowed"
+            ),
+            "the address is not allowed"
+        );
+        assert_eq!(
+            error(ErrorKind::Local, "the proxy could not be reached"),
+            "the sender's machine could not make the request"
+        );
             "the host name could not be resolved"
         );
         assert_eq!(

@@ -274,8 +274,8 @@ async fn the_policy_of_the_sender_decides_when_an_endpoint_is_made_and_at_each_c
     app.accept(0..1).await;
     let failed = app.until(endpoint, DeliveryState::Failed, 1).await;
     let attempts = app.attempts(failed[0].id).await;
-    let error = attempts[0].error.as_deref().unwrap();
-    assert!(error.contains("127.0.0.1"), "{error}");
+    let error = attempts[0].error.as_deref();
+    assert_eq!(error, Some("the address is not allowed"));
     let connected = inside.accept().map_err(|error| error.kind());
     assert_eq!(connected.unwrap_err(), std::io::ErrorKind::WouldBlock);
     app.stop().await;
@@ -305,8 +305,9 @@ async fn regression_deliveries_outlast_a_start_whose_policy_forbids_their_addres
         }
     })
     .await;
-    let error = attempts[0].error.as_deref().unwrap();
-    assert!(error.contains("127.0.0.1"), "{error}");
+    // An owner does not read where names of the network of the server lead.
+    let error = attempts[0].error.as_deref();
+    assert_eq!(error, Some("the address is not allowed"));
     app.stop().await;
 
     let app = place.start(waits()).await;
