@@ -91,7 +91,7 @@ pub struct Delivery {
     pub created_at: Timestamp,
     /// When it had its outcome.
     pub finished_at: Option<Timestamp>,
-    /// Why it ended, where the attempts do not say so.
+    /// Why it ended, or why it waits, where the attempts do not say so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

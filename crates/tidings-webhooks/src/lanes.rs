@@ -19,6 +19,7 @@ mod feeder;
 mod handed;
 mod lane;
 mod leases;
+mod local;
 mod outcome;
 mod recorder;
 mod replay;
@@ -30,7 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tidings::{Attempt, Delivered, DeliveryError, Dispatcher};
+use tidings::{Attempt, AttemptError, Delivered, DeliveryError, Dispatcher};
 use tidings_reconnect::Trouble;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -38,12 +39,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, later};
 use crate::encryption::SealError;
-use crate::store::{Outcome, Released};
+use crate::store::{AfterAttempt, Outcome, Released};
 use crate::target::Defaults;
 use crate::{EndpointId, Error, Options, Store, StoreError, telemetry};
 use lane::Lane;
+use local::LocalTrouble;
 use recorder::{Entry, Recorder};
 use resting::Resting;
 
@@ -93,6 +95,8 @@ struct Lanes {
     released: HashSet<EndpointId>,
     /// Lanes that the dispatcher has and that are not served, and since when.
     remembered: HashMap<EndpointId, Instant>,
+    /// Lanes whose attempts this machine could not make.
+    local: LocalTrouble,
     /// When the fan-out of this instance has last made deliveries.
     made_at: Option<Instant>,
     /// When the next lane without a lease is due, as far as is known.
@@ -396,23 +400,27 @@ impl Shared {
             return;
         };
         let now = self.clock.now();
-        let next = outcome::decide(attempt, held.tries, &held.retry, now, fastrand::f64());
-        if outcome::is_local(attempt) {
-            let cause = attempt
-                .result
-                .as_ref()
-                .err()
-                .map(tidings::AttemptError::cause);
-            tracing::warn!(
-                cause,
-                "this machine cannot make a webhook attempt, trying again"
-            );
-        }
+        let is_local = outcome::is_local(attempt);
+        let paused_until = if is_local {
+            self.attempt_was_local(&lane, attempt)
+        } else {
+            self.attempt_was_made(&lane);
+            None
+        };
+        let next = match paused_until {
+            Some(until) => {
+                let pause = until.saturating_duration_since(Instant::now());
+                AfterAttempt::Retry(later(now, pause))
+            }
+            None => outcome::decide(attempt, held.tries, &held.retry, now, fastrand::f64()),
+        };
+        let error = attempt.result.as_ref().err();
         tracing::debug!(
             delivery = %held.delivery,
             endpoint = %lane.endpoint,
             number = attempt.number,
             status = attempt.status().map(|status| status.as_u16()),
+            cause = error.map(AttemptError::cause),
             ?next,
             "a webhook was attempted"
         );
@@ -421,9 +429,12 @@ impl Shared {
                 delivery: held.delivery,
                 endpoint: lane.endpoint,
                 was_due_at: held.due_at,
-                attempt: (!outcome::is_local(attempt)).then(|| outcome::record(attempt)),
-                is_local: outcome::is_local(attempt),
+                attempt: (paused_until.is_none()).then(|| outcome::record(attempt)),
+                is_local,
                 next,
+                waits_because: error
+                    .filter(|_| paused_until.is_some())
+                    .map(outcome::explain),
             },
             message_id: message_id.to_owned(),
             is_gone: outcome::is_gone(attempt),

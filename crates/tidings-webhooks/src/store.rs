@@ -464,6 +464,9 @@ pub struct Outcome {
     pub is_local: bool,
     /// What follows.
     pub next: AfterAttempt,
+    /// Why there will be another attempt, where those that were made do not say so. It is the reason of the delivery
+    /// until its next outcome, or until it is begun again.
+    pub waits_because: Option<String>,
 }
 
 /// What follows an attempt.

@@ -81,15 +81,20 @@ pub async fn a_retry_is_due_at_its_time(Stores { a, b }: Stores) {
     assert_eq!(work(&*b, endpoint, at(14)).await.next_due, Some(at(15)));
     let due = work(&*b, endpoint, at(15)).await.due;
     assert_eq!((due[0].id, due[0].attempts, due[0].tries), (id, 1, 1));
-    // Without an attempt it was only put off.
-    let put_off = Outcome {
-        was_due_at: at(15),
+    // Without an attempt it was only put off, and says why until it is tried again.
+    let put_off = |was_due_at, until, why: Option<&str>| Outcome {
+        was_due_at,
         attempt: None,
-        ..outcome(id, endpoint, 2, AfterAttempt::Retry(at(30)))
+        waits_because: why.map(str::to_owned),
+        ..outcome(id, endpoint, 2, AfterAttempt::Retry(until))
     };
-    record(&*b, put_off).await;
+    record(&*b, put_off(at(15), at(30), Some("no port is left"))).await;
     let due = work(&*a, endpoint, at(30)).await.due;
     assert_eq!((due[0].attempts, due[0].tries), (1, 1));
+    let waiting = delivery(&*a, id).await;
+    assert_eq!(waiting.reason.as_deref(), Some("no port is left"));
+    record(&*b, put_off(at(30), at(45), None)).await;
+    assert_eq!(delivery(&*a, id).await.reason, None);
 }
 
 /// The caller wants an attempt that begins now, whatever comes of the one under way.

@@ -171,6 +171,7 @@ pub(super) fn outcome(
         attempt: Some(attempt(number)),
         is_local: false,
         next,
+        waits_because: None,
     }
 }
 

@@ -120,7 +120,7 @@ pub(super) struct Course {
     target_is_of: Option<(u64, Instant)>,
     /// How many deliveries may be in memory.
     page: usize,
-    /// Whether the circuit is not closed.
+    /// Whether the circuit is not closed, or this machine could not make the last attempt.
     is_probed: bool,
     /// When the store was looked at.
     looked_at: Instant,
@@ -252,7 +252,7 @@ impl Feeder<'_> {
     /// How many deliveries may be in memory now.
     fn room(&self) -> usize {
         let target = self.course.target.as_ref();
-        // One at a time while the circuit is probed: the others would only come back.
+        // One at a time while attempts find out whether it works again: the others would only come back.
         if self.course.is_probed {
             1
         } else if target.is_ok_and(|target| target.has_rate_limit) {
@@ -271,7 +271,8 @@ impl Feeder<'_> {
     fn look_at_dispatcher(&mut self) {
         let status = self.shared.dispatcher.status(&self.lane.key);
         let circuit = status.as_ref().and_then(|status| status.circuit);
-        self.course.is_probed = circuit.is_some_and(|circuit| circuit != CircuitState::Closed);
+        self.course.is_probed = circuit.is_some_and(|circuit| circuit != CircuitState::Closed)
+            || self.shared.lock().local.is_probed(self.lane.endpoint);
         if let Some(until) = status.and_then(|status| status.blocked_until) {
             self.lane.block(until);
         }
@@ -338,7 +339,6 @@ impl Feeder<'_> {
         });
     }
 
-    /// Hands a delivery to the dispatcher. Returns `false` when the lane was stopped or blocked, or the
     /// Whether the dispatcher has this target, of the revision that was read last. If it got it again, it
     /// would take it for another endpoint, and would not wait if requests that are under way are replied to with
     /// `Retry-After`.
@@ -348,6 +348,7 @@ impl Feeder<'_> {
         self.course.target.as_ref().is_ok_and(is_same) && status.is_some_and(|it| !it.is_gone)
     }
 
+    /// Hands a delivery to the dispatcher. Returns `false` when the lane was stopped or blocked, or the
     /// endpoint changed: this delivery and those after it are read again later.
     async fn hand_over(&mut self, delivery: DueDelivery) -> bool {
         let is_fed = self.try_to_hand_over(delivery).await;
@@ -449,6 +450,7 @@ impl Feeder<'_> {
                 attempt,
                 is_local: true,
                 next,
+                waits_because: None,
             },
             lane: Arc::clone(self.lane),
             message_id,

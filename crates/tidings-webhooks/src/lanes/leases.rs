@@ -241,6 +241,7 @@ impl Shared {
     /// the dispatcher has learned about them.
     fn forget_idle_lanes(&self) {
         let mut lanes = self.lock();
+        lanes.local.forget_old();
         let Lanes {
             known,
             served,

@@ -39,18 +39,12 @@ pub(super) fn decide(
     if attempt.error_kind() == Some(ErrorKind::InvalidRequest) {
         return finish(DeliveryState::Failed, Some("the request is not valid"));
     }
-    if is_local(attempt) {
-        return AfterAttempt::Retry(later(now, LOCAL_PAUSE));
-    }
     let made = tries.saturating_add(1);
     match retry.next_delay(made, Duration::ZERO, attempt.retry_after(), random) {
         Some(delay) => AfterAttempt::Retry(later(now, delay)),
         None => finish(DeliveryState::Failed, None),
     }
 }
-
-/// The pause after trouble of this machine: it is put off, and no place of the schedule is used up.
-const LOCAL_PAUSE: Duration = Duration::from_secs(5);
 
 /// Whether the attempt says nothing about the endpoint: this machine could not make it.
 pub(super) fn is_local(attempt: &Attempt) -> bool {
@@ -85,14 +79,14 @@ pub(super) fn record(attempt: &Attempt) -> AttemptRecord {
 /// lacks: only the log has them.
 pub(super) fn explain(error: &AttemptError) -> String {
     let is_whole = matches!(
-            | ErrorKind::BlockedAddress
-            | ErrorKind::Local
         error.kind(),
         ErrorKind::Dns
             | ErrorKind::Refused
             | ErrorKind::ConnectTimeout
             | ErrorKind::ResponseTimeout
             | ErrorKind::Redirected
+            | ErrorKind::BlockedAddress
+            | ErrorKind::Local
     );
     let sources = std::iter::successors(error.source(), |source| (*source).source());
     match sources.last() {
@@ -121,6 +115,12 @@ mod tests {
         );
         assert_eq!(
             error(ErrorKind::Dns, "no records found for Query { name: x }"),
+            "the host name could not be resolved"
+        );
+        assert_eq!(
+            error(ErrorKind::Refused, "Connection refused (os error 111)"),
+            "the connection was refused"
+        );
         assert_eq!(
             error(
                 ErrorKind::BlockedAddress,
@@ -131,12 +131,6 @@ mod tests {
         assert_eq!(
             error(ErrorKind::Local, "the proxy could not be reached"),
             "the sender's machine could not make the request"
-        );
-            "the host name could not be resolved"
-        );
-        assert_eq!(
-            error(ErrorKind::Refused, "Connection refused (os error 111)"),
-            "the connection was refused"
         );
     }
 }

@@ -49,7 +49,9 @@ impl<'a> Columns<'a> {
             columns.endpoints.push(outcome.endpoint.as_i64());
             columns.were_due.push(micros(outcome.was_due_at));
             let (state, due, reason) = match &outcome.next {
-                AfterAttempt::Retry(due) => (0, Some(micros(*due)), None),
+                AfterAttempt::Retry(due) => {
+                    (0, Some(micros(*due)), outcome.waits_because.as_deref())
+                }
                 AfterAttempt::Finish { state, reason } => (state.as_i16(), None, reason.as_deref()),
             };
             columns.states.push(state);

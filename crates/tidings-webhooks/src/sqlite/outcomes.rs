@@ -79,10 +79,17 @@ fn change(tx: &Transaction<'_>, outcome: &Outcome, at: Timestamp) -> Result<bool
         AfterAttempt::Retry(due) => tx
             .prepare_cached(
                 "UPDATE webhook_delivery
-                 SET attempts = max(attempts, ?2), tries = tries + (?2 > 0), due_at = ?3
+                 SET attempts = max(attempts, ?2), tries = tries + (?2 > 0), due_at = ?3,
+                     reason = ?5
                  WHERE delivery = ?1 AND state = 0 AND due_at = ?4",
             )?
-            .execute((id, number, micros(*due), was_due_at))?,
+            .execute((
+                id,
+                number,
+                micros(*due),
+                was_due_at,
+                &outcome.waits_because,
+            ))?,
         AfterAttempt::Finish { state, reason } => tx
             .prepare_cached(
                 "UPDATE webhook_delivery

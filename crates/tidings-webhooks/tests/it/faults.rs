@@ -147,6 +147,92 @@ async fn trouble_of_this_machine_is_not_the_endpoints() {
     app.stop().await;
 }
 
+/// Fails for want of something on this machine, always, and counts.
+#[derive(Debug)]
+struct AlwaysLocal(Arc<std::sync::atomic::AtomicUsize>);
+
+#[async_trait::async_trait]
+impl Transport for AlwaysLocal {
+    async fn send(
+        &self,
+        _request: http::Request<RequestBody>,
+    ) -> Result<http::Response<ResponseBody>, AttemptError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let cause = "the proxy at 10.0.0.1 does not reply";
+        Err(AttemptError::new(ErrorKind::Local, cause))
+    }
+}
+
+#[tokio::test]
+async fn regression_a_lane_pauses_while_this_machine_is_in_trouble_and_says_why() {
+    let place = Place::new();
+    let count = Arc::default();
+    let transport = AlwaysLocal(Arc::clone(&count));
+    let sender = Sender::builder().transport(transport).build().unwrap();
+    let app = place.start(schedule(&[0]).with_sender(sender)).await;
+    let endpoint = app.endpoint("http://127.0.0.1:9/".to_owned()).await;
+    crate::lanes::add(&*app.store, endpoint, 0..100).await;
+    // What was handed over before the first failure, and after the pause one alone.
+    let first_page = 16;
+    soon(async {
+        while count.load(Ordering::Relaxed) <= first_page {
+            let made = app.until(endpoint, DeliveryState::Pending, 100).await;
+            let why: Vec<_> = made.iter().filter_map(|it| it.reason.as_deref()).collect();
+            assert!(why.len() <= first_page + 1, "{}", why.len());
+            for why in why {
+                assert_eq!(why, "the sender's machine could not make the request");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let health = app.webhooks.health(endpoint).await.unwrap().unwrap();
+    assert_eq!((health.last_failure_at, health.pending), (None, 100));
+    let made = app.until(endpoint, DeliveryState::Pending, 100).await;
+    assert!(made.iter().all(|delivery| delivery.attempts == 0));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn regression_trouble_of_this_machine_that_lasts_ends_a_delivery_by_its_schedule() {
+    let place = Place::new();
+    let count = Arc::default();
+    let transport = AlwaysLocal(Arc::clone(&count));
+    let sender = Sender::builder().transport(transport).build().unwrap();
+    let hour = Duration::from_secs(3600);
+    let options = schedule(&[0, 0]).with_sender(sender).with_lease(2 * hour);
+    let app = place
+        .start(options.with_disable_after(Duration::ZERO))
+        .await;
+    let endpoint = app.endpoint("http://127.0.0.1:9/".to_owned()).await;
+    app.accept(0..1).await;
+    soon(async {
+        while count.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    tokio::time::pause();
+    tokio::time::advance(hour).await;
+    tokio::time::resume();
+    let failed = app.until(endpoint, DeliveryState::Failed, 1).await;
+    assert_eq!((failed[0].attempts, &failed[0].reason), (2, &None));
+    assert_eq!(count.load(Ordering::Relaxed), 3);
+    for attempt in app.attempts(failed[0].id).await {
+        let error = attempt.error.as_deref();
+        assert_eq!(
+            error,
+            Some("the sender's machine could not make the request")
+        );
+    }
+    // It is not the endpoint that failed.
+    let health = app.webhooks.health(endpoint).await.unwrap().unwrap();
+    assert_eq!((health.last_failure_at, health.pending), (None, 0));
+    let shown = app.webhooks.endpoint(endpoint).await.unwrap().unwrap();
+    assert!(shown.enabled);
+    app.stop().await;
+}
+
 #[tokio::test]
 async fn settings_that_cannot_be_used_are_refused_by_name() {
     use tidings_webhooks::{EndpointSettings, NewEndpoint, Owner};
@@ -274,6 +360,7 @@ async fn the_policy_of_the_sender_decides_when_an_endpoint_is_made_and_at_each_c
     app.accept(0..1).await;
     let failed = app.until(endpoint, DeliveryState::Failed, 1).await;
     let attempts = app.attempts(failed[0].id).await;
+    // An owner does not read where names of the network of the server lead.
     let error = attempts[0].error.as_deref();
     assert_eq!(error, Some("the address is not allowed"));
     let connected = inside.accept().map_err(|error| error.kind());
@@ -305,7 +392,6 @@ async fn regression_deliveries_outlast_a_start_whose_policy_forbids_their_addres
         }
     })
     .await;
-    // An owner does not read where names of the network of the server lead.
     let error = attempts[0].error.as_deref();
     assert_eq!(error, Some("the address is not allowed"));
     app.stop().await;

@@ -17,7 +17,7 @@ use crate::support::{
 use crate::watched::{Counts, Watched};
 
 /// Deliveries in the store, without the fan-out.
-async fn add(store: &dyn Store, endpoint: EndpointId, numbers: std::ops::Range<usize>) {
+pub(crate) async fn add(store: &dyn Store, endpoint: EndpointId, numbers: std::ops::Range<usize>) {
     let now = jiff::Timestamp::now();
     let all: Vec<usize> = numbers.collect();
     for chunk in all.chunks(1000) {
