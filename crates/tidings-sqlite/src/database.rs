@@ -1,4 +1,3 @@
-use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -7,7 +6,7 @@ use rusqlite::{Connection, Transaction};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::file::{self, DatabaseFile};
+use crate::file::{self, DatabaseFile, LockFile};
 use crate::progress::{self, Kept, Progress};
 use crate::writer::{Call, Durability, Request, Writer};
 use crate::{Error, Fault, connection, migration, reader};
@@ -99,7 +98,7 @@ pub struct Database {
 struct Shared {
     file: Arc<DatabaseFile>,
     /// The threads hold it.
-    lock: Weak<Option<File>>,
+    lock: Weak<Option<LockFile>>,
     kept: Kept,
     progress: progress::Query,
     writes: async_channel::Sender<Request>,
@@ -150,7 +149,7 @@ impl Database {
         // not changed by this.
         let writing = connection::open_writer(&path, options.application_id)?;
         let lock = options.exclusive.then(|| file::lock(&path)).transpose()?;
-        let kept = Kept::read(lock.as_ref()).map_err(|source| Error::Lock {
+        let kept = Kept::read(lock.as_deref()).map_err(|source| Error::Lock {
             path: file::beside(&path, ".lock"),
             source: Fault::from(source),
         })?;

@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -326,19 +327,48 @@ pub(crate) fn create(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// A file whose lock ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct LockFile(File);
+
+impl LockFile {
+    /// Opens it. It is not locked yet.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let mut options = owner_only();
+        let file = options.read(true).create(true).truncate(false).open(path)?;
+        Ok(Self(file))
+    }
+}
+
+impl Deref for LockFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for LockFile {
+    /// Closing the file is not enough: a child that this process is just starting has a copy of it
+    /// until its own program begins, and would keep the lock.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "cannot unlock the lock file, it stays locked until the process ends"
+            );
+        }
+    }
+}
+
 /// Takes the lock that one process may have; the operating system frees it with the process.
-pub(crate) fn lock(path: &Path) -> Result<File, Error> {
+pub(crate) fn lock(path: &Path) -> Result<LockFile, Error> {
     let lock_path = beside(path, ".lock");
     let broken = |source| Error::Lock {
         path: lock_path.clone(),
         source: Fault::from(source),
     };
-    let file = owner_only()
-        .read(true)
-        .create(true)
-        .truncate(false)
-        .open(&lock_path)
-        .map_err(broken)?;
+    let file = LockFile::open(&lock_path).map_err(broken)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::InUse {
@@ -366,6 +396,18 @@ pub(crate) fn beside(path: &Path, end: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As a child has it that another thread is just starting.
+    #[test]
+    fn regression_a_copy_of_the_lock_file_does_not_keep_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.db");
+        let held = lock(&path).unwrap();
+        let copy = held.try_clone().unwrap();
+        drop(held);
+        lock(&path).unwrap();
+        drop(copy);
+    }
 
     /// Other handles write to it at any time, and empty it when they close.
     #[test]

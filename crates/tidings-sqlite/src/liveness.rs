@@ -1,11 +1,12 @@
 //! Knowing whether another store of the same kind is open on the same file.
 
-use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use rusqlite::Transaction;
 
-use crate::{Database, Error, file};
+use crate::file::{self, LockFile};
+use crate::{Database, Error};
 
 /// A lock on a file beside the database that all open stores of one kind share. The operating system
 /// frees it with the process. Two stores of one process hold it independently, since each opens the
@@ -16,12 +17,8 @@ use crate::{Database, Error, file};
 #[derive(Debug)]
 pub struct Liveness {
     database: Database,
-    lock: Option<Lock>,
+    lock: Option<LockFile>,
 }
-
-/// The locked file.
-#[derive(Debug)]
-struct Lock(File);
 
 impl Liveness {
     /// Registers a store, and runs `if_alone` when no other store of its kind is open. `kind` is part of
@@ -44,7 +41,7 @@ impl Liveness {
     {
         let path = file::beside(database.path(), &format!(".{kind}.lock"));
         let register = move |transaction: &Transaction<'_>| {
-            let (lock, alone) = match Lock::take(&path) {
+            let (lock, alone) = match take(&path) {
                 Ok((lock, alone)) => (Some(lock), alone),
                 Err(error) => {
                     tracing::warn!(
@@ -74,32 +71,18 @@ impl Drop for Liveness {
     }
 }
 
-impl Lock {
-    /// Takes the lock together with the other stores, and returns whether there are none.
-    fn take(path: &Path) -> Result<(Self, bool), std::io::Error> {
-        let file = file::owner_only().create(true).truncate(false).open(path)?;
-        let is_alone = file.try_lock().is_ok();
-        // From exclusive to shared, or from nothing to shared.
-        file.lock_shared()?;
-        Ok((Self(file), is_alone))
-    }
-}
-
-impl Drop for Lock {
-    /// Closing the file is not enough: a child that this process is just starting has a copy of it
-    /// until its own program begins, and would keep the lock.
-    fn drop(&mut self) {
-        if let Err(error) = self.0.unlock() {
-            tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "cannot unlock the lock file, it stays locked until the process ends"
-            );
-        }
-    }
+/// Takes the lock together with the other stores, and returns whether there are none.
+fn take(path: &Path) -> io::Result<(LockFile, bool)> {
+    let file = LockFile::open(path)?;
+    let is_alone = file.try_lock().is_ok();
+    // From exclusive to shared, or from nothing to shared.
+    file.lock_shared()?;
+    Ok((file, is_alone))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 

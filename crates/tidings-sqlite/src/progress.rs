@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use crate::Error;
+use crate::file::LockFile;
 
 /// The query of a number that grows with each transaction that must not be lost unseen, once it is kept.
 pub(crate) type Query = Arc<OnceLock<&'static str>>;
@@ -128,14 +129,14 @@ pub(crate) fn begin(
 
 /// Keeps where the file is, after each commit that must not be lost.
 pub(crate) struct Progress {
-    lock: Arc<Option<File>>,
+    lock: Arc<Option<LockFile>>,
     query: Query,
     kept: Option<Position>,
     has_failed: bool,
 }
 
 impl Progress {
-    pub(crate) fn new(lock: Arc<Option<File>>, query: Query) -> Self {
+    pub(crate) fn new(lock: Arc<Option<LockFile>>, query: Query) -> Self {
         Self {
             lock,
             query,
