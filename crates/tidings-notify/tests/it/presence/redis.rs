@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidings_notify::presence::WatchItem::{Lagged, Offline, Online};
 use tidings_notify::presence::redis::{Config, RedisOptions, RedisPresence};
-use tidings_notify::presence::{Tracker, TrackerOptions};
+use tidings_notify::presence::{Lease, LeaseId, Standing, Tracker, TrackerOptions, Update};
 use tidings_notify::{Presence, UserId};
 use tidings_redis::redis::aio::MultiplexedConnection;
 use tidings_redis::redis::{FromRedisValue, cmd, pipe};
@@ -108,6 +108,30 @@ async fn every_key_lies_in_one_slot_and_expires() {
     assert!(!mark.has_more);
     let keys: Vec<String> = client.run(&["KEYS", "*"]).await;
     assert_eq!(keys.len(), 2, "{keys:?}");
+}
+
+/// The server counts whole milliseconds. A lease begins anywhere in one of them.
+#[tokio::test]
+async fn regression_no_lease_ends_a_part_of_a_millisecond_early() {
+    let ([writer, reader], ()) = fresh().await;
+    let ttl = Duration::from_millis(5);
+    for _ in 0..50 {
+        let id = LeaseId::random().unwrap();
+        let routing = place("short");
+        let lease = Lease { id, routing, ttl };
+        let update = Update {
+            confirmed: 0,
+            version: 1,
+            came: vec![ann()],
+            left: Vec::new(),
+        };
+        let begun = Instant::now();
+        let standing = writer.update(&lease, &update).await.unwrap();
+        assert_eq!(standing, Standing::Kept);
+        while reader.is_online(&ann()).await.unwrap() {}
+        let lasted = begun.elapsed();
+        assert!(lasted >= ttl, "it ended after {lasted:?}");
+    }
 }
 
 #[tokio::test]

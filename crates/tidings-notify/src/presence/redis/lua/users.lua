@@ -57,11 +57,12 @@ local function remove_user(user, lease, kept)
   end
 end
 
--- Keeps the keys for a day longer than the lease.
+-- Keeps the keys for a day longer than the lease, which begins within a millisecond: without the whole of it, the
+-- lease would end up to a millisecond early.
 local function renew(lease, ttl)
-  local time = now()
-  call('ZADD', leases, time + ttl, lease)
-  local keep = time + ttl + 86400000
+  local ends = now() + 1 + ttl
+  call('ZADD', leases, ends, lease)
+  local keep = ends + 86400000
   for _, key in ipairs({ leases, users, transitions, lease_key(lease), of_key(lease) }) do
     call('PEXPIREAT', key, string.format('%.0f', keep))
   end
