@@ -54,10 +54,11 @@ impl Log {
     /// How many pages a statement looks at after another one. Both are rolled back.
     async fn pages_of(&self, earlier: &str, statement: &str) -> u64 {
         let explain = format!("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, SUMMARY OFF) {statement}");
-        let mut pages = 0;
-        // The first time, the server also reads what it keeps about tables. From the sixth time on, it may plan a statement of
-        // a function for any parameters.
-        for _ in 0..8 {
+        let mut pages = u64::MAX;
+        // The first time, the server also reads what it keeps about tables, and so it does after tables were made, removed or
+        // counted elsewhere, which other tests do: the least of several counts is that of the statement. From the sixth time
+        // on, it may plan a statement of a function for any parameters, so that only those after it count.
+        for time in 0..12 {
             self.client.batch_execute("BEGIN").await.unwrap();
             self.client.batch_execute(earlier).await.unwrap();
             let lines = self.client.simple_query(&explain).await.unwrap();
@@ -70,7 +71,9 @@ impl Log {
             let buffers = lines
                 .map(str::trim)
                 .find(|line| line.starts_with("Buffers:"));
-            pages = buffers.map_or(0, looked_at);
+            if time >= 7 {
+                pages = pages.min(buffers.map_or(0, looked_at));
+            }
         }
         pages
     }
