@@ -52,12 +52,16 @@ function rowOf({ id, message_id: message, type, endpoint_id: endpoint, user_id: 
 
 const nameOf = ({ description, url }) => description || url;
 
-/** The name of the endpoint of a delivery. One that was removed, or that the server does not tell, has its id. */
-export async function nameOfEndpoint({ endpoint_id: id, user_id: user }) {
+/**
+ * The name of the endpoint of a delivery, and whether the endpoint was removed. One that the server does not tell has its id
+ * for a name, or `undefined` while there is no reply.
+ */
+export async function findEndpoint({ endpoint_id: id, user_id: user }) {
   try {
-    return nameOf(await call("GET", `${endpointsOf(session.user ?? user)}/${id}`));
+    return { name: nameOf(await call("GET", `${endpointsOf(session.user ?? user)}/${id}`)), isRemoved: false };
   } catch (error) {
-    return isFinal(error) ? id : undefined;
+    if (!isFinal(error)) return undefined;
+    return error.status === 404 ? { name: `${id} (removed)`, isRemoved: true } : { name: id, isRemoved: false };
   }
 }
 
@@ -70,7 +74,7 @@ async function endpointNames() {
 /** Adds names of endpoints of users, which no list has. Returns those that are new. */
 async function learnNames(names, deliveries) {
   const unknown = new Map(deliveries.filter(({ endpoint_id: id }) => !names.has(id)).map((delivery) => [delivery.endpoint_id, delivery]));
-  const learned = await Promise.all([...unknown].slice(0, LEARNED).map(async ([id, delivery]) => [id, await nameOfEndpoint(delivery)]));
+  const learned = await Promise.all([...unknown].slice(0, LEARNED).map(async ([id, delivery]) => [id, (await findEndpoint(delivery))?.name]));
   const known = learned.filter(([, name]) => name !== undefined);
   for (const [id, name] of known) names.set(id, name);
   return known;

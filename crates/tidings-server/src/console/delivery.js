@@ -1,8 +1,8 @@
 // One delivery: what was sent, every attempt, and what came back.
 
 import { call, deliveryPath, isFinal, postOnce } from "./api.js";
-import { isDue, nameOfEndpoint, stateChip } from "./deliveries.js";
-import { button, confirmDone, make, nameView, showFacts, showRows } from "./dom.js";
+import { findEndpoint, isDue, stateChip } from "./deliveries.js";
+import { button, confirmDone, make, nameView, retire, showFacts, showRows } from "./dom.js";
 import { addressOf } from "./endpoints.js";
 import { duration, fullTime, time } from "./format.js";
 import { poll, problemIn } from "./poll.js";
@@ -15,6 +15,7 @@ export function open(root, id) {
   const heading = make("h1", {}, "Delivery");
   const state = make("span");
   const facts = make("dl", { class: "facts" });
+  const format = make("p", { class: "soft" }, "As it is sent in the present format of the endpoint.");
   const sent = make("pre", { id: "message" }, "Loading …");
   const attempts = make("ol", { class: "items", id: "attempts" });
   const none = make("p", { class: "empty" }, "No attempt was made yet.");
@@ -29,7 +30,7 @@ export function open(root, id) {
     problem,
     make("section", { class: "card" }, facts),
     make("section", { class: "card" }, make("h2", {}, "What came back"), none, attempts),
-    make("section", { class: "card" }, make("h2", {}, "Body"), make("p", { class: "soft" }, "As it is sent in the present format of the endpoint."), sent),
+    make("section", { class: "card" }, make("h2", {}, "Body"), format, sent),
   );
 
   let isLoaded = false;
@@ -45,7 +46,7 @@ export function open(root, id) {
     isLoaded = true;
   }
 
-  let endpointName;
+  let endpoint;
   const polled = poll(PAUSE_MS, async () => {
     let delivery = await call("GET", path);
     const { data } = await call("GET", `${path}/attempts`);
@@ -53,10 +54,13 @@ export function open(root, id) {
     if ((data.at(-1)?.number ?? 0) > delivery.attempts) delivery = await call("GET", path);
     nameView(heading, delivery.type || delivery.id);
     state.replaceChildren(stateChip(delivery.state));
-    endpointName ??= await nameOfEndpoint(delivery);
+    endpoint ??= await findEndpoint(delivery);
+    // Nothing can be sent to it any more, in any format.
+    if (endpoint?.isRemoved) retire(retry, facts.querySelector("a"));
+    format.hidden = endpoint?.isRemoved ?? false;
     const { reason, next_attempt_at: next, finished_at: finished, user_id: user } = delivery;
     const rows = [
-      ["Endpoint", make("a", { href: addressOf(user, delivery.endpoint_id) }, endpointName ?? delivery.endpoint_id)],
+      ["Endpoint", make("a", { href: addressOf(user, delivery.endpoint_id) }, endpoint?.name ?? delivery.endpoint_id)],
       ["webhook-id", delivery.message_id || "–"],
       ["Id", delivery.id],
       ["Made", fullTime(delivery.created_at)],

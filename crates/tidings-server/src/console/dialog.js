@@ -1,6 +1,7 @@
 // Dialogs: a question, a form, or a secret that is shown once.
 
 import { make } from "./dom.js";
+import { sentence } from "./format.js";
 import { session } from "./session.js";
 
 /** Whether a dialog ends with its buttons alone: what it shows or waits for would be lost. */
@@ -43,7 +44,8 @@ export function ask(title, fields, action, submit, { danger = false } = {}) {
     const error = make("p", { class: "error", role: "alert", hidden: true });
     const send = make("button", { class: danger ? "danger" : "primary" }, action);
     const cancel = cancelButton(close);
-    const form = make("form", { novalidate: true }, fields, error, make("div", { class: "actions" }, cancel, send));
+    const actions = make("div", { class: "actions" }, cancel, send);
+    const form = make("form", { novalidate: true }, fields, error, actions);
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       const dialog = form.closest("dialog");
@@ -51,7 +53,7 @@ export function ask(title, fields, action, submit, { danger = false } = {}) {
       // The reply may have a secret.
       hold(dialog, true);
       error.hidden = true;
-      for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
+      unmark(form);
       try {
         // Its value is that of an empty field.
         const half = [...form.elements].find(({ validity }) => validity?.badInput);
@@ -59,8 +61,13 @@ export function ask(title, fields, action, submit, { danger = false } = {}) {
         close((await submit(form.elements)) ?? true);
       } catch (thrown) {
         if (!session.isKnown) close(undefined);
-        error.textContent = pointTo(form, thrown) ?? thrown.message;
+        const place = pointTo(form, thrown);
+        error.textContent = place?.text ?? sentence(thrown.message);
+        // At the field, because in a long form the end of it may be out of view.
+        if (place === undefined) actions.before(error);
+        else place.at.after(error);
         error.hidden = false;
+        error.scrollIntoView({ block: "nearest" });
       } finally {
         send.disabled = cancel.disabled = false;
         hold(dialog, false);
@@ -72,19 +79,28 @@ export function ask(title, fields, action, submit, { danger = false } = {}) {
   });
 }
 
-/** Shows which field of a form an error is about. Returns what is wrong, with the words that a person reads at the field. */
-function pointTo(form, { field: path, reason, message }) {
+/** Ends what `pointTo` has shown. */
+export function unmark(form) {
+  for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
+}
+
+/**
+ * Shows which field of a form an error is about. Returns what is wrong, with the words that a person reads at the field,
+ * and what the field is in, or `undefined` if the form has no such field.
+ */
+export function pointTo(form, { field: path, reason, message }) {
   const [, name, rest] = /^([^.[]*)([^]*)$/.exec(path ?? "");
   const found = name === "" ? null : form.elements.namedItem(name);
   if (found === null) return undefined;
   // Boxes of one group share a name; then this is a list.
   const first = found instanceof RadioNodeList ? found[0] : found;
-  const words = first.closest("fieldset")?.querySelector("legend") ?? first.closest("label").querySelector("span");
+  const at = first.closest("fieldset") ?? first.closest("label");
+  const words = at.querySelector("legend, span");
   first.closest("details")?.setAttribute("open", "");
   first.setAttribute("aria-invalid", "true");
   first.focus();
   const place = rest.replace(/^\./, "").replace(/^\[(\d+)\]$/, (_, index) => `number ${Number(index) + 1}`);
-  return `${words.textContent}${place && ` (${place})`}: ${reason ?? message}`;
+  return { at, text: `${words.textContent}${place && ` (${place})`}: ${reason ?? message}` };
 }
 
 /** Asks before something that cannot be undone. Resolves with whether it was done. */

@@ -1,6 +1,6 @@
 // Makes elements. What users and servers have written only ever becomes text, never markup.
 
-import { renewTimes } from "./format.js";
+import { renewTimes, sentence } from "./format.js";
 import { session } from "./session.js";
 
 function put(element, properties, children) {
@@ -33,7 +33,7 @@ export function button(text, action, { kind = "quiet", ...more } = {}) {
       await action();
     } catch (error) {
       // Who is not known any more reads why above the form to sign in.
-      if (session.isKnown) sayFailed(error.message);
+      if (session.isKnown) sayFailed(sentence(error.message));
     } finally {
       made.ariaBusy = "false";
     }

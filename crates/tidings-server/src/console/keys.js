@@ -16,6 +16,9 @@ const SCOPES = [
   ["admin", "admin: make keys, and so everything"],
 ];
 
+/** One that has expired is listed for some days more. */
+const hasExpired = ({ expires_at: expires }) => expires !== null && Date.parse(expires) <= Date.now();
+
 async function create() {
   let made;
   const fields = [
@@ -65,7 +68,7 @@ export function open(root) {
       make("td", {}, make("span", { class: "main" }, key.name), make("div", { class: "soft" }, `${key.prefix}…`)),
       make("td", {}, make("div", { class: "chips" }, key.scopes.map((scope) => make("span", { class: "chip" }, scope)))),
       make("td", { "data-label": "Last used" }, key.last_used_at === null ? make("span", { class: "soft" }, "never") : time(key.last_used_at)),
-      make("td", { class: "wraps", "data-label": "Expires" }, key.expires_at === null ? make("span", { class: "soft" }, "never") : fullTime(key.expires_at)),
+      make("td", { class: "wraps", "data-label": "Expires" }, key.expires_at === null ? make("span", { class: "soft" }, "never") : fullTime(key.expires_at), hasExpired(key) && make("span", { class: "chip", "data-state": "failed" }, "expired")),
       make("td", { class: "number" }, button("Revoke", () => revoke(key), { kind: "danger quiet", "aria-label": `Revoke ${key.name}` })))));
   }, problemIn(problem));
   return polled.stop;

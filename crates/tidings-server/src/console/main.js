@@ -95,7 +95,7 @@ function show() {
   try {
     close = openView(root, parts, new URLSearchParams(query));
   } catch (error) {
-    root.replaceChildren(make("p", { class: "problem", role: "alert" }, error.message));
+    root.replaceChildren(make("p", { class: "problem", role: "alert" }, sentence(error.message)));
   }
   nameWindow(view.querySelector("h1")?.textContent ?? "Console");
   restore(view);
@@ -198,7 +198,7 @@ async function checkCaller() {
 whenUnauthorized(({ message }) => {
   // What a view that is gone still asks does not begin the form anew.
   if (document.getElementById("login") !== null) return;
-  signIn(message.startsWith("expected one header") ? "This server requires an API key or a token." : message);
+  signIn(message.startsWith("expected one header") ? "This server requires an API key or a token." : sentence(message));
 });
 whenForbidden(checkCaller);
 whenAnother(begin);

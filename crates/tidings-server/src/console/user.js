@@ -1,7 +1,7 @@
 // One user: the inbox with all its states, what happens live, presence, and a form to send.
 
 import { call, part, postOnce } from "./api.js";
-import { field, line } from "./dialog.js";
+import { field, line, pointTo, unmark } from "./dialog.js";
 import { button, make, retire } from "./dom.js";
 import { count, fullTime, sentence, time } from "./format.js";
 import { keep, kept } from "./place.js";
@@ -61,15 +61,22 @@ function shown(payload, text) {
 export function choose(root) {
   const name = line("user", { required: true, maxlength: 255, placeholder: "anna", autofocus: true });
   const form = make("form", { id: "choose", class: "inline" }, field("User", name), make("button", { class: "primary" }, "Open"));
+  const error = make("p", { class: "error", role: "alert" });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    location.hash = `#/users/${encodeURIComponent(name.value.trim())}`;
+    const user = name.value.trim();
+    if (user === "") {
+      error.textContent = "Type the name of a user.";
+      name.focus();
+      return;
+    }
+    location.hash = `#/users/${encodeURIComponent(user)}`;
   });
   root.append(
     make("header", { class: "head" }, make("h1", {}, "Users")),
     make("section", { class: "card" },
       make("p", {}, "A user is any name under which notifications are sent. Type one to see their inbox, and what arrives, live."),
-      form),
+      form, error),
   );
   name.focus();
 }
@@ -116,7 +123,7 @@ export function open(root, user, query) {
   const asked = wasOpen.user === user && Date.now() - wasOpen.until < OWN_STREAM_MS ? wasOpen.asked : inTime(call("GET", `/v1/users/${part(user)}/presence`));
   const whether = asked.then(
     ({ online }) => {
-      presence.textContent = online ? "online elsewhere" : "only here";
+      presence.textContent = online ? "was online" : "was offline";
       presence.dataset.state = online ? "live" : "idle";
       presence.title = online ? "Another screen of this user was open before this page" : "No screen of this user was open before this page, which counts as one";
     },
@@ -411,13 +418,14 @@ function sendForm(user) {
     const rest = JSON.stringify({ user_id: user, type: type.value || undefined, key: key.value || undefined });
     try {
       send.disabled = true;
+      unmark(form);
       const { id } = await postOnce("/v1/notifications", `${rest.slice(0, -1)},"payload":${payload}}`);
       sent.dataset.state = "done";
       sent.textContent = `Stored as ${id}${isText && /^\s*[{[]/.test(text.value) ? ", as text: it looks like JSON, but is not valid" : ""}`;
       text.value = "";
     } catch (error) {
       sent.dataset.state = "failed";
-      sent.textContent = error.message;
+      sent.textContent = pointTo(form, error)?.text ?? sentence(error.message);
     } finally {
       send.disabled = false;
       if (form.isConnected && document.activeElement === document.body) send.focus();

@@ -62,7 +62,7 @@ async fn a_person_signs_in_with_a_key_that_is_in_no_url_and_makes_another() {
         .until_shown("This server requires an API key or a token.")
         .await;
     sign_in(&browser, "a-wrong-key").await;
-    browser.until_shown("the API key is not known").await;
+    browser.until_shown("The API key is not known").await;
     // As a terminal or a chat shortens it.
     sign_in(&browser, "a-key-of-which\u{2026}").await;
     browser.until_shown("Was it copied whole?").await;
@@ -274,6 +274,31 @@ async fn a_list_of_keys_with_long_names_fits_a_window_of_middle_width() {
     browser.close().await;
 }
 
+#[tokio::test]
+async fn a_key_that_has_expired_is_marked_in_the_list() {
+    let home = Home::with(&["--api-key", KEY]);
+    let server = home.start().await;
+    for (name, ends) in [("short", Some("2998-01-01T00:00:00Z")), ("long", None)] {
+        let body = json!({ "name": name, "scopes": ["read"], "expires_at": ends });
+        let made = http().post(server.at("/v1/keys")).bearer_auth(KEY);
+        assert_eq!(made.json(&body).send().await.unwrap().status(), 201);
+    }
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/endpoints").await;
+    sign_in(&browser, KEY).await;
+    browser.until_shown("The operator has no endpoint").await;
+    let later = "Date.now = () => Date.parse('2999-01-01T00:00:00Z');";
+    browser.client.execute(later, vec![]).await.unwrap();
+    browser.open(&server, "/#/keys").await;
+    browser.until_shown("long").await;
+    let marked = "[...document.querySelectorAll('tbody tr')].filter((it) => it.textContent.includes('expired'))
+        .map((it) => it.querySelector('.main').textContent).join()";
+    browser
+        .until("one of both", &format!("{marked} === 'short'"))
+        .await;
+    browser.close().await;
+}
+
 /// What is shown once is lost by no key that is pressed by mistake, and not because the person is signed out.
 #[tokio::test]
 async fn a_secret_stays_until_the_person_has_it() {
@@ -372,7 +397,7 @@ async fn a_tab_whose_key_is_revoked_asks_for_another_and_signs_no_other_tab_out(
     let asks = "document.querySelector('#login')";
     browser.until("the person is asked to sign in", asks).await;
     // The first refusal says why, and no later one hides it.
-    browser.until_shown("the API key is not known").await;
+    browser.until_shown("The API key is not known").await;
     browser.client.switch_to_window(second).await.unwrap();
     notify(&server, "anna", "for the other tab").await;
     browser.until_shown("for the other tab").await;

@@ -164,7 +164,7 @@ async fn the_page_says_in_plain_words_what_is_wrong() {
     let browser = Browser::start().await;
     browser.open(&server, "/#/users/..").await;
     browser
-        .until_shown("expected a name other than `.` and `..`")
+        .until_shown("Expected a name other than `.` and `..`")
         .await;
     browser.open(&server, "/#/users/%20anna").await;
     browser.until_shown("space").await;
@@ -174,6 +174,15 @@ async fn the_page_says_in_plain_words_what_is_wrong() {
     browser.until_shown("There is no such page").await;
     browser.open(&server, "/#/endpoints/none").await;
     browser.until_shown("This owner has no such endpoint").await;
+    browser.open(&server, "/#/users").await;
+    browser.type_into("#choose [name=user]", "  ").await;
+    browser.click("#choose button").await;
+    browser.until_shown("Type the name of a user").await;
+    browser.open(&server, "/#/users/anna").await;
+    browser.type_into("#send [name=type]", "two words").await;
+    browser.type_into("#send textarea", "hello").await;
+    browser.click("#send button").await;
+    browser.until_shown("Type: ").await;
     browser.close().await;
 }
 

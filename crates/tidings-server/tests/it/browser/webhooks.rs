@@ -1,7 +1,7 @@
 //! Endpoints and deliveries, from the first to the last button.
 
 use super::Browser;
-use crate::support::Home;
+use crate::support::{Home, http};
 use crate::webhooks::Webhooks;
 use serde_json::json;
 
@@ -159,6 +159,77 @@ async fn the_page_of_an_endpoint_keeps_a_selection_and_ends_with_its_dialogs() {
     let offers = "[...document.querySelectorAll('#view button')].some((it) => it.offsetParent)";
     browser
         .until("no action is left", &format!("!{offers}"))
+        .await;
+    browser.close().await;
+}
+
+/// In a form that is longer than the window, too.
+#[tokio::test]
+async fn what_is_wrong_with_a_field_is_in_view_beside_it() {
+    let home = Home::new();
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    browser.client.set_window_size(900, 700).await.unwrap();
+    browser.open(&server, "/#/endpoints").await;
+    browser.click("#new-endpoint").await;
+    browser.click("dialog summary").await;
+    for (field, wrong) in [("url", "nonsense"), ("headers", "no colon")] {
+        browser
+            .type_into(&format!("dialog [name={field}]"), wrong)
+            .await;
+        browser.submit().await;
+        let is_in_view = format!(
+            "(() => {{
+                const dialog = document.querySelector('dialog').getBoundingClientRect();
+                const field = document.querySelector('dialog [name={field}]').getBoundingClientRect();
+                const error = document.querySelector('dialog .error').getBoundingClientRect();
+                return error.height > 0 && error.top >= field.bottom && error.bottom <= dialog.bottom && field.top >= dialog.top;
+            }})()"
+        );
+        browser
+            .until("field and reason are in view", &is_in_view)
+            .await;
+        browser
+            .type_into(
+                &format!("dialog [name={field}]"),
+                match field {
+                    "url" => "http://127.0.0.1:9/",
+                    _ => "x-team: billing",
+                },
+            )
+            .await;
+    }
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_delivery_to_an_endpoint_that_was_removed_is_not_offered_to_be_sent_again() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut receiver = Webhooks::start().await;
+    let created = server
+        .post("/v1/endpoints", &json!({ "url": receiver.url() }))
+        .await;
+    let created: serde_json::Value = created.json().await.unwrap();
+    let id = created["id"].as_str().unwrap();
+    server.notify("anna", json!({ "n": 1 })).await;
+    receiver.next().await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/deliveries?state=delivered").await;
+    browser
+        .until("it is listed", "document.querySelector('tbody a.main')")
+        .await;
+    browser.click("tbody a.main").await;
+    browser.until_shown("Attempt 1").await;
+    let offered = "document.querySelector('#retry').offsetParent !== null";
+    browser.until("it can be sent again", offered).await;
+    let path = format!("/v1/endpoints/{id}");
+    let removed = http().delete(server.at(&path)).send().await.unwrap();
+    assert_eq!(removed.status(), 204);
+    browser.client.refresh().await.unwrap();
+    browser.until_shown(&format!("{id} (removed)")).await;
+    browser
+        .until("it cannot be sent again", &format!("!({offered})"))
         .await;
     browser.close().await;
 }
