@@ -101,6 +101,8 @@ struct Lanes {
     made_at: Option<Instant>,
     /// When the next lane without a lease is due, as far as is known.
     next_due: Option<Timestamp>,
+    /// Whether one was due that this instance had no room for: as many were served as may be, and none of them rested.
+    lacks_room: bool,
 }
 
 /// An endpoint that is to be disabled, unless it was changed since.

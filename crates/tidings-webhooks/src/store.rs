@@ -361,7 +361,7 @@ pub struct LeaseRequest {
     pub now: Timestamp,
     /// When the leases end.
     pub until: Timestamp,
-    /// At most so many.
+    /// At most so many. With 0, the store only tells when the next is due.
     pub limit: usize,
 }
 

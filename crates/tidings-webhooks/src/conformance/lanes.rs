@@ -14,6 +14,12 @@ pub async fn a_lane_has_one_instance(Stores { a, b }: Stores) {
     add(&*a, &["e1"], endpoint, at(10)).await;
     let early = b.lease_lanes(ask("b", at(9))).await.unwrap();
     assert_eq!((early.lanes.len(), early.next_due), (0, Some(at(10))));
+    let only_look = LeaseRequest {
+        limit: 0,
+        ..ask("b", at(10))
+    };
+    let look = b.lease_lanes(only_look).await.unwrap();
+    assert_eq!((look.lanes.len(), look.next_due), (0, Some(at(10))));
     assert_eq!(lease(&*b, "b", at(10)).await, [endpoint]);
     assert!(lease(&*a, "a", at(10)).await.is_empty());
     assert!(lease(&*b, "b", at(10)).await.is_empty());

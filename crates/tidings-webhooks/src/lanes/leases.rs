@@ -61,11 +61,9 @@ async fn take_once(shared: &Arc<Shared>) -> Result<(), StoreError> {
     let room = {
         let mut lanes = shared.lock();
         lanes.next_due = None;
+        lanes.lacks_room = false;
         shared.max_lanes.saturating_sub(lanes.served.len())
     };
-    if room == 0 {
-        return Ok(());
-    }
     let now = shared.clock.now();
     let lease = LeaseRequest {
         instance: shared.instance.clone(),
@@ -74,9 +72,15 @@ async fn take_once(shared: &Arc<Shared>) -> Result<(), StoreError> {
         limit: room.min(LEASED_AT_ONCE),
     };
     let leased = shared.store.lease_lanes(lease).await?;
+    let is_full = leased.lanes.len() >= room;
     for endpoint in leased.lanes {
         shared.end_block_that_ended(endpoint);
         shared.serve(endpoint);
+    }
+    let more_is_due = leased.next_due.is_some_and(|due| due <= now);
+    if is_full && more_is_due && !shared.make_room().await? {
+        // Looking again at once would find the same. A lane that rests or is given back is a reason to look.
+        return Ok(());
     }
     // Nothing is woken: the loop that has just looked waits until this time.
     shared.note_due(leased.next_due);
@@ -224,6 +228,9 @@ impl Shared {
         for endpoint in endpoints {
             lanes.released.remove(&endpoint);
             lanes.remembered.insert(endpoint, Instant::now());
+        }
+        if lanes.lacks_room {
+            self.look.notify_one();
         }
         drop(lanes);
         self.look_at(next_due?);

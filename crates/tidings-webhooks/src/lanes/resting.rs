@@ -123,9 +123,13 @@ impl Shared {
             next_due,
         };
         lanes.resting.insert(lane.endpoint, resting);
+        let lacks_room = lanes.lacks_room;
         drop(lanes);
         if is_first || is_earlier {
             self.rested.notify_one();
+        }
+        if lacks_room {
+            self.look.notify_one();
         }
         Ok(())
     }
@@ -213,21 +217,17 @@ impl Shared {
         Ok(())
     }
 
-    /// Gives lanes back that have rested for long; all of them when the instance has as many as it may.
+    /// Gives lanes back that have rested for long.
     async fn release_rested(&self) -> Result<(), StoreError> {
         loop {
-            let (rested, is_full) = {
+            let rested = {
                 let mut lanes = self.lock();
-                let is_full = lanes.served.len() >= self.max_lanes;
-                (self.end_rest(&mut lanes, is_full), is_full)
+                let rested = self.rested_for_long(&lanes);
+                end(&mut lanes, rested)
             };
-            if rested.is_empty() {
-                return Ok(());
-            }
             let is_last = rested.len() < AT_ONCE;
-            self.give_back(rested).await?;
-            if is_full {
-                self.look.notify_one();
+            if !rested.is_empty() {
+                self.give_back(rested).await?;
             }
             if is_last {
                 return Ok(());
@@ -235,30 +235,59 @@ impl Shared {
         }
     }
 
-    fn end_rest(&self, lanes: &mut Lanes, is_full: bool) -> Vec<Released> {
+    fn rested_for_long(&self, lanes: &Lanes) -> Vec<EndpointId> {
         let now = self.clock.now();
         let rest = lanes.pace().rest;
         let is_over = |(_, resting): &(&EndpointId, &Resting)| {
             let is_due_later = |due| due > later(now, rest);
-            is_full || resting.since.elapsed() >= rest && resting.next_due.is_none_or(is_due_later)
+            resting.since.elapsed() >= rest && resting.next_due.is_none_or(is_due_later)
         };
-        let rested: Vec<_> = lanes
-            .resting
-            .iter()
-            .filter(is_over)
-            .filter_map(|(endpoint, _)| lanes.served.get(endpoint))
-            .map(|served| Arc::clone(&served.0))
-            .filter(|lane| lane.is_quiet())
+        let rested = lanes.resting.iter().filter(is_over);
+        rested
+            .map(|(endpoint, _)| *endpoint)
             .take(AT_ONCE)
-            .collect();
-        for lane in &rested {
-            lanes.end(lane);
-            lanes.released.insert(lane.endpoint);
-        }
-        let released = |lane: Arc<Lane>| Released {
-            endpoint: lane.endpoint,
-            blocked_until: None,
-        };
-        rested.into_iter().map(released).collect()
+            .collect()
     }
+
+    /// Gives those lanes back that have rested for longest, for others that are due. Returns whether there was one;
+    /// otherwise the next that rests is a reason to look.
+    pub(super) async fn make_room(&self) -> Result<bool, StoreError> {
+        let rested = {
+            let mut lanes = self.lock();
+            let mut resting: Vec<_> = lanes.resting.iter().collect();
+            if resting.len() > AT_ONCE {
+                resting.select_nth_unstable_by_key(AT_ONCE, |(_, resting)| resting.since);
+                resting.truncate(AT_ONCE);
+            }
+            let resting = resting.into_iter().map(|(endpoint, _)| *endpoint).collect();
+            let rested = end(&mut lanes, resting);
+            lanes.lacks_room = rested.is_empty();
+            rested
+        };
+        let has_room = !rested.is_empty();
+        if has_room {
+            self.give_back(rested).await?;
+        }
+        Ok(has_room)
+    }
+}
+
+/// Ends the service of those of these lanes that still have nothing to do.
+fn end(lanes: &mut Lanes, endpoints: Vec<EndpointId>) -> Vec<Released> {
+    let mut ended = Vec::new();
+    for endpoint in endpoints {
+        let Some(served) = lanes.served.get(&endpoint) else {
+            continue;
+        };
+        let lane = Arc::clone(&served.0);
+        if lane.is_quiet() {
+            lanes.end(&lane);
+            lanes.released.insert(endpoint);
+            ended.push(Released {
+                endpoint,
+                blocked_until: None,
+            });
+        }
+    }
+    ended
 }

@@ -207,6 +207,31 @@ async fn an_instance_that_is_full_gives_idle_lanes_back() {
     app.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn regression_an_instance_that_is_full_keeps_idle_lanes_until_another_needs_room() {
+    const LANES: usize = 20;
+    let receiver = receiver_of(Reply::ok()).await;
+    let place = Place::new();
+    let counts = Arc::<Counts>::default();
+    let app = start(
+        &place.file(),
+        schedule(&[0]).with_max_lanes(LANES),
+        |store| Watched::wrap(store, &counts),
+    )
+    .await;
+    for number in 0..LANES {
+        app.endpoint(receiver.url(&format!("/{number}"))).await;
+    }
+    let began = Instant::now();
+    app.accept(0..1).await;
+    soon(receiver.request(LANES as u64)).await;
+    reaches(&counts.looks_at_idle, 1).await;
+    // Lanes that have rested for five seconds go anyway.
+    let released = counts.releases_begun.load(Ordering::Relaxed);
+    assert!(released == 0 || began.elapsed() >= Duration::from_secs(5));
+    app.stop().await;
+}
+
 /// Waits until a count is so large.
 async fn reaches(count: &AtomicU64, least: u64) {
     soon(async {

@@ -22,6 +22,8 @@ pub(crate) struct Counts {
     pub(crate) leases: AtomicU64,
     /// Looks at what there is to do in a lane.
     pub(crate) looks: AtomicU64,
+    /// Those of them that were at idle lanes.
+    pub(crate) looks_at_idle: AtomicU64,
     /// Deliveries that were read to be sent.
     pub(crate) due: AtomicU64,
     /// Times that giving lanes back has begun, and that it has ended.
@@ -235,6 +237,7 @@ impl Store for Watched {
 
     async fn next_due(&self, endpoints: &[EndpointId]) -> Result<Vec<NextDue>, StoreError> {
         count(&self.counts.looks, 1);
+        count(&self.counts.looks_at_idle, 1);
         pass(self.holds.next_due.as_ref()).await;
         self.inner.next_due(endpoints).await
     }
