@@ -102,6 +102,14 @@ impl WebhookEvent {
         self.timestamp
     }
 
+    /// Whether every store takes it. What was not made by [`new`](Self::new) may have any id and type.
+    pub(crate) fn is_storable(&self) -> bool {
+        const LONGEST: usize = 255;
+        [&self.id, &self.event_type]
+            .iter()
+            .all(|name| (1..=LONGEST).contains(&name.len()) && !name.contains(char::is_control))
+    }
+
     /// The event as it is read from a store.
     pub(crate) fn into_stored(self) -> Self {
         let timestamp = crate::clock::to_microseconds(self.timestamp);

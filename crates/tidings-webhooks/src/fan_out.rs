@@ -14,11 +14,19 @@
 //!
 //! The order of each user's events stays: while a user has a deferred event, the later events of this
 //! user are deferred as well, behind it.
+//!
+//! # A store that fails
+//!
+//! Messages that came again later would come after those that were accepted meanwhile. So a step that the store
+//! does not do is repeated in place (`repeats.rs`), for as long as the stream extends the claims of its messages.
+//! What was broken off all the same comes before later messages (`unfinished.rs`).
 
 mod deferred;
 pub(crate) mod leader;
 mod listeners;
 pub(crate) mod message;
+mod repeats;
+mod unfinished;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -27,12 +35,15 @@ use std::time::Duration;
 use tidings_notify::UserId;
 use tidings_stream::{BatchError, HandlerError, Message};
 use tokio::sync::Notify;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, later};
 use crate::lanes::Shared;
 use crate::store::{AcceptedEvent, Addressed};
 use crate::{EndpointId, Store, StoreError, WebhookEvent, telemetry};
 use listeners::Listeners;
+use unfinished::Unfinished;
 
 /// The short name of the stream of accepted events.
 pub const STREAM: &str = "webhook-events";
@@ -52,6 +63,12 @@ const DIRECT_OF_MESSAGE: usize = 1000;
 /// Most deliveries of one user that are made directly in a batch of messages.
 const DIRECT_OF_USER: usize = 4000;
 
+/// The pause before messages that came too early are put back.
+const ORDER_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the store is asked for, in the log.
+const MAKING: &str = "making the deliveries of new events";
+
 /// The failure of a stream in a transaction that a store has a part in.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) fn stream_failure(error: tidings_stream::Error) -> StoreError {
@@ -69,6 +86,7 @@ pub(crate) struct FanOut {
     clock: Clock,
     lanes: Arc<Shared>,
     has_deferred: Notify,
+    unfinished: Unfinished,
 }
 
 /// An event, and the endpoints that get it with their first waits.
@@ -81,16 +99,54 @@ impl FanOut {
             clock,
             lanes,
             has_deferred: Notify::new(),
+            unfinished: Unfinished::default(),
         }
     }
 
-    /// Makes the deliveries of a batch of messages, or defers them.
-    pub(crate) async fn handle(&self, messages: Vec<Message>) -> Result<(), BatchError> {
+    /// For how long messages are claimed, until the claim is extended. The claims of a leader that has crashed are
+    /// over before its lead is, so that the next leader begins with them.
+    pub(crate) fn claims(&self) -> Duration {
+        self.lanes.lease() / 2
+    }
+
+    /// Makes the deliveries of a batch of messages, or defers them. While the store fails it repeats what it
+    /// does, until `closing` is cancelled.
+    pub(crate) async fn handle(
+        &self,
+        mut messages: Vec<Message>,
+        closing: &CancellationToken,
+    ) -> Result<(), BatchError> {
+        messages.sort_by_key(|message| message.id);
+        let Some(begun) = self.unfinished.begin(&messages, self.claims()) else {
+            closing.run_until_cancelled(sleep(ORDER_PAUSE)).await;
+            let because = "an earlier message comes first";
+            return Err(HandlerError::retry_after(Duration::ZERO, because).into());
+        };
+        let handled = self.make_batch(&messages, closing).await;
+        if handled.is_ok() || !closing.is_cancelled() {
+            begun.end();
+        }
+        handled
+    }
+
+    async fn make_batch(
+        &self,
+        messages: &[Message],
+        closing: &CancellationToken,
+    ) -> Result<(), BatchError> {
+        let failed = |error: StoreError| {
+            if closing.is_cancelled() {
+                // It comes again before all later ones.
+                HandlerError::retry_after(Duration::ZERO, error)
+            } else {
+                HandlerError::retry(error)
+            }
+        };
         let mut unreadable = BatchError::none();
         let mut shares = Shares::default();
         let mut step = Vec::new();
         let mut size = 0;
-        for message in &messages {
+        for message in messages {
             match message::read(message) {
                 Ok(events) => {
                     size += events.len();
@@ -100,13 +156,13 @@ impl FanOut {
             }
             if size >= EVENTS_PER_STEP {
                 let step = std::mem::take(&mut step);
-                let made = self.make_step(step, &mut shares).await;
-                made.map_err(HandlerError::retry)?;
+                let made = self.make_step(step, &mut shares, closing).await;
+                made.map_err(failed)?;
                 size = 0;
             }
         }
-        let made = self.make_step(step, &mut shares).await;
-        made.map_err(HandlerError::retry)?;
+        let made = self.make_step(step, &mut shares, closing).await;
+        made.map_err(failed)?;
         unreadable.into_result()
     }
 
@@ -114,12 +170,15 @@ impl FanOut {
         &self,
         messages: Vec<Vec<AcceptedEvent>>,
         shares: &mut Shares,
+        closing: &CancellationToken,
     ) -> Result<(), StoreError> {
         if messages.is_empty() {
             return Ok(());
         }
         let events = messages.iter().flatten().map(|accepted| &accepted.event);
-        let audience = self.store.audience(&listeners::users(events)).await?;
+        let users = listeners::users(events);
+        let look = || self.in_time(self.store.audience(&users));
+        let audience = self.until_done(MAKING, closing, look).await?;
         let listeners = Listeners::new(audience.listeners);
         shares.deferred.extend(audience.deferred);
         let mut direct = Vec::new();
@@ -145,41 +204,48 @@ impl FanOut {
         }
         // In this order: a user's deferred events come after the direct ones, also if the process ends
         // in between.
-        self.add_directly(direct).await?;
+        self.add_directly(direct, closing).await?;
         if !deferred.is_empty() {
             telemetry::events_deferred(deferred.len());
-            self.store.defer(deferred).await?;
+            let defer = || self.in_time(self.store.defer(deferred.clone()));
+            self.until_done(MAKING, closing, defer).await?;
             self.has_deferred.notify_one();
         }
         Ok(())
     }
 
-    async fn add_directly(&self, wanted: Vec<Wanted>) -> Result<(), StoreError> {
+    async fn add_directly(
+        &self,
+        wanted: Vec<Wanted>,
+        closing: &CancellationToken,
+    ) -> Result<(), StoreError> {
         let mut step: Vec<Addressed> = Vec::new();
         let mut size = 0;
         for (event, to) in wanted {
             let to = self.address(event, to);
             if size + to.to.len() > DELIVERIES_PER_STEP {
-                self.add(std::mem::take(&mut step)).await?;
+                let full: Arc<[Addressed]> = std::mem::take(&mut step).into();
+                self.until_done(MAKING, closing, || self.add(&full)).await?;
                 size = 0;
             }
             size += to.to.len();
             step.push(to);
         }
-        self.add(step).await
+        let rest: Arc<[Addressed]> = step.into();
+        self.until_done(MAKING, closing, || self.add(&rest)).await
     }
 
     /// Stores events with their deliveries, in one transaction.
-    async fn add(&self, step: Vec<Addressed>) -> Result<(), StoreError> {
+    async fn add(&self, step: &Arc<[Addressed]>) -> Result<(), StoreError> {
         if step.is_empty() {
             return Ok(());
         }
         let tickets = self.lanes.tickets(endpoints(step.iter()));
         let at = self.clock.wall.now();
-        let step: Arc<[Addressed]> = step.into();
-        let added = self.store.add_deliveries(Arc::clone(&step), at).await?;
+        let adding = self.store.add_deliveries(Arc::clone(step), at);
+        let added = self.in_time(adding).await?;
         telemetry::deliveries_added(added.count);
-        self.lanes.made(&tickets, &step, &added.deliveries);
+        self.lanes.made(&tickets, step, &added.deliveries);
         Ok(())
     }
 

@@ -149,7 +149,7 @@ impl Shared {
     }
 
     /// Logs the end of an outage.
-    fn store_worked(&self) {
+    pub(crate) fn store_worked(&self) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if trouble.worked() {
             tracing::info!("the webhook store works again");

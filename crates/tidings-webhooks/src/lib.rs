@@ -25,7 +25,9 @@
 //! | [`retry`](Webhooks::retry), [`replay`](Webhooks::replay) | it is pending again |
 //!
 //! Deliveries are *at least once*, under the event's id as `webhook-id`. First attempts go out in the
-//! order of acceptance. Several attempts in progress at once, or a retry, change that order.
+//! order of acceptance. Several attempts in progress at once, or a retry, change that order. A store that
+//! fails does not: what was accepted waits for it. Only what a store that can be reached refuses again and again
+//! ([`StoreError::Backend`]) lets later events pass.
 //!
 //! # Stores
 //!

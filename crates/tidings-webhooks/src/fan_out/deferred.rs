@@ -1,6 +1,9 @@
 //! Deferred events become deliveries, beside those that are made directly.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use super::{FanOut, listeners};
 use crate::store::{AcceptedEvent, Addressed, DeferredEvent};
@@ -17,9 +20,6 @@ const PAGE_BYTES: usize = 1 << 20;
 /// How often to look for deferred events that an instance has left behind.
 const POLL: Duration = Duration::from_secs(5);
 
-/// The pause after a failure of the store.
-const PAUSE: Duration = Duration::from_secs(1);
-
 /// What a look at the deferred events found.
 enum Found {
     Nothing,
@@ -31,20 +31,18 @@ enum Found {
 impl FanOut {
     /// Makes the deliveries of deferred events, in their order, until it is dropped.
     pub(crate) async fn make_deferred(&self) {
+        const MAKING: &str = "making the deliveries of events with many endpoints";
+        let never = CancellationToken::new();
         loop {
-            let wait = match self.make_page().await {
-                Ok(Found::Events) => continue,
-                Ok(Found::Nothing | Found::TakenElsewhere) => POLL,
+            let page = || self.make_page();
+            match self.until_done(MAKING, &never, page).await {
                 Err(StoreError::Closed) => return,
-                Err(error) => {
-                    let what = "making the deliveries of events with many endpoints";
-                    self.lanes.store_failed(&error, what);
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-            };
+                // What is refused again and again keeps its place as well.
+                Ok(Found::Events) | Err(_) => continue,
+                Ok(Found::Nothing | Found::TakenElsewhere) => {}
+            }
             // Not an error: the wait is over in any case.
-            let _ = tokio::time::timeout(wait, self.has_deferred.notified()).await;
+            let _ = tokio::time::timeout(POLL, self.has_deferred.notified()).await;
         }
     }
 
@@ -103,7 +101,7 @@ impl FanOut {
                 event: addressed.event.clone(),
                 to: std::mem::replace(&mut addressed.to, rest),
             };
-            self.add(vec![part]).await?;
+            self.add(&Arc::from([part])).await?;
         }
         Ok(addressed)
     }

@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tidings_stream::{Consumer, Message, RetryDelay, StartFrom, Streams, SubscribeOptions};
+use tidings_stream::{
+    Consumer, Context, Message, RetryDelay, StartFrom, Streams, SubscribeOptions,
+    batch_with_context,
+};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use super::{FanOut, GROUP, STREAM};
+use super::{FanOut, GROUP, MAKING, STREAM};
 use crate::clock::later;
 use crate::store::LeadRequest;
 use crate::{Error, StoreError};
@@ -21,7 +24,7 @@ use crate::{Error, StoreError};
 /// Messages that one call of the fan-out takes.
 const BATCH: usize = 512;
 
-/// How long the fan-out waits after a failure of the store, and how long at most.
+/// How long messages wait that the store has refused, and how long at most.
 const DELAYS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
 /// The longest pause between two attempts to lead while the store fails.
@@ -57,8 +60,7 @@ impl Leader {
                 }
                 Err(Error::Store(StoreError::Closed)) => return,
                 Err(error) => {
-                    let what = "making the deliveries of new events";
-                    self.fan_out.lanes.store_failed(&error, what);
+                    self.fan_out.lanes.store_failed(&error, MAKING);
                     failures = failures.saturating_add(1);
                     (poll * failures).min(LONGEST_PAUSE)
                 }
@@ -139,9 +141,7 @@ impl Leader {
 
     async fn subscribe(&self) -> Result<Consumer, Error> {
         let (first, longest) = DELAYS;
-        // The claims of a leader that has crashed are over before its lead is, so that the next leader
-        // begins with them.
-        let claims = self.fan_out.lanes.lease() / 2;
+        let claims = self.fan_out.claims();
         let options = SubscribeOptions::default()
             .with_start(StartFrom::Earliest)
             // One batch at a time: deliveries are made in the order of acceptance.
@@ -150,15 +150,18 @@ impl Leader {
             .with_unlimited_retries()
             .with_retry_delay(RetryDelay::exponential(first, longest))
             .with_visibility_timeout(claims)
+            // While the store fails a batch is kept, and with it its place before later ones.
+            .with_handler_timeout(Duration::MAX)
             .with_shutdown_timeout(claims);
         let fan_out = Arc::clone(&self.fan_out);
-        let handler = move |messages: Vec<Message>| {
+        let handler = batch_with_context(move |messages: Vec<Message>, context: Context| {
             let fan_out = Arc::clone(&fan_out);
             async move {
                 let span = tracing::debug_span!("webhook_fan_out", messages = messages.len());
-                fan_out.handle(messages).instrument(span).await
+                let handled = fan_out.handle(messages, context.closing());
+                handled.instrument(span).await
             }
-        };
+        });
         let subscribed = self
             .streams
             .subscribe_batch(STREAM, GROUP, options, handler);

@@ -54,6 +54,11 @@ pub(super) fn read(message: &Message) -> Result<Vec<AcceptedEvent>, serde_json::
         None => AcceptedEvent::EVERY_ENDPOINT,
     };
     let events: Vec<WebhookEvent> = serde_json::from_slice(&message.payload)?;
+    if let Some(event) = events.iter().find(|event| !event.is_storable()) {
+        let unusable = format!("the event {:?} of type {:?}", event.id, event.event_type);
+        let refused = unusable + " has an id or a type that cannot be stored";
+        return Err(serde::de::Error::custom(refused));
+    }
     let accepted = |event| AcceptedEvent {
         event,
         newest_endpoint,

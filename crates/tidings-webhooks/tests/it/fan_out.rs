@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tidings_stream::GroupStats;
+use tidings_stream::{GroupStats, NewMessage};
 use tidings_test_support::{Gate, Reply, Schema};
 use tidings_webhooks::{
     Delivery, DeliveryQuery, DeliveryState, EndpointId, EndpointSettings, FanOutLag, NewEndpoint,
-    Options, Owner, STREAM, WebhookEvent,
+    Options, Owner, STREAM, StoreError, WebhookEvent,
 };
 
 use crate::support::{
     App, Place, event, receiver_of, schedule, soon, start, start_on_postgres, user,
 };
-use crate::watched::{Holds, Watched};
+use crate::watched::{Failing, FailingStep, Holds, Watched};
 
 /// Nothing is sent: the tests look at what is made.
 fn later() -> Options {
@@ -280,4 +280,133 @@ async fn what_waits_for_its_deliveries_is_known_on_sqlite() {
 async fn what_waits_for_its_deliveries_is_known_on_postgres() {
     let schema = Schema::create().await;
     what_waits_for_its_deliveries_is_known(start_on_postgres(&schema, later()).await).await;
+}
+
+fn unavailable() -> StoreError {
+    StoreError::Unavailable(std::io::Error::other("the database restarts").into())
+}
+
+/// While the step fails for some events, others are accepted whose step would not fail. Claims are shorter than that.
+async fn a_step_that_fails_keeps_the_order(
+    step: FailingStep,
+    first: Vec<WebhookEvent>,
+    later_one: WebhookEvent,
+) {
+    const ENDPOINTS: usize = 5;
+    let place = Place::new();
+    let failing = Failing::new(step, unavailable());
+    let holds = Holds {
+        failing: Some(failing.clone()),
+        ..Holds::default()
+    };
+    let options = later().with_lease(Duration::from_secs(2));
+    let app = start(&place.file(), options, |it| Watched::hold(it, &holds)).await;
+    let endpoints = endpoints(&app, ENDPOINTS).await;
+    let (count, before) = (first.len() + 1, first[first.len() - 1].id().to_owned());
+    app.webhooks.accept(first).await.unwrap();
+    failing.happened(1).await;
+    app.webhooks.accept(vec![later_one.clone()]).await.unwrap();
+    failing.happened(4).await;
+    assert_eq!(app.webhooks.pending().await.unwrap(), 0);
+    failing.mend();
+    for endpoint in endpoints {
+        let places = places(&made(&app, endpoint, count).await);
+        assert_eq!(places.len(), count);
+        assert!(places[&before] < places[later_one.id()]);
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn regression_making_deliveries_that_fails_keeps_the_order_of_acceptance() {
+    let step = FailingStep::Add("event-0");
+    a_step_that_fails_keeps_the_order(step, vec![event(0)], event(1)).await;
+}
+
+#[tokio::test]
+async fn regression_a_look_at_endpoints_that_fails_keeps_the_order_of_acceptance() {
+    let of_anna = event(0).with_user(user("anna"));
+    let step = FailingStep::Audience("anna");
+    a_step_that_fails_keeps_the_order(step, vec![of_anna], event(1)).await;
+}
+
+#[tokio::test]
+async fn regression_putting_events_aside_that_fails_keeps_the_order_of_acceptance() {
+    let of_the_last = event(256).with_user(user("user-255"));
+    a_step_that_fails_keeps_the_order(FailingStep::Defer, for_users(256), of_the_last).await;
+}
+
+/// A pause is as long as seconds, and there are many before anyone gives up.
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_store_that_fails() {
+    let place = Place::new();
+    let failing = Failing::new(FailingStep::Add("event-0"), unavailable());
+    let holds = Holds {
+        failing: Some(failing.clone()),
+        ..Holds::default()
+    };
+    let options = later().with_lease(Duration::from_secs(3600));
+    let app = start(&place.file(), options, |it| Watched::hold(it, &holds)).await;
+    let endpoint = app.endpoint("https://example.com/".to_owned()).await;
+    app.accept(0..1).await;
+    failing.happened(2).await;
+    soon(app.webhooks.stop_within(Duration::from_secs(3600))).await;
+    app.stop().await;
+
+    // What was not made comes before what was accepted later.
+    let app = place.start(later()).await;
+    app.accept(1..2).await;
+    let places = places(&made(&app, endpoint, 2).await);
+    assert_eq!((places["event-0"], places["event-1"]), (0, 1));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_store_refuses_again_and_again_lets_others_pass() {
+    let place = Place::new();
+    let refused = StoreError::backend(std::io::Error::other("no such column"));
+    let failing = Failing::new(FailingStep::Add("event-0"), refused);
+    let holds = Holds {
+        failing: Some(failing.clone()),
+        ..Holds::default()
+    };
+    let app = start(&place.file(), later(), |it| Watched::hold(it, &holds)).await;
+    let endpoint = app.endpoint("https://example.com/".to_owned()).await;
+    app.accept(0..1).await;
+    failing.happened(1).await;
+    app.accept(1..2).await;
+    let first = made(&app, endpoint, 1).await;
+    assert_eq!(first[0].event_id, "event-1");
+    failing.mend();
+    made(&app, endpoint, 2).await;
+    app.stop().await;
+}
+
+/// PostgreSQL has no place for it, so that it would be tried for ever.
+#[tokio::test]
+async fn what_no_store_takes_goes_to_the_dead_letters_on_postgres() {
+    let schema = Schema::create().await;
+    let app = start_on_postgres(&schema, later()).await;
+    let endpoint = app.endpoint("https://example.com/".to_owned()).await;
+    let mut unusable = serde_json::to_value([event(0)]).unwrap();
+    unusable[0]["id"] = "event-\0".into();
+    let message = NewMessage::new(unusable.to_string());
+    app.streams.publish(STREAM, message).await.unwrap();
+    app.accept(1..2).await;
+    let made = made(&app, endpoint, 1).await;
+    assert_eq!(made[0].event_id, "event-1");
+    let dead = format!("{STREAM}.dead");
+    soon(async {
+        while app
+            .streams
+            .stats(&dead)
+            .await
+            .map_or(0, |stats| stats.messages)
+            != 1
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    app.stop().await;
 }

@@ -1,7 +1,8 @@
-//! A store that counts what it is asked, and holds steps of the fan-out back.
+//! A store that counts what it is asked, and holds steps of the fan-out back or fails them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -15,6 +16,8 @@ use tidings_webhooks::store::{
 use tidings_webhooks::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
 };
+
+use crate::support::soon;
 
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
@@ -50,6 +53,67 @@ pub(crate) struct Holds {
     pub(crate) next_due: Option<Gate>,
     /// Making the deliveries of the event with this id.
     pub(crate) add: Option<(&'static str, Gate)>,
+    /// A step that fails.
+    pub(crate) failing: Option<Failing>,
+}
+
+/// A step of the fan-out that fails until it is mended.
+#[derive(Debug, Clone)]
+pub(crate) struct Failing {
+    step: FailingStep,
+    error: StoreError,
+    is_mended: Arc<AtomicBool>,
+    failures: Arc<AtomicU64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum FailingStep {
+    /// The look at the endpoints of this user.
+    Audience(&'static str),
+    /// Making the deliveries of the event with this id.
+    Add(&'static str),
+    /// Putting events aside.
+    Defer,
+}
+
+impl Failing {
+    pub(crate) fn new(step: FailingStep, error: StoreError) -> Self {
+        Self {
+            step,
+            error,
+            is_mended: Arc::default(),
+            failures: Arc::default(),
+        }
+    }
+
+    /// Waits until it has failed so often.
+    pub(crate) async fn happened(&self, times: u64) {
+        soon(async {
+            while self.failures.load(Ordering::Relaxed) < times {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+
+    pub(crate) fn mend(&self) {
+        self.is_mended.store(true, Ordering::Relaxed);
+    }
+
+    fn fail(&self, is_meant: impl FnOnce(FailingStep) -> bool) -> Result<(), StoreError> {
+        if self.is_mended.load(Ordering::Relaxed) || !is_meant(self.step) {
+            return Ok(());
+        }
+        count(&self.failures, 1);
+        Err(self.error.clone())
+    }
+}
+
+impl Holds {
+    fn fail(&self, is_meant: impl FnOnce(FailingStep) -> bool) -> Result<(), StoreError> {
+        let failing = self.failing.as_ref();
+        failing.map_or(Ok(()), |failing| failing.fail(is_meant))
+    }
 }
 
 #[derive(Debug)]
@@ -151,6 +215,9 @@ impl Store for Watched {
         if !users.is_empty() {
             pass(self.holds.audience.as_ref()).await;
         }
+        let is_asked = |name| users.iter().any(|user| user.as_str() == name);
+        self.holds
+            .fail(|step| matches!(step, FailingStep::Audience(name) if is_asked(name)))?;
         self.inner.audience(users).await
     }
 
@@ -164,10 +231,14 @@ impl Store for Watched {
         {
             gate.opened().await;
         }
+        let has = |id| events.iter().any(|addressed| addressed.event.id() == id);
+        self.holds
+            .fail(|step| matches!(step, FailingStep::Add(id) if has(id)))?;
         self.inner.add_deliveries(events, at).await
     }
 
     async fn defer(&self, events: Vec<AcceptedEvent>) -> Result<(), StoreError> {
+        self.holds.fail(|step| matches!(step, FailingStep::Defer))?;
         self.inner.defer(events).await
     }
 
