@@ -18,6 +18,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -298,6 +299,12 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
         max: usize,
         options: ClaimOptions,
     ) -> Result<Claimed, Error>;
+
+    /// The file that its commits go to, if that is one which other stores may share. What these commit there before a
+    /// message is acknowledged is not lost without the acknowledgement, also if neither waits for the disk.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
 
     /// Whether handlers can settle in transactions of their own, by a function such as `sqlite::settle_in`. Without it
     /// a message does not carry its claim.

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,6 +108,11 @@ impl Streams {
     /// [`Error::InvalidName`], also for an application or namespace that cannot be used.
     pub fn name(&self, stream: &str) -> Result<StreamName> {
         StreamName::new(&self.config.app, &self.config.namespace, stream)
+    }
+
+    /// The file that the engine's commits go to, if that is one which other stores may share, as on SQLite.
+    pub fn file(&self) -> Option<&Path> {
+        self.shared.engine.file()
     }
 
     /// Appends a message. `Ok` means that it is on disk, where the engine has one.

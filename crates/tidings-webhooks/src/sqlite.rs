@@ -14,6 +14,12 @@
 //! | `webhook_replay` | one row a replay that is under way |
 //! | `webhook_clock` | one row: the latest time by which anything was due |
 //!
+//! # Loss of power
+//!
+//! What is accepted reaches its endpoints also after a loss of power. If the stream of accepted events is in the same file,
+//! its deliveries are made without waiting for the disk: where they are lost, the acknowledgement of their message is lost,
+//! too, and they are made again. If the stream is in another file or on a server, each step waits for the disk.
+//!
 //! # Restarts
 //!
 //! The file `<database>.webhooks.lock` shows whether another store is open on the same database, in
@@ -33,7 +39,9 @@ mod outcomes;
 mod replay;
 pub(crate) mod schema;
 
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -59,7 +67,23 @@ pub use operation::apply_in;
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     handle: Handle,
+    file: Arc<Path>,
+    acknowledged: Arc<Acknowledged>,
     _liveness: Arc<Liveness>,
+}
+
+/// Where messages are acknowledged whose events the store is given.
+#[derive(Debug, Default)]
+struct Acknowledged {
+    here: AtomicBool,
+    elsewhere: AtomicBool,
+}
+
+impl Acknowledged {
+    /// Whether an acknowledgement is lost with the commits before it, if those are lost.
+    fn is_here_alone(&self) -> bool {
+        self.here.load(Ordering::Acquire) && !self.elsewhere.load(Ordering::Acquire)
+    }
 }
 
 impl SqliteStore {
@@ -82,9 +106,24 @@ impl SqliteStore {
             registered => registered?,
         };
         Ok(Self {
+            file: database.path().into(),
             handle: Handle::new(database),
+            acknowledged: Arc::default(),
             _liveness: Arc::new(liveness),
         })
+    }
+
+    /// Writes what a message asks for, before the message is acknowledged.
+    async fn write_of_message<T, F>(&self, job: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        if self.acknowledged.is_here_alone() {
+            self.handle.write_relaxed(job).await
+        } else {
+            self.handle.write(job).await
+        }
     }
 }
 
@@ -189,14 +228,12 @@ impl Store for SqliteStore {
         events: Arc<[Addressed]>,
         at: Timestamp,
     ) -> Result<Added, StoreError> {
-        self.handle
-            .write_relaxed(move |tx| events::add(tx, &events, at))
+        self.write_of_message(move |tx| events::add(tx, &events, at))
             .await
     }
 
     async fn defer(&self, events: Vec<AcceptedEvent>) -> Result<(), StoreError> {
-        self.handle
-            .write_relaxed(move |tx| deferred::defer(tx, &events))
+        self.write_of_message(move |tx| deferred::defer(tx, &events))
             .await
     }
 
@@ -218,6 +255,13 @@ impl Store for SqliteStore {
         self.handle
             .write_relaxed(move |tx| deferred::add(tx, events, at))
             .await
+    }
+
+    fn acknowledged_in(&self, file: Option<&Path>) {
+        let is_here = file == Some(&*self.file);
+        let Acknowledged { here, elsewhere } = &*self.acknowledged;
+        let place = if is_here { here } else { elsewhere };
+        place.store(true, Ordering::Release);
     }
 
     async fn lead(&self, lead: LeadRequest) -> Result<bool, StoreError> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt::Debug;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +35,8 @@ use crate::{
 /// - **Times.** Those called `now` or `due` are of the clock of what is due, which the caller has;
 ///   those called `at` are of the wall. A store reads no clock.
 /// - **Durability.** Changes of endpoints survive a loss of power. Deliveries, leases and outcomes
-///   survive a crash of the process; what a loss of power undoes of them is made again.
+///   survive a crash of the process; what a loss of power undoes of them is made again. What messages ask for is on
+///   disk before they are [acknowledged elsewhere](Self::acknowledged_in).
 ///
 /// The functions of `conformance` (feature `conformance`) test a store against this.
 #[async_trait]
@@ -124,6 +126,15 @@ pub trait Store: Debug + Send + Sync + 'static {
         events: Vec<(i64, Option<Addressed>)>,
         at: Timestamp,
     ) -> Result<Option<usize>, StoreError>;
+
+    /// Says in which file messages are acknowledged whose events are given to [`add_deliveries`](Self::add_deliveries)
+    /// and [`defer`](Self::defer); `None` if in none that a store may share. [`Webhooks::start`](crate::Webhooks::start)
+    /// calls it first. A store that loses its newest commits in a crash, in their order, need not wait for the disk if
+    /// the acknowledgements are lost with them. If it was called with several files, or never, what it is given has to
+    /// outlast all of them. By default nothing follows.
+    fn acknowledged_in(&self, file: Option<&Path>) {
+        let _ = file;
+    }
 
     /// Makes an instance the one that makes deliveries of accepted events, or keeps it so, until a time.
     /// Returns `false` while another instance is.

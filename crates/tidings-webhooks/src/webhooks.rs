@@ -89,7 +89,8 @@ impl Webhooks {
     /// Starts to make deliveries of accepted events, and to send those that are due.
     ///
     /// To accept events in your own transactions (`sqlite::accept_in`, `postgres::accept_in`), `streams`
-    /// must use the store's database; for [`accept`](Self::accept) any engine will do.
+    /// must use the store's database; for [`accept`](Self::accept) any engine will do. A SQLite store whose file is not
+    /// that of the streams waits for the disk before a message is acknowledged.
     ///
     /// # Errors
     ///
@@ -103,6 +104,7 @@ impl Webhooks {
         streams: Streams,
         options: Options,
     ) -> Result<Self, Error> {
+        store.acknowledged_in(streams.file());
         let clock = Clock::new(options.wall.clone());
         match store.advance_clock(clock.now()).await {
             Ok(now) => clock.catch_up(now),

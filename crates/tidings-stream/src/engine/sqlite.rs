@@ -28,6 +28,7 @@
 //! has ended, and comes again at once. When it is not, or when the disk has no room to note that, claims
 //! come again as they expire.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,6 +141,10 @@ pub fn publish_in(
 
 #[async_trait]
 impl Engine for SqliteEngine {
+    fn file(&self) -> Option<&Path> {
+        Some(self.database.path())
+    }
+
     async fn append(
         &self,
         stream: &StreamName,

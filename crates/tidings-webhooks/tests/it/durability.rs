@@ -1,18 +1,26 @@
 //! "Accepted" survives a loss of power: a killed server cannot show it, the order of its system calls
 //! can.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tidings_postgres::Config;
+use tidings_sqlite::Database;
+use tidings_stream::engine::Engine;
 use tidings_stream::postgres::{PostgresEngine, PostgresOptions as EngineOptions};
-use tidings_stream::{ServiceConfig, Streams};
-use tidings_test_support::{PostgresServer, TracedReply};
+use tidings_stream::sqlite::SqliteEngine;
+use tidings_stream::{MemoryEngine, ServiceConfig, Streams};
+use tidings_test_support::{DiskTrace, PostgresServer, TracedReply};
 use tidings_webhooks::postgres::{PostgresOptions, PostgresStore, accept_in};
+use tidings_webhooks::sqlite::SqliteStore;
 use tidings_webhooks::store::{AcceptedEvent, Addressed, StoredEndpoint};
-use tidings_webhooks::{EndpointId, Owner, STREAM, Store};
+use tidings_webhooks::{
+    EndpointId, EndpointSettings, FanOutLag, NewEndpoint, Owner, STREAM, Store, Webhooks,
+};
 
-use crate::support::event;
+use crate::support::{event, schedule, soon};
 
 /// Commits that the application makes.
 const COMMITS: usize = 5;
@@ -125,4 +133,105 @@ async fn regression_deliveries_and_deferred_events_survive_a_crash_of_postgres()
         server.start_again().unwrap();
         assert_eq!(count("tidings_webhook_deferred", deferred.id()), "1");
     }
+}
+
+/// The variable that says to a child, which is this test binary again, where its files are.
+const CHILD: &str = "TIDINGS_WEBHOOKS_TEST_FOLDER";
+
+/// The store of a child: its engine is on the same file, on another one, or in memory.
+async fn store_and_engine(folder: &Path, engine: &str) -> (Arc<dyn Store>, Arc<dyn Engine>) {
+    let open = |file| Database::open(folder.join(file), &tidings_sqlite::Options::default());
+    let database = open("webhooks.db").unwrap();
+    let store = SqliteStore::open(database.clone()).await.unwrap();
+    let on = async |database| SqliteEngine::open(database).await.unwrap();
+    let engine: Arc<dyn Engine> = match engine {
+        "same" => Arc::new(on(database).await),
+        "other" => Arc::new(on(open("streams.db").unwrap()).await),
+        _ => Arc::new(MemoryEngine::new()),
+    };
+    (Arc::new(store), engine)
+}
+
+/// Gives the store an event to deliver and one to defer, and says so each time that it returns. Nothing else is written
+/// meanwhile: nothing is due, and leases are long.
+async fn add_and_defer(folder: &Path, engine: &str) {
+    let (store, engine) = store_and_engine(folder, engine).await;
+    let streams = Streams::new(engine, ServiceConfig::default());
+    let options = schedule(&[3_600_000]).with_lease(Duration::from_secs(3600));
+    let webhooks = Webhooks::start(Arc::clone(&store), streams, options);
+    let webhooks = webhooks.await.unwrap();
+    let new = NewEndpoint::new(Owner::Operator, EndpointSettings::new("https://a.example"));
+    let endpoint = webhooks.create_endpoint(new).await.unwrap().0.id;
+    webhooks.accept(vec![event(0)]).await.unwrap();
+    soon(async {
+        while webhooks.fan_out_lag().await.unwrap() != FanOutLag::default() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let addressed = Addressed {
+        event: event(1),
+        to: vec![(endpoint, Timestamp::MAX)],
+    };
+    let added = store.add_deliveries(vec![addressed].into(), Timestamp::now());
+    added.await.unwrap();
+    println!("stored deliveries");
+    let aside = AcceptedEvent {
+        event: event(2),
+        newest_endpoint: 1,
+    };
+    store.defer(vec![aside]).await.unwrap();
+    println!("stored a deferred event");
+}
+
+/// What of the file of the store was on disk when each of the two calls returned.
+fn stored_beside(engine: &str, test: &str) -> Vec<TracedReply> {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = DiskTrace::new(&folder.path().join("trace"));
+    let mut command = trace.command(std::env::current_exe().unwrap());
+    let test = format!("durability::{test}");
+    let output = command
+        .args(["--exact", &test, "--nocapture"])
+        .env(CHILD, folder.path().join(engine));
+    std::fs::create_dir(folder.path().join(engine)).unwrap();
+    let output = output.output().unwrap();
+    let files = ["webhooks.db-wal", "webhooks.db"];
+    let stored = trace.replies("stored ", &files).unwrap();
+    assert_eq!(stored.len(), 2, "{output:?}");
+    stored
+}
+
+/// The folder of a child, which is named after its engine.
+async fn is_child() -> bool {
+    let Some(folder) = std::env::var_os(CHILD) else {
+        return false;
+    };
+    let folder = Path::new(&folder);
+    let engine = folder.file_name().unwrap().to_str().unwrap();
+    add_and_defer(folder, engine).await;
+    true
+}
+
+#[tokio::test]
+async fn regression_what_is_acknowledged_in_another_store_is_on_disk_before() {
+    if is_child().await {
+        return;
+    }
+    let test = "regression_what_is_acknowledged_in_another_store_is_on_disk_before";
+    for engine in ["other", "memory"] {
+        let stored = stored_beside(engine, test);
+        assert!(stored.iter().all(is_durable), "{engine}: {stored:?}");
+    }
+}
+
+/// The acknowledgement is lost with what was made before it, or not at all. It shows as well that the trace above would
+/// show what is not on disk.
+#[tokio::test]
+async fn what_is_acknowledged_in_the_same_file_does_not_wait_for_the_disk() {
+    if is_child().await {
+        return;
+    }
+    let test = "what_is_acknowledged_in_the_same_file_does_not_wait_for_the_disk";
+    let stored = stored_beside("same", test);
+    assert!(!stored.iter().any(is_durable), "{stored:?}");
 }

@@ -1,5 +1,6 @@
 //! A store that counts what it is asked, and holds steps of the fan-out back or fails them.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -257,6 +258,10 @@ impl Store for Watched {
     ) -> Result<Option<usize>, StoreError> {
         pass(self.holds.deferred.as_ref()).await;
         self.inner.add_deferred(events, at).await
+    }
+
+    fn acknowledged_in(&self, file: Option<&Path>) {
+        self.inner.acknowledged_in(file);
     }
 
     async fn lead(&self, lead: LeadRequest) -> Result<bool, StoreError> {
