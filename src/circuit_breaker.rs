@@ -281,6 +281,11 @@ impl CircuitBreaker {
         }
     }
 
+    /// For how long it opens when it trips next: for longer after each failed probe.
+    pub fn next_open_for(&self) -> Duration {
+        self.next_open_for
+    }
+
     /// When it trips and how it recovers.
     pub fn config(&self) -> &CircuitBreakerConfig {
         &self.config
@@ -379,6 +384,15 @@ impl CircuitBreaker {
     /// [closed](Self::close) by hand as well.
     pub fn open(&mut self) {
         self.enter(State::Open { until: None });
+    }
+
+    /// Continues where another breaker of the same endpoint stood, in another process or before a restart: open, with a
+    /// probe from `now` on. If that fails, the breaker opens for `next_open_for`, or for the nearest time that its
+    /// settings allow.
+    pub fn resume(&mut self, next_open_for: Duration, now: Instant) {
+        let shortest = self.config.open_for;
+        self.next_open_for = next_open_for.clamp(shortest, self.config.max_open_for());
+        self.enter(State::Open { until: Some(now) });
     }
 
     /// Closes the breaker by hand and forgets what it has seen.

@@ -269,6 +269,14 @@ impl Dispatcher {
         self.inner.pool.switch_circuit(id.as_ref(), false)
     }
 
+    /// Continues the circuit of an endpoint where another dispatcher left it, in another process or before a restart:
+    /// its circuit was not closed, and its [`next_open_for`](LaneStatus::next_open_for) was this. One message is sent as a
+    /// probe at once; if it fails, the circuit is open for that time. A circuit that was opened by hand stays so.
+    /// Returns `false` if there is no such endpoint, or it has no circuit breaker.
+    pub fn resume_circuit(&self, id: impl AsRef<str>, next_open_for: Duration) -> bool {
+        self.inner.pool.resume_circuit(id.as_ref(), next_open_for)
+    }
+
     /// How many messages are queued or wait for their next attempt, for all endpoints together.
     pub fn queued(&self) -> usize {
         self.inner.pool.queued()

@@ -302,6 +302,14 @@ impl Pool {
         })
     }
 
+    /// Continues a circuit where another one of the endpoint stood. Returns `false` if there is none.
+    pub(crate) fn resume_circuit(&self, id: &str, next_open_for: Duration) -> bool {
+        self.change(|state| {
+            let lane = state.ids.get(id).copied();
+            lane.is_some_and(|lane| state.scheduler.resume_circuit(lane, next_open_for))
+        })
+    }
+
     /// Refuses new messages and waits until every accepted one has its final outcome.
     pub(crate) async fn stop(&self) {
         self.begin_stop();
@@ -355,6 +363,7 @@ impl Pool {
             in_flight_limit: lane.limit(),
             speed: state.scheduler.speed(number)?,
             circuit: lane.circuit_state(),
+            next_open_for: lane.next_open_for(),
             blocked_until: lane.blocked_until(Instant::now()),
             is_gone: lane.is_gone(),
         })

@@ -63,6 +63,33 @@ fn closing_by_hand_forgets_the_failures_and_the_doubled_time() {
 }
 
 #[test]
+fn resumed_it_admits_one_probe_and_opens_for_as_long_as_the_other_breaker_would_have() {
+    let config = plain().with_max_open_for(100 * SECOND);
+    let (mut first, mut now) = (breaker(config), Instant::now());
+    trip(&mut first, now);
+    now += 10 * SECOND;
+    attempt(&mut first, Health::Failing, now);
+    assert_eq!(first.next_open_for(), 40 * SECOND);
+
+    let mut second = breaker(config);
+    let earlier = admitted(&mut second, now);
+    second.resume(first.next_open_for(), now);
+    second.record(earlier, Health::Healthy, now);
+    let probe = admitted(&mut second, now);
+    assert_eq!(second.admit(now), Admission::Refused { retry_at: None });
+    second.record(probe, Health::Failing, now);
+    assert_eq!(second.open_until(), Some(now + 40 * SECOND));
+    assert_eq!(second.next_open_for(), 80 * SECOND);
+
+    for (asked, expected) in [(SECOND, 10 * SECOND), (Duration::MAX, 100 * SECOND)] {
+        second.resume(asked, now);
+        assert_eq!(second.next_open_for(), expected);
+    }
+    attempt(&mut second, Health::Healthy, now);
+    assert_eq!(second.state(), CircuitState::Closed);
+}
+
+#[test]
 fn failures_in_a_row_trip_it() {
     let (mut breaker, now) = (breaker(plain()), Instant::now());
     for health in [Health::Failing, Health::Failing, Health::Healthy] {

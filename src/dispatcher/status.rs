@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::circuit_breaker::CircuitState;
@@ -17,6 +19,9 @@ pub struct LaneStatus {
     pub speed: Speed,
     /// The state of the circuit breaker, if there is one.
     pub circuit: Option<CircuitState>,
+    /// For how long the circuit opens if its probes fail. `None` when it is closed, was opened by hand, or
+    /// there is no circuit breaker.
+    pub next_open_for: Option<Duration>,
     /// Until when nothing is sent: until the open circuit is probed, or until the time that the
     /// endpoint asked for with `Retry-After`. `None` when nothing blocks the lane, or when its
     /// circuit was opened by hand and has no end.

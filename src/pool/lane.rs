@@ -248,6 +248,24 @@ impl Lane {
         true
     }
 
+    /// Continues the circuit where another one of the endpoint stood, unless it was opened by hand. Returns `false` if
+    /// there is no breaker.
+    pub(super) fn resume_circuit(&mut self, next_open_for: Duration, now: Instant) -> bool {
+        let Some(breaker) = &mut self.breaker else {
+            return false;
+        };
+        if !breaker.is_open_by_hand() {
+            breaker.resume(next_open_for, now);
+        }
+        true
+    }
+
+    /// For how long the circuit opens if its probes fail; `None` if there is nothing to probe.
+    pub(super) fn next_open_for(&self) -> Option<Duration> {
+        let breaker = self.breaker.as_ref().filter(|it| !it.is_open_by_hand())?;
+        is_probed(breaker.state()).then(|| breaker.next_open_for())
+    }
+
     /// Closes the circuit, and forgets until when the endpoint asked for no requests.
     pub(super) fn unblock(&mut self) {
         self.end_pause();

@@ -192,6 +192,16 @@ impl Scheduler {
         switched
     }
 
+    /// Continues the circuit of a lane where another one stood. Returns `false` if it has none.
+    pub(crate) fn resume_circuit(&mut self, id: LaneId, next_open_for: Duration) -> bool {
+        let slot = self.lanes.get_mut(&id);
+        let now = Instant::now();
+        let resumed = slot.is_some_and(|slot| slot.lane.resume_circuit(next_open_for, now));
+        self.note_circuit(id, true);
+        self.make_ready(id);
+        resumed
+    }
+
     /// Ends what keeps requests from a lane. Returns `false` if there is none.
     pub(crate) fn unblock(&mut self, id: LaneId) -> bool {
         let Some(slot) = self.lanes.get_mut(&id) else {

@@ -27,6 +27,17 @@ pub(crate) fn duration_micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// For how long a circuit opens next, as a column has it: 0 if it is closed.
+pub(crate) fn open_for_micros(next_open_for: Option<Duration>) -> i64 {
+    next_open_for.map_or(0, duration_micros)
+}
+
+/// For how long a circuit opens next, in a column.
+pub(crate) fn open_for(microseconds: i64) -> Option<Duration> {
+    let is_closed = microseconds <= 0;
+    (!is_closed).then(|| Duration::from_micros(microseconds.unsigned_abs()))
+}
+
 /// A number of rows as a limit.
 pub(crate) fn limit(rows: usize) -> i64 {
     i64::try_from(rows).unwrap_or(i64::MAX)

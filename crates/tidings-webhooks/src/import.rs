@@ -71,8 +71,8 @@ pub const PART: Part = Part {
         },
         Table {
             name: "tidings_webhook_lane",
-            columns: "endpoint, next_due, blocked_until, free_at, was_unblocked",
-            select: "endpoint, next_due, blocked_until, free_at, was_unblocked",
+            columns: "endpoint, next_due, blocked_until, free_at, was_unblocked, next_open_for",
+            select: "endpoint, next_due, blocked_until, free_at, was_unblocked, next_open_for",
             from: "webhook_lane",
             with: None,
         },

@@ -315,6 +315,12 @@ impl Shared {
             tracing::warn!("stopping although the webhook store has not replied");
         }
         let keys = self.dispatcher.endpoints();
+        // The dispatcher forgets them with the lanes.
+        let circuits: HashMap<_, _> = {
+            let lanes = self.lock();
+            let circuit = |lane: &Arc<Lane>| Some((lane.endpoint, self.circuit_of(lane)?));
+            lanes.known.values().filter_map(circuit).collect()
+        };
         for key in keys {
             // What is queued stays pending in the store. What is under way is finished.
             self.dispatcher.remove(&key);
@@ -334,6 +340,7 @@ impl Shared {
             let release = |endpoint| Released {
                 endpoint,
                 blocked_until: (lanes.known.get(&endpoint)).and_then(|lane| self.block_of(lane)),
+                next_open_for: circuits.get(&endpoint).copied(),
             };
             served.into_iter().map(release).collect()
         };

@@ -143,10 +143,13 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// Ends the lead of an instance at once.
     async fn resign(&self, instance: &str) -> Result<(), StoreError>;
 
-    /// Leases lanes that are due and not leased, the earliest first.
+    /// Leases lanes that are due and not leased, the earliest first. The circuit of a lane stays as it was given back
+    /// until it is given back again, also for another instance if the lease ends by its time; a change of the endpoint, or
+    /// the retry of a delivery, closes it.
     async fn lease_lanes(&self, lease: LeaseRequest) -> Result<Leased, StoreError>;
 
-    /// Renews all leases of an instance, and returns their endpoints, each with its revision.
+    /// Renews all leases of an instance, and returns their endpoints, each with its revision. The circuit of a
+    /// lane is forgotten if its block ends more than ten minutes before `until`: it was probed since.
     async fn renew_lanes(
         &self,
         instance: &str,
@@ -154,7 +157,7 @@ pub trait Store: Debug + Send + Sync + 'static {
     ) -> Result<Vec<(EndpointId, u64)>, StoreError>;
 
     /// Gives lanes back: they are due when their next delivery or replay step is, and not before
-    /// their `blocked_until`. Lanes without work go. Returns when the next of these is due.
+    /// their `blocked_until`. Lanes without work and without a block go. Returns when the next of these is due.
     async fn release_lanes(
         &self,
         instance: &str,
@@ -390,11 +393,21 @@ pub struct LeadRequest {
 /// The lanes that were leased.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leased {
-    /// Their endpoints.
-    pub lanes: Vec<EndpointId>,
+    /// The lanes.
+    pub lanes: Vec<LeasedLane>,
     /// When the next lane without a lease is due, or the next lease of another instance ends. In
     /// the past when the limit cut the list short.
     pub next_due: Option<Timestamp>,
+}
+
+/// A lane that was leased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeasedLane {
+    /// Its endpoint.
+    pub endpoint: EndpointId,
+    /// For how long its circuit opens if its next probe fails, as its last holder has said; `None` if the circuit was
+    /// closed, or was closed by a change since.
+    pub next_open_for: Option<Duration>,
 }
 
 /// A lane that is given back.
@@ -404,6 +417,8 @@ pub struct Released {
     pub endpoint: EndpointId,
     /// Until when the endpoint gets no requests, if it is not to get any for a while.
     pub blocked_until: Option<Timestamp>,
+    /// For how long its circuit opens if its next probe fails; `None` if it is closed.
+    pub next_open_for: Option<Duration>,
 }
 
 /// Asks what there is to do in a lane.

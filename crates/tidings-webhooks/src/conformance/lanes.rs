@@ -1,10 +1,13 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::support::{
-    Stores, add, ask, at, disabled, endpoint, finish, id, lease, made, operator, outcome, record,
-    release,
+    Stores, add, ask, at, circuits, disabled, endpoint, finish, id, lease, made, operator, outcome,
+    record, release, release_open,
 };
-use crate::store::{AfterAttempt, LeadRequest, LeaseRequest, NewReplay, NextDue, Outcome};
+use crate::store::{
+    AfterAttempt, LeadRequest, LeaseRequest, NewReplay, NextDue, Outcome, Released,
+};
 use crate::{DeliveryState, Owner};
 
 /// The one that asks first, once the lane is due.
@@ -70,7 +73,7 @@ pub async fn concurrent_leases_share_the_lanes(Stores { a, b }: Stores) {
         let lanes = lanes.concat();
         assert!(!lanes.is_empty(), "{} lanes were left", 40 - leased.len());
         count += lanes.len();
-        leased.extend(lanes);
+        leased.extend(lanes.iter().map(|lane| lane.endpoint));
     }
     assert_eq!(count, 40);
 }
@@ -98,6 +101,7 @@ pub async fn renewed_leases_last(Stores { a, b }: Stores) {
         ..ask("b", at(0))
     };
     let of_b = b.lease_lanes(one).await.unwrap().lanes;
+    let of_b: Vec<_> = of_b.iter().map(|lane| lane.endpoint).collect();
     let of_a = lease(&*a, "a", at(0)).await;
     assert_eq!((of_a.len(), of_b.len()), (2, 1));
     let changed = endpoint(of_a[0].as_i64(), &Owner::Operator);
@@ -263,6 +267,66 @@ pub async fn a_block_is_kept_for_what_comes(Stores { a, b }: Stores) {
     assert_eq!(release(&*a, "a", endpoint, None).await, None);
     let none = b.lease_lanes(ask("b", at(10_000))).await.unwrap();
     assert_eq!((none.lanes.len(), none.next_due), (0, None));
+}
+
+/// The instance that takes the lane next goes on where the last one stood, also if that one has crashed.
+pub async fn a_circuit_outlasts_the_lease_of_its_lane(Stores { a, b }: Stores) {
+    let endpoint = operator(&*a, 1).await;
+    add(&*a, &["e1"], endpoint, at(0)).await;
+    assert_eq!(circuits(&*a, "a", at(0)).await, [(endpoint, None)]);
+    let due = release_open(&*a, "a", endpoint, at(30), 60).await;
+    assert_eq!(due, Some(at(30)));
+    let open = [(endpoint, Some(60))];
+    assert_eq!(circuits(&*b, "b", at(30)).await, open);
+    assert_eq!(circuits(&*a, "a", at(60)).await, open);
+    release_open(&*a, "a", endpoint, at(120), 120).await;
+    assert_eq!(circuits(&*b, "b", at(120)).await, [(endpoint, Some(120))]);
+    // It has closed, and then the endpoint has asked for a wait.
+    release(&*b, "b", endpoint, Some(at(200))).await;
+    assert_eq!(circuits(&*a, "a", at(200)).await, [(endpoint, None)]);
+    // Without a block, too: the instance has stopped while it was probed.
+    let probed = Released {
+        endpoint,
+        blocked_until: None,
+        next_open_for: Some(Duration::from_micros(1)),
+    };
+    a.release_lanes("a", vec![probed]).await.unwrap();
+    let leased = b.lease_lanes(ask("b", at(200))).await.unwrap().lanes;
+    assert_eq!(leased[0].next_open_for, probed.next_open_for);
+}
+
+/// By a change of the endpoint, and by the retry of a delivery.
+pub async fn a_circuit_is_closed_with_the_end_of_its_block(Stores { a, b }: Stores) {
+    let id = operator(&*a, 1).await;
+    add(&*a, &["e1"], id, at(0)).await;
+    let delivery = made(&*a, id).await[0];
+    let closed = [(id, None)];
+    lease(&*a, "a", at(0)).await;
+    release_open(&*a, "a", id, at(1000), 60).await;
+    b.retry_delivery(delivery, at(200)).await.unwrap();
+    assert_eq!(circuits(&*a, "a", at(200)).await, closed);
+    // Who holds the lane may not have seen that yet.
+    b.retry_delivery(delivery, at(200)).await.unwrap();
+    release_open(&*a, "a", id, at(1000), 60).await;
+    assert_eq!(circuits(&*b, "b", at(200)).await, closed);
+    release_open(&*b, "b", id, at(1000), 60).await;
+    let changed = endpoint(1, &Owner::Operator);
+    assert!(b.replace_endpoint(changed, at(300), None).await.unwrap());
+    assert_eq!(circuits(&*a, "a", at(300)).await, closed);
+}
+
+/// An instance that has served a lane for long has not said how its circuit is.
+pub async fn a_circuit_that_was_probed_long_ago_is_forgotten(Stores { a, b }: Stores) {
+    let endpoint = operator(&*a, 1).await;
+    add(&*a, &["e1"], endpoint, at(0)).await;
+    lease(&*a, "a", at(0)).await;
+    release_open(&*a, "a", endpoint, at(400), 60).await;
+    let open = [(endpoint, Some(60))];
+    assert_eq!(circuits(&*a, "a", at(400)).await, open);
+    a.renew_lanes("a", at(1000)).await.unwrap();
+    assert_eq!(circuits(&*b, "b", at(1000)).await, open);
+    b.renew_lanes("b", at(1001)).await.unwrap();
+    assert_eq!(circuits(&*a, "a", at(1001)).await, [(endpoint, None)]);
 }
 
 /// Whichever instance moves it.

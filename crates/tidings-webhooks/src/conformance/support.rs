@@ -118,9 +118,40 @@ pub(super) async fn delivery(store: &dyn Store, id: DeliveryId) -> Delivery {
 }
 
 pub(super) async fn lease(store: &dyn Store, instance: &str, now: Timestamp) -> Vec<EndpointId> {
-    let mut lanes = store.lease_lanes(ask(instance, now)).await.unwrap().lanes;
+    let leased = store.lease_lanes(ask(instance, now)).await.unwrap();
+    let mut lanes: Vec<_> = leased.lanes.iter().map(|lane| lane.endpoint).collect();
     lanes.sort();
     lanes
+}
+
+/// Leases lanes, and returns each with the seconds for which its circuit opens next.
+pub(super) async fn circuits(
+    store: &dyn Store,
+    instance: &str,
+    now: Timestamp,
+) -> Vec<(EndpointId, Option<u64>)> {
+    let leased = store.lease_lanes(ask(instance, now)).await.unwrap();
+    let seconds = |open_for: Duration| open_for.as_secs();
+    let lanes = leased.lanes.iter();
+    lanes
+        .map(|lane| (lane.endpoint, lane.next_open_for.map(seconds)))
+        .collect()
+}
+
+/// Gives a lane back with a circuit that is open until a time, and next for so many seconds.
+pub(super) async fn release_open(
+    store: &dyn Store,
+    instance: &str,
+    endpoint: EndpointId,
+    until: Timestamp,
+    next: u64,
+) -> Option<Timestamp> {
+    let released = Released {
+        endpoint,
+        blocked_until: Some(until),
+        next_open_for: Some(Duration::from_secs(next)),
+    };
+    store.release_lanes(instance, vec![released]).await.unwrap()
 }
 
 /// Asks for lanes, for thirty seconds.
@@ -142,6 +173,7 @@ pub(super) async fn release(
     let released = Released {
         endpoint,
         blocked_until,
+        next_open_for: None,
     };
     store.release_lanes(instance, vec![released]).await.unwrap()
 }

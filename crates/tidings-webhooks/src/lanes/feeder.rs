@@ -270,9 +270,12 @@ impl Feeder<'_> {
     /// Asks the dispatcher how the circuit is, and until when nothing is to be sent, if it remembers the lane.
     fn look_at_dispatcher(&mut self) {
         let status = self.shared.dispatcher.status(&self.lane.key);
-        let circuit = status.as_ref().and_then(|status| status.circuit);
-        self.course.is_probed = circuit.is_some_and(|circuit| circuit != CircuitState::Closed)
-            || self.shared.lock().local.is_probed(self.lane.endpoint);
+        let circuit_is_open = match &status {
+            Some(status) => status.circuit.is_some_and(|it| it != CircuitState::Closed),
+            None => self.lane.left_open_for.is_some(),
+        };
+        self.course.is_probed =
+            circuit_is_open || self.shared.lock().local.is_probed(self.lane.endpoint);
         if let Some(until) = status.and_then(|status| status.blocked_until) {
             self.lane.block(until);
         }
@@ -312,9 +315,12 @@ impl Feeder<'_> {
                 let target = shared.defaults.target(endpoint, wall)?;
                 if !is_same_revision || !self.is_in_use(&target) {
                     let (endpoint, lane) = (target.endpoint.clone(), &target.lane);
-                    shared
-                        .dispatcher
-                        .insert_with(&self.lane.key, endpoint, lane)?;
+                    let (dispatcher, key) = (&shared.dispatcher, &self.lane.key);
+                    let is_new = dispatcher.status(key).is_none();
+                    dispatcher.insert_with(key, endpoint, lane)?;
+                    if let Some(next_open_for) = self.lane.left_open_for.filter(|_| is_new) {
+                        dispatcher.resume_circuit(key, next_open_for);
+                    }
                 }
                 Ok(target)
             });
@@ -533,18 +539,26 @@ impl Shared {
         Some(later(self.clock.now(), wait))
     }
 
+    /// For how long the circuit of a lane opens next, as the store keeps it; `None` if it is closed.
+    pub(super) fn circuit_of(&self, lane: &Lane) -> Option<Duration> {
+        match self.dispatcher.status(&lane.key) {
+            Some(status) => status.next_open_for,
+            None => lane.left_open_for,
+        }
+    }
+
     /// Gives a lane back, unless its lease was lost.
     async fn end_lane(&self, lane: &Arc<Lane>) {
         let is_ours = self.stop_serving(lane);
         // After that, so that a change of the endpoint until then counts.
-        let blocked_until = self.block_of(lane);
+        let released = Released {
+            endpoint: lane.endpoint,
+            blocked_until: self.block_of(lane),
+            next_open_for: self.circuit_of(lane),
+        };
         if !is_ours {
             return;
         }
-        let released = Released {
-            endpoint: lane.endpoint,
-            blocked_until,
-        };
         // If it fails, the next renewal has it served again.
         if let Err(error) = self.give_back(vec![released]).await {
             self.store_failed(&error, "releasing an endpoint");

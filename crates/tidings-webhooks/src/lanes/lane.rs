@@ -32,6 +32,8 @@ pub(super) struct Lane {
     pub(super) leased_at: Instant,
     /// Ends the feeder, which then gives the lane back if it still has it.
     pub(super) stop: CancellationToken,
+    /// For how long its circuit opens next, if it was not closed when another instance gave the lane back.
+    pub(super) left_open_for: Option<Duration>,
     /// Whether the lease was lost, so that there is nothing to give back.
     pub(super) is_lost: AtomicBool,
     contents: Arc<Contents>,
@@ -115,24 +117,30 @@ pub(super) struct Ticket {
 }
 
 impl Lane {
-    pub(super) fn new(endpoint: EndpointId, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        endpoint: EndpointId,
+        left_open_for: Option<Duration>,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             endpoint,
             key: endpoint.to_string().into(),
             leased_at: Instant::now(),
             stop,
+            left_open_for,
             is_lost: AtomicBool::new(false),
             contents: Arc::default(),
         }
     }
 
     /// The same lane under a new lease.
-    pub(super) fn again(&self, stop: CancellationToken) -> Self {
+    pub(super) fn again(&self, left_open_for: Option<Duration>, stop: CancellationToken) -> Self {
         Self {
             endpoint: self.endpoint,
             key: self.key.clone(),
             leased_at: Instant::now(),
             stop,
+            left_open_for,
             is_lost: AtomicBool::new(false),
             contents: Arc::clone(&self.contents),
         }

@@ -12,7 +12,7 @@ use tracing::Instrument;
 use super::lane::Lane;
 use super::{Lanes, Served, Shared, feeder};
 use crate::clock::later;
-use crate::store::{LeaseRequest, Released};
+use crate::store::{LeaseRequest, LeasedLane, Released};
 use crate::{EndpointId, StoreError};
 
 /// How long a lane that is not served stays in the dispatcher, with what was learned about it.
@@ -73,9 +73,9 @@ async fn take_once(shared: &Arc<Shared>) -> Result<(), StoreError> {
     };
     let leased = shared.store.lease_lanes(lease).await?;
     let is_full = leased.lanes.len() >= room;
-    for endpoint in leased.lanes {
-        shared.end_block_that_ended(endpoint);
-        shared.serve(endpoint);
+    for lane in leased.lanes {
+        shared.learn(&lane);
+        shared.serve(lane.endpoint, lane.next_open_for);
     }
     let more_is_due = leased.next_due.is_some_and(|due| due <= now);
     if is_full && more_is_due && !shared.make_room().await? {
@@ -118,7 +118,7 @@ pub(super) async fn renew(shared: Arc<Shared>) {
                 // A lane that was lost and leased again while its feeder was ending.
                 for endpoint in held.into_keys() {
                     if !shared.was_given_back(endpoint, began) {
-                        shared.serve(endpoint);
+                        shared.serve(endpoint, None);
                     }
                 }
             }
@@ -139,36 +139,45 @@ pub(super) async fn renew(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    /// Forgets the block of a lane that the store gives out although it was given back blocked: another instance has
-    /// unblocked it.
-    fn end_block_that_ended(&self, endpoint: EndpointId) {
-        let key = endpoint.to_string();
-        let status = self.dispatcher.status(&key);
-        let Some(until) = status.and_then(|status| status.blocked_until) else {
+    /// Has the dispatcher know what other instances have learned of a lane that it remembers. It may have been given
+    /// back blocked, or with a circuit that was not closed, and be unblocked since.
+    fn learn(&self, leased: &LeasedLane) {
+        let key = leased.endpoint.to_string();
+        let Some(status) = self.dispatcher.status(&key) else {
             return;
         };
-        let lanes = self.lock();
-        // One whose lease was lost was not given back.
-        let was_given_back = (lanes.known.get(&endpoint))
-            .is_none_or(|earlier| !earlier.is_lost.load(Ordering::Acquire));
-        if was_given_back && until.saturating_duration_since(Instant::now()) > CLOCKS_DIFFER {
-            self.dispatcher.unblock(&key);
-            if let Some(earlier) = lanes.known.get(&endpoint) {
-                earlier.unblock();
+        let is_blocked = status
+            .blocked_until
+            .is_some_and(|until| until.saturating_duration_since(Instant::now()) > CLOCKS_DIFFER);
+        let has_closed = status.next_open_for.is_some() && leased.next_open_for.is_none();
+        if is_blocked || has_closed {
+            let lanes = self.lock();
+            let earlier = lanes.known.get(&leased.endpoint);
+            // One whose lease was lost was not given back.
+            if earlier.is_none_or(|earlier| !earlier.is_lost.load(Ordering::Acquire)) {
+                self.dispatcher.unblock(&key);
+                if let Some(earlier) = earlier {
+                    earlier.unblock();
+                }
             }
+        }
+        if let Some(next_open_for) = leased.next_open_for
+            && (is_blocked || status.next_open_for != Some(next_open_for))
+        {
+            self.dispatcher.resume_circuit(&key, next_open_for);
         }
     }
 
     /// Serves a lane whose lease was taken.
-    fn serve(self: &Arc<Self>, endpoint: EndpointId) {
+    fn serve(self: &Arc<Self>, endpoint: EndpointId, left_open_for: Option<Duration>) {
         let stop = self.stopping.child_token();
         let mut lanes = self.lock();
         if self.stopping.is_cancelled() || lanes.served.contains_key(&endpoint) {
             return;
         }
         let lane = Arc::new(match lanes.known.get(&endpoint) {
-            Some(earlier) => earlier.again(stop),
-            None => Lane::new(endpoint, stop),
+            Some(earlier) => earlier.again(left_open_for, stop),
+            None => Lane::new(endpoint, left_open_for, stop),
         });
         lanes.known.insert(endpoint, Arc::clone(&lane));
         lanes

@@ -223,7 +223,7 @@ impl Shared {
             let rested = {
                 let mut lanes = self.lock();
                 let rested = self.rested_for_long(&lanes);
-                end(&mut lanes, rested)
+                self.end_rest(&mut lanes, rested)
             };
             let is_last = rested.len() < AT_ONCE;
             if !rested.is_empty() {
@@ -260,7 +260,7 @@ impl Shared {
                 resting.truncate(AT_ONCE);
             }
             let resting = resting.into_iter().map(|(endpoint, _)| *endpoint).collect();
-            let rested = end(&mut lanes, resting);
+            let rested = self.end_rest(&mut lanes, resting);
             lanes.lacks_room = rested.is_empty();
             rested
         };
@@ -270,24 +270,25 @@ impl Shared {
         }
         Ok(has_room)
     }
-}
 
-/// Ends the service of those of these lanes that still have nothing to do.
-fn end(lanes: &mut Lanes, endpoints: Vec<EndpointId>) -> Vec<Released> {
-    let mut ended = Vec::new();
-    for endpoint in endpoints {
-        let Some(served) = lanes.served.get(&endpoint) else {
-            continue;
-        };
-        let lane = Arc::clone(&served.0);
-        if lane.is_quiet() {
-            lanes.end(&lane);
-            lanes.released.insert(endpoint);
-            ended.push(Released {
-                endpoint,
-                blocked_until: None,
-            });
+    /// Ends the service of those of these lanes that still have nothing to do.
+    fn end_rest(&self, lanes: &mut Lanes, endpoints: Vec<EndpointId>) -> Vec<Released> {
+        let mut ended = Vec::new();
+        for endpoint in endpoints {
+            let Some(served) = lanes.served.get(&endpoint) else {
+                continue;
+            };
+            let lane = Arc::clone(&served.0);
+            if lane.is_quiet() {
+                lanes.end(&lane);
+                lanes.released.insert(endpoint);
+                ended.push(Released {
+                    endpoint,
+                    blocked_until: None,
+                    next_open_for: self.circuit_of(&lane),
+                });
+            }
         }
+        ended
     }
-    ended
 }

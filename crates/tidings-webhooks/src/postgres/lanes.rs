@@ -7,9 +7,10 @@ use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
 
 use super::endpoints;
-use super::schema::{column, limit, micros, optional_time, time};
+use super::schema::{column, limit, micros, open_for, open_for_micros, optional_time, time};
 use crate::store::{
-    DueDelivery, LaneQuery, LaneWork, LeaseRequest, Leased, NextDue, Released, SentEvent,
+    DueDelivery, LaneQuery, LaneWork, LeaseRequest, Leased, LeasedLane, NextDue, Released,
+    SentEvent,
 };
 use crate::{DeliveryId, EndpointId, StoreError, WebhookEvent};
 
@@ -27,7 +28,7 @@ pub(super) async fn lease(
     }
     let rows = connections
         .query(
-            "SELECT tidings_webhook_lease($1, $2, $3, $4)",
+            "SELECT endpoint, next_open_for FROM tidings_webhook_take($1, $2, $3, $4)",
             &[
                 (&lease.instance, Type::TEXT),
                 (&micros(lease.now), Type::INT8),
@@ -36,8 +37,13 @@ pub(super) async fn lease(
             ],
         )
         .await?;
-    let id = |row: &Row| Ok(EndpointId::from_i64(row.try_get(0).map_err(column)?));
-    let lanes: Result<_, StoreError> = rows.iter().map(id).collect();
+    let leased = |row: &Row| {
+        Ok(LeasedLane {
+            endpoint: EndpointId::from_i64(row.try_get(0).map_err(column)?),
+            next_open_for: open_for(row.try_get(1).map_err(column)?),
+        })
+    };
+    let lanes: Result<_, StoreError> = rows.iter().map(leased).collect();
     Ok(Leased {
         lanes: lanes?,
         next_due: next_free(connections).await?,
@@ -80,13 +86,18 @@ pub(super) async fn release(
         .iter()
         .map(|lane| lane.blocked_until.map_or(0, micros))
         .collect();
+    let open_for: Vec<_> = lanes
+        .iter()
+        .map(|lane| open_for_micros(lane.next_open_for))
+        .collect();
     let row = connections
         .row(
-            "SELECT tidings_webhook_release($1, $2, $3)",
+            "SELECT tidings_webhook_release($1, $2, $3, $4)",
             &[
                 (&instance, Type::TEXT),
                 (&endpoints, Type::INT8_ARRAY),
                 (&blocked, Type::INT8_ARRAY),
+                (&open_for, Type::INT8_ARRAY),
             ],
         )
         .await?;

@@ -3,7 +3,9 @@
 use tidings_postgres::tokio_postgres;
 
 use crate::StoreError;
-pub(super) use crate::columns::{duration_micros, limit, micros, optional_time, time};
+pub(super) use crate::columns::{
+    duration_micros, limit, micros, open_for, open_for_micros, optional_time, time,
+};
 
 /// Whose tables these are, in the database's list of schemas.
 pub(super) const COMPONENT: &str = "tidings_webhooks";
@@ -21,6 +23,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("schema/9_clean.sql"),
     include_str!("schema/10_begun_again.sql"),
     include_str!("schema/11_count_added.sql"),
+    include_str!("schema/12_circuits.sql"),
 ];
 
 /// A column that is not what it should be.

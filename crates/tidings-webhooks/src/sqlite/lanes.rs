@@ -8,9 +8,10 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use tidings_notify::{Payload, UserId};
 
 use super::endpoints;
-use super::schema::{limit, micros, optional_time, time};
+use super::schema::{limit, micros, open_for, open_for_micros, optional_time, time};
 use crate::store::{
-    DueDelivery, LaneQuery, LaneWork, LeaseRequest, Leased, NextDue, Released, SentEvent,
+    DueDelivery, LaneQuery, LaneWork, LeaseRequest, Leased, LeasedLane, NextDue, Released,
+    SentEvent,
 };
 use crate::{DeliveryId, EndpointId, StoreError, WebhookEvent};
 
@@ -54,7 +55,8 @@ pub(super) fn add_work(
     Ok(())
 }
 
-/// Makes a lane due, if there is one, and ends its block, also one that its holder is about to report.
+/// Makes a lane due, if there is one, ends its block and closes its circuit, also those that its holder is about to
+/// report.
 pub(super) fn hasten(
     tx: &Transaction<'_>,
     endpoint: EndpointId,
@@ -62,7 +64,7 @@ pub(super) fn hasten(
 ) -> Result<(), StoreError> {
     tx.prepare_cached(
         "UPDATE webhook_lane SET
-             next_due = min(next_due, ?2), blocked_until = 0,
+             next_due = min(next_due, ?2), blocked_until = 0, next_open_for = 0,
              was_unblocked = owner IS NOT NULL,
              free_at = iif(owner IS NULL, min(next_due, ?2), free_at)
          WHERE endpoint = ?1",
@@ -93,7 +95,7 @@ pub(super) fn lease(tx: &Transaction<'_>, lease: &LeaseRequest) -> Result<Leased
     let mut statement = tx.prepare_cached(
         "UPDATE webhook_lane SET owner = ?1, free_at = ?3, was_unblocked = 0 WHERE endpoint IN (
              SELECT endpoint FROM webhook_lane WHERE free_at <= ?2 ORDER BY free_at LIMIT ?4)
-         RETURNING endpoint",
+         RETURNING endpoint, next_open_for",
     )?;
     let parameters = (
         &lease.instance,
@@ -104,7 +106,10 @@ pub(super) fn lease(tx: &Transaction<'_>, lease: &LeaseRequest) -> Result<Leased
     let mut rows = statement.query(parameters)?;
     let mut lanes = Vec::new();
     while let Some(row) = rows.next()? {
-        lanes.push(EndpointId::from_i64(row.get(0)?));
+        lanes.push(LeasedLane {
+            endpoint: EndpointId::from_i64(row.get(0)?),
+            next_open_for: open_for(row.get(1)?),
+        });
     }
     drop(rows);
     Ok(Leased {
@@ -113,13 +118,21 @@ pub(super) fn lease(tx: &Transaction<'_>, lease: &LeaseRequest) -> Result<Leased
     })
 }
 
+/// How long after its block the circuit of a lane is forgotten that was not given back, in microseconds: it was probed
+/// since.
+const CIRCUIT_KEPT_FOR: i64 = 600_000_000;
+
 pub(super) fn renew(
     tx: &Transaction<'_>,
     instance: &str,
     until: Timestamp,
 ) -> Result<Vec<(EndpointId, u64)>, StoreError> {
-    tx.prepare_cached("UPDATE webhook_lane SET free_at = ?2 WHERE owner = ?1")?
-        .execute((instance, micros(until)))?;
+    tx.prepare_cached(
+        "UPDATE webhook_lane SET free_at = ?2,
+             next_open_for = iif(blocked_until < ?3, 0, next_open_for)
+         WHERE owner = ?1",
+    )?
+    .execute((instance, micros(until), micros(until) - CIRCUIT_KEPT_FOR))?;
     let mut statement = tx.prepare_cached(
         "SELECT endpoint, coalesce((SELECT revision FROM webhook_endpoint
              WHERE webhook_endpoint.endpoint = webhook_lane.endpoint), 0)
@@ -145,9 +158,11 @@ pub(super) fn release(
         let was_unblocked = tx
             .prepare_cached("SELECT 1 FROM webhook_lane WHERE endpoint = ?1 AND was_unblocked = 1")?
             .exists([endpoint])?;
-        let blocked_until = match lane.blocked_until {
-            Some(until) if !was_unblocked => micros(until),
-            _ => 0,
+        let (blocked_until, next_open_for) = if was_unblocked {
+            (0, 0)
+        } else {
+            let blocked_until = lane.blocked_until.map_or(0, micros);
+            (blocked_until, open_for_micros(lane.next_open_for))
         };
         let next_due = [
             next_delivery(tx, endpoint, None)?,
@@ -167,10 +182,18 @@ pub(super) fn release(
         let released = tx
             .prepare_cached(
                 "UPDATE webhook_lane
-                 SET owner = NULL, next_due = ?3, blocked_until = ?4, free_at = ?5
+                 SET owner = NULL, next_due = ?3, blocked_until = ?4, free_at = ?5,
+                     next_open_for = ?6
                  WHERE endpoint = ?1 AND owner = ?2",
             )?
-            .execute((endpoint, instance, next_due, blocked_until, free_at))?;
+            .execute((
+                endpoint,
+                instance,
+                next_due,
+                blocked_until,
+                free_at,
+                next_open_for,
+            ))?;
         if released > 0 {
             earliest = Some(earliest.map_or(free_at, |it| it.min(free_at)));
         }

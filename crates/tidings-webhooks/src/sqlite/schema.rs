@@ -1,6 +1,8 @@
 //! The tables.
 
-pub(super) use crate::columns::{duration_micros, limit, micros, optional_time, time};
+pub(super) use crate::columns::{
+    duration_micros, limit, micros, open_for, open_for_micros, optional_time, time,
+};
 
 /// Whose tables these are, in the file's list of schemas.
 pub(crate) const COMPONENT: &str = "webhooks";
@@ -144,5 +146,9 @@ pub(crate) const STEPS: &[&str] = &[
         WHERE state = 0;
     CREATE INDEX webhook_delivery_ended ON webhook_delivery (endpoint, state, delivery)
         WHERE state > 0;
+",
+    // For how long the circuit of a lane opens next, in microseconds; 0 if it is closed.
+    "
+    ALTER TABLE webhook_lane ADD COLUMN next_open_for INTEGER NOT NULL DEFAULT 0;
 ",
 ];

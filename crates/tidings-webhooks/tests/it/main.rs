@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, and prints what it does for its parent"
 )]
 
+mod circuits;
 mod delivery;
 mod durability;
 mod encryption;
