@@ -8,7 +8,7 @@ import * as delivery from "./delivery.js";
 import { make, nameWindow, sayAnew } from "./dom.js";
 import * as endpoint from "./endpoint.js";
 import * as endpoints from "./endpoints.js";
-import { renewTimes } from "./format.js";
+import { renewTimes, sentence } from "./format.js";
 import * as keys from "./keys.js";
 import * as login from "./login.js";
 import * as overview from "./overview.js";

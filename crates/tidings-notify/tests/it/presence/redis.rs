@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidings_notify::presence::WatchItem::{Lagged, Offline, Online};
 use tidings_notify::presence::redis::{Config, RedisOptions, RedisPresence};
@@ -10,6 +10,7 @@ use tidings_notify::presence::{Lease, LeaseId, Standing, Tracker, TrackerOptions
 use tidings_notify::{Presence, UserId};
 use tidings_redis::redis::aio::MultiplexedConnection;
 use tidings_redis::redis::{FromRedisValue, cmd, pipe};
+use tokio::time::Instant;
 use tidings_test_support::RedisServer;
 
 use super::{quick, soon, until_located, until_online, until_reported};

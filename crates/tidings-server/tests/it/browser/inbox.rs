@@ -434,7 +434,7 @@ async fn what_a_person_sends_again_after_a_lost_reply_is_stored_once() {
         browser.click("#send button").await;
     };
     sent().await;
-    browser.until_shown("the server does not reply").await;
+    browser.until_shown("The server does not reply").await;
     browser.click("#send button").await;
     browser.until_shown("Stored as").await;
     let inbox = server.get("/v1/users/anna/notifications").await;
