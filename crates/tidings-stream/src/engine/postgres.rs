@@ -14,7 +14,8 @@
 //!
 //! A claim of a hundred new messages is one row, and their acknowledgement deletes it; only what
 //! fails, or is left over when a claim expires, gets a row of its own. Every call is one statement,
-//! which is a transaction of its own: no lock waits for a client. Nothing is set that outlives a
+//! which is a transaction of its own: no lock waits for a client, except that [`settle_in`] locks its group until the
+//! caller's commit. Calls about that group wait then, and hold no connection. Nothing is set that outlives a
 //! transaction, so that sessions can be shared by a pooler. Names are looked up in the search path of
 //! the connection, so that one database can have several sets of these tables.
 //!
@@ -77,6 +78,7 @@ mod append;
 mod claim;
 mod content;
 mod failure;
+mod held;
 mod options;
 mod outbox;
 mod receipts;
@@ -87,6 +89,7 @@ mod stats;
 
 use announce::Announcer;
 use append::Appender;
+use held::{Groups, Held};
 use rows::{get, number, row, rows, text, value};
 
 pub use options::PostgresOptions;
@@ -126,6 +129,7 @@ struct Shared {
     /// Notified when the outbox has something.
     outbox: Arc<Notify>,
     lost: LostClaims,
+    held: Held,
     /// Announcing, listening, sequencing.
     tasks: [AbortOnDropHandle<()>; 3],
 }
@@ -157,6 +161,7 @@ impl PostgresEngine {
         ));
         let channel = announce::channel(&consuming).await?;
 
+        let held = Held::new(config.reply_limit(), options.consume_connections);
         let wakes = Wakes::default();
         let announcer = Announcer::new();
         let outbox = Arc::<Notify>::default();
@@ -186,6 +191,7 @@ impl PostgresEngine {
                 announcer,
                 outbox,
                 lost: LostClaims::default(),
+                held,
                 tasks: [
                     AbortOnDropHandle::new(tokio::spawn(announcing)),
                     AbortOnDropHandle::new(tokio::spawn(listening)),
@@ -225,6 +231,14 @@ impl PostgresEngine {
         let parameters = params![group.stream.as_str(), group.group.as_str()];
         let row = row(&self.shared.consuming, FIND, parameters).await?;
         get(&row.ok_or(Error::UnknownGroup)?, 0)
+    }
+
+    /// For calls that lock groups.
+    fn groups<'a>(&'a self, connections: &'a Connections) -> Groups<'a> {
+        Groups {
+            connections,
+            held: &self.shared.held,
+        }
     }
 
     /// Wakes the consumers of a stream, in this process and others.
@@ -269,7 +283,8 @@ impl Engine for PostgresEngine {
         const SEEK: &str = "SELECT tidings_stream_seek($1, $2, $3, $4)";
         let (kind, place) = to.parts();
         let parameters = params![key.stream.as_str(), key.group.as_str(), kind, place];
-        let row = row(&self.shared.publishing, SEEK, parameters).await?;
+        let groups = self.groups(&self.shared.publishing);
+        let row = groups.row(key, SEEK, parameters).await?;
         if let Some(newest) = get::<Option<i64>>(&row.ok_or(Error::UnknownGroup)?, 0)? {
             return Err(to.is_ahead_of(newest.cast_unsigned()));
         }
@@ -280,7 +295,8 @@ impl Engine for PostgresEngine {
     async fn delete_group(&self, key: &GroupKey) -> Result<bool> {
         const HIDE: &str = "SELECT tidings_stream_hide_group($1, $2)";
         let parameters = params![key.stream.as_str(), key.group.as_str()];
-        let Some(stream_id) = value(&self.shared.publishing, HIDE, parameters).await? else {
+        let groups = self.groups(&self.shared.publishing);
+        let Some(stream_id) = groups.value(key, HIDE, parameters).await? else {
             return Ok(false);
         };
         leave_rest(&key.stream, self.remove_hidden(stream_id).await);
@@ -293,7 +309,9 @@ impl Engine for PostgresEngine {
             return Ok(false);
         };
         let parameters = params![stream.as_str(), number];
-        let was_there = value(&self.shared.publishing, DELETE, parameters).await?;
+        let groups = self.groups(&self.shared.publishing);
+        let row = groups.row_of_all(stream, DELETE, parameters).await?;
+        let was_there = get(&row.ok_or(DatabaseError::NoRow)?, 0)?;
         self.announce(stream);
         Ok(was_there)
     }
@@ -319,12 +337,13 @@ impl Engine for PostgresEngine {
             consuming, lost, ..
         } = &*self.shared;
         let number = claim::draw_number();
-        lost.claim(&**consuming, number, consumer, max, options)
+        lost.claim(&self.groups(consuming), number, consumer, max, options)
             .await
     }
 
     async fn settle(&self, key: &GroupKey, settlements: Arc<[Settlement]>) -> Result<Vec<bool>> {
-        let settled = settle::settle(&self.shared.consuming, key, &settlements).await?;
+        let settled =
+            settle::settle(self.groups(&self.shared.consuming), key, &settlements).await?;
         for stream in settled.wakes(key, &settlements) {
             self.announce(stream);
         }
@@ -337,7 +356,13 @@ impl Engine for PostgresEngine {
         receipts: Arc<[Receipt]>,
         visibility: Duration,
     ) -> Result<Vec<bool>> {
-        settle::extend(&self.shared.consuming, key, &receipts, visibility).await
+        settle::extend(
+            self.groups(&self.shared.consuming),
+            key,
+            &receipts,
+            visibility,
+        )
+        .await
     }
 
     async fn ready(&self, groups: Arc<[GroupKey]>) -> Result<Vec<bool>> {

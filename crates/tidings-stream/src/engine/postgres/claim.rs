@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use tidings_postgres::params;
 use tidings_postgres::tokio_postgres::Row;
-use tidings_postgres::{Connections, params};
 
 use super::content::{self, MAX_BYTES};
-use super::rows::{get, row, value};
+use super::held::Groups;
+use super::rows::get;
 use super::settle;
 use crate::engine::lost_claims::{ClaimByNumber, Expected, Read, Taken};
 use crate::engine::{ClaimOptions, ConsumerKey, GroupKey, Receipt, time};
@@ -46,7 +47,7 @@ pub(in crate::engine) struct Place {
     reply: Row,
 }
 
-impl ClaimByNumber for Connections {
+impl ClaimByNumber for Groups<'_> {
     type Place = Place;
 
     /// New messages come with the reply if they are small. What is large, or redelivered, is read by another
@@ -76,7 +77,7 @@ impl ClaimByNumber for Connections {
             options.in_key_order,
             max_in_flight
         ];
-        let row = row(self, CLAIM, parameters).await?;
+        let row = self.row(group, CLAIM, parameters).await?;
         let row = row.ok_or(Error::UnknownGroup)?;
         let stream_id = get::<Option<i64>>(&row, 0)?.ok_or(Error::UnknownGroup)?;
         let (lo, hi): (Option<i64>, Option<i64>) = (get(&row, 1)?, get(&row, 2)?);
@@ -117,19 +118,20 @@ impl ClaimByNumber for Connections {
         } = place;
         let inline = content::inline(&reply, 6, &group.stream, lo)?;
         let new = if inline.is_some() { (1, 0) } else { (lo, hi) };
-        let mut messages = content::claimed(self, group, stream_id, &again, new).await?;
+        let mut messages =
+            content::claimed(self.connections, group, stream_id, &again, new).await?;
         let inline = inline.into_iter().flatten();
         messages.extend(inline.map(|message| (message, None)));
         Ok(Some(messages))
     }
 
     async fn lose(&self, group: &GroupKey, receipts: &[Receipt]) -> Result<()> {
-        settle::lose(self, group, receipts).await
+        settle::lose(*self, group, receipts).await
     }
 
     async fn release(&self, group: &GroupKey, number: i64) -> Result<bool> {
         let parameters = params![group.stream.as_str(), group.group.as_str(), number];
-        value(self, RELEASE, parameters).await
+        self.value(group, RELEASE, parameters).await
     }
 
     async fn extend(
@@ -138,6 +140,6 @@ impl ClaimByNumber for Connections {
         receipts: &[Receipt],
         visibility: Duration,
     ) -> Result<Vec<bool>> {
-        settle::extend(self, group, receipts, visibility).await
+        settle::extend(*self, group, receipts, visibility).await
     }
 }

@@ -6,9 +6,11 @@
 //! per session, even behind a pooler that keeps no prepared statements.
 
 /// The steps of the migration.
-pub(super) const STEPS: [&str; 4] = [
+pub(super) const STEPS: [&str; 5] = [
     include_str!("schema/tables.sql"),
     "",
+    "",
+    include_str!("schema/outbox_age.sql"),
     concat!(
         include_str!("schema/begin.sql"),
         include_str!("schema/retries.sql"),
@@ -19,7 +21,6 @@ pub(super) const STEPS: [&str; 4] = [
         include_str!("schema/figures.sql"),
         include_str!("schema/outbox.sql"),
     ),
-    include_str!("schema/outbox_age.sql"),
 ];
 
 #[cfg(test)]
@@ -30,7 +31,7 @@ mod tests {
     /// What stands in Rust and in SQL is the same.
     #[test]
     fn the_functions_know_what_the_engine_knows() {
-        let [.., functions, _] = STEPS;
+        let [.., functions] = STEPS;
         let most_held_back = format!("v_held_back >= {MAX_HELD_BACK}");
         assert_eq!(functions.matches(&most_held_back).count(), 2);
         assert_eq!(functions.matches(&format!("'{REDRIVE_GROUP}'")).count(), 2);

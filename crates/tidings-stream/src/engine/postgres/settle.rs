@@ -7,8 +7,9 @@ use tidings_postgres::tokio_postgres::GenericClient;
 use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::{Connections, params};
 
+use super::held::Groups;
 use super::receipts::{Run, runs};
-use super::rows::{get, row};
+use super::rows::get;
 use super::{content, failure};
 use crate::engine::{GroupKey, Outcome, Receipt, Settled, Settlement, stored, time};
 use crate::{Error, Headers, Message, NewMessage, Result};
@@ -22,19 +23,20 @@ const EXTEND: &str = "SELECT tidings_stream_extend($1, $2, $3, $4, $5, $6)";
 
 /// Ends claims.
 pub(super) async fn settle(
-    connections: &Connections,
+    groups: Groups<'_>,
     group: &GroupKey,
     settlements: &[Settlement],
 ) -> Result<Settled> {
     let ends = settlements.iter().map(|it| (it.receipt, Some(&it.outcome)));
-    end(connections, group, ends.collect()).await
+    end(groups, group, ends.collect()).await
 }
 
 /// Acknowledges a message inside [a transaction](crate#in-a-transaction) of its handler's own.
 ///
 /// Call it last, right before the commit: from then on other claims and settlements of the group wait for the
-/// transaction. Its isolation level must be READ COMMITTED, which is the default, and it must find the
-/// tables in its search path, as the engine does.
+/// transaction, no longer than [`Config::reply_limit`](super::Config::reply_limit). Other groups do not. Its isolation
+/// level must be READ COMMITTED, which is the default, and it must find the tables in its search path, as the
+/// engine does.
 ///
 /// # Errors
 ///
@@ -78,18 +80,14 @@ pub async fn settle_in(client: &(impl GenericClient + Sync), message: &Message) 
 }
 
 /// Ends claims of messages that turned out to have been trimmed.
-pub(super) async fn lose(
-    connections: &Connections,
-    group: &GroupKey,
-    receipts: &[Receipt],
-) -> Result<()> {
+pub(super) async fn lose(groups: Groups<'_>, group: &GroupKey, receipts: &[Receipt]) -> Result<()> {
     let ends = receipts.iter().map(|receipt| (*receipt, None));
-    end(connections, group, ends.collect()).await.map(drop)
+    end(groups, group, ends.collect()).await.map(drop)
 }
 
 /// Ends claims; without an outcome, the message is gone.
 async fn end(
-    connections: &Connections,
+    groups: Groups<'_>,
     group: &GroupKey,
     ends: Vec<(Receipt, Option<&Outcome>)>,
 ) -> Result<Settled> {
@@ -123,7 +121,7 @@ async fn end(
             }
         }
     }
-    let letters = letters(connections, group, &dying).await?;
+    let letters = letters(groups.connections, group, &dying).await?;
     let parameters = params![
         group.stream.as_str(),
         group.group.as_str(),
@@ -136,7 +134,7 @@ async fn end(
         letters,
         places
     ];
-    let row = row(connections, SETTLE, parameters).await?;
+    let row = groups.row(group, SETTLE, parameters).await?;
     let row = row.ok_or(Error::UnknownGroup)?;
     Ok(Settled {
         obeyed: obeyed(&runs, &get::<Vec<&str>>(&row, 0)?, ends.len()),
@@ -167,7 +165,7 @@ async fn letters(
 
 /// Makes claims last for `visibility` from now, at least.
 pub(super) async fn extend(
-    connections: &Connections,
+    groups: Groups<'_>,
     group: &GroupKey,
     receipts: &[Receipt],
     visibility: Duration,
@@ -183,7 +181,7 @@ pub(super) async fn extend(
         masks,
         time::millis(visibility)
     ];
-    let row = row(connections, EXTEND, parameters).await?;
+    let row = groups.row(group, EXTEND, parameters).await?;
     let row = row.ok_or(Error::UnknownGroup)?;
     Ok(obeyed(&runs, &get::<Vec<&str>>(&row, 0)?, receipts.len()))
 }

@@ -104,7 +104,7 @@ BEGIN
         RETURN;
     END IF;
 
-    PERFORM tidings_stream_begin(false);
+    PERFORM tidings_stream_begin(false, '200ms');
     -- A deleted group is in another stream, out of sight.
     PERFORM FROM tidings_stream_group
         WHERE group_id = v_group_id AND stream_id = o_stream_id FOR NO KEY UPDATE;
@@ -358,7 +358,7 @@ DECLARE
     v_lease tidings_stream_lease;
     v_found boolean;
 BEGIN
-    PERFORM tidings_stream_begin(false);
+    PERFORM tidings_stream_begin(false, '200ms');
     SELECT g.group_id INTO v_group_id
         FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
         WHERE s.name = p_stream AND g.name = p_group FOR NO KEY UPDATE OF g;

@@ -1,4 +1,5 @@
--- Creating, moving and deleting. Locks are taken in the order stream, group.
+-- Creating, moving and deleting. Locks are taken in the order stream, group. While a stream is locked, which
+-- keeps its publishers waiting, a wait for a group is short.
 
 -- The number of the first message of a range that was appended at a time or later, found by halving;
 -- the one behind the range when there is none.
@@ -108,6 +109,7 @@ DECLARE
 BEGIN
     PERFORM tidings_stream_begin(true);
     SELECT * INTO v_stream FROM tidings_stream WHERE name = p_stream FOR NO KEY UPDATE;
+    PERFORM set_config('lock_timeout', '20ms', true);
     SELECT group_id INTO v_group_id FROM tidings_stream_group
         WHERE stream_id = v_stream.stream_id AND name = p_group FOR NO KEY UPDATE;
     IF v_group_id IS NULL THEN
@@ -132,7 +134,7 @@ DECLARE
     v_stream_id bigint;
     v_group_id bigint;
 BEGIN
-    PERFORM tidings_stream_begin(true);
+    PERFORM tidings_stream_begin(true, '200ms');
     SELECT g.group_id INTO v_group_id
         FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
         WHERE s.name = p_stream AND g.name = p_group FOR UPDATE OF g;
@@ -162,6 +164,7 @@ BEGIN
         WHERE stream_id = v_stream.stream_id AND number = p_number AND number >= v_stream.tail
             AND headers IS DISTINCT FROM '';
     v_found := FOUND;
+    PERFORM set_config('lock_timeout', '20ms', true);
     FOR v_group_id IN
         SELECT group_id FROM tidings_stream_group WHERE stream_id = v_stream.stream_id
         ORDER BY group_id FOR NO KEY UPDATE
@@ -216,6 +219,7 @@ BEGIN
     IF FOUND THEN
         RETURN false;
     END IF;
+    PERFORM set_config('lock_timeout', '200ms', true);
     SELECT group_id INTO v_group_id FROM tidings_stream_group
         WHERE stream_id = p_stream_id ORDER BY name LIMIT 1 FOR UPDATE;
     IF FOUND THEN

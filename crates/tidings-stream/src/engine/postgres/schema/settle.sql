@@ -63,7 +63,7 @@ DECLARE
     v_end bigint;
 BEGIN
     -- A dead letter is a publish: its id must not be given to another one after a crash.
-    PERFORM tidings_stream_begin(cardinality(p_targets) > 0);
+    PERFORM tidings_stream_begin(cardinality(p_targets) > 0, '200ms');
     SELECT g.group_id, g.stream_id INTO v_group_id, v_stream_id
         FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
         WHERE s.name = p_stream AND g.name = p_group FOR NO KEY UPDATE OF g;
@@ -147,6 +147,7 @@ BEGIN
     -- The copies are made by the transaction that ends the claims. Streams are locked in one order,
     -- which is that of the outbox.
     IF v_dying IS NOT NULL THEN
+        PERFORM set_config('lock_timeout', '10s', true);
         SELECT array_agg(d.i ORDER BY p_places[d.i]) INTO v_dying FROM unnest(v_dying) AS d (i);
         FOR v_target IN
             SELECT DISTINCT p_targets[d.i] COLLATE "C" FROM unnest(v_dying) AS d (i) ORDER BY 1
@@ -186,12 +187,19 @@ BEGIN
 END $$;
 
 -- Acknowledges one message in a transaction of its handler's own, whose settings stay as they are. Returns
--- whether the receipt was obeyed; no row for a group that does not exist.
+-- whether the receipt was obeyed; no row for a group that does not exist. It waits for the group for longer than
+-- others, because the whole transaction would have to be tried again.
 CREATE FUNCTION tidings_stream_settle_in(p_stream text, p_group text, p_number bigint, p_claim bigint)
-RETURNS SETOF boolean LANGUAGE sql SET lock_timeout = '10s' SET synchronous_commit = 'off' AS $$
-    SELECT obeyed = '{1}' FROM tidings_stream_settle(
-        p_stream, p_group, ARRAY[p_claim], ARRAY[p_number], '{a}', '{}', '{}', '{}', '{}', '{}')
-$$;
+RETURNS SETOF boolean LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+SET lock_timeout = '10s' SET synchronous_commit = 'off' AS $$
+BEGIN
+    PERFORM tidings_stream_begin(false);
+    PERFORM FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
+        WHERE s.name = p_stream AND g.name = p_group FOR NO KEY UPDATE OF g;
+    RETURN QUERY SELECT s.obeyed = '{1}' FROM tidings_stream_settle(
+        p_stream, p_group, ARRAY[p_claim], ARRAY[p_number], '{a}', '{}', '{}', '{}', '{}', '{}') s;
+END $$;
 
 -- Lets claims last for p_visibility from now, at least. All messages of a lease share its deadline. Returns
 -- which receipts were obeyed; no row for a group that does not exist.
@@ -209,7 +217,7 @@ DECLARE
     v_obeyed text[] := p_masks;
     v_at integer;
 BEGIN
-    PERFORM tidings_stream_begin(false);
+    PERFORM tidings_stream_begin(false, '200ms');
     SELECT g.group_id INTO v_group_id
         FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
         WHERE s.name = p_stream AND g.name = p_group FOR NO KEY UPDATE OF g;
