@@ -64,8 +64,8 @@ impl Config {
         self
     }
 
-    /// Sets how often a connection that listens is checked. The default is three seconds, the least is
-    /// a millisecond.
+    /// Sets how often a connection is checked: one that listens by itself, one for calls with the next call. The
+    /// default is three seconds, the least is a millisecond.
     ///
     /// A break that is not reported, such as a pulled cable, is noticed after this time and the reply
     /// limit.
@@ -84,7 +84,7 @@ impl Config {
         self.timing.reply_limit
     }
 
-    /// How often a connection that listens is checked.
+    /// How often a connection is checked.
     pub fn health_interval(&self) -> Duration {
         self.timing.health_interval
     }

@@ -1,7 +1,10 @@
 use std::fmt;
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Value, cmd};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Config, Error};
@@ -11,6 +14,8 @@ use crate::{Config, Error};
 pub struct Connection {
     multiplexed: MultiplexedConnection,
     broken: CancellationToken,
+    /// When its server was the primary, as far as is known.
+    checked: Mutex<Instant>,
 }
 
 impl Connection {
@@ -18,7 +23,20 @@ impl Connection {
         Self {
             multiplexed,
             broken,
+            checked: Mutex::new(Instant::now()),
         }
+    }
+
+    /// [Pings](Self::ping) the server if the last check is longer ago than this, and no other call is at it.
+    pub(crate) async fn check(&self, interval: Duration) -> Result<(), Error> {
+        let Ok(mut checked) = self.checked.try_lock() else {
+            return Ok(());
+        };
+        if checked.elapsed() >= interval {
+            self.ping().await?;
+            *checked = Instant::now();
+        }
+        Ok(())
     }
 
     /// Sends commands. Clones share the connection; commands that are sent before the replies to others

@@ -45,6 +45,10 @@ impl Server {
     /// Commands of other callers come in between. A command that blocks would delay all of them: it needs
     /// [a connection of its own](Config::connect).
     ///
+    /// A server that becomes a replica keeps its connections, and goes on replying to commands that only read.
+    /// So a call asks first whether it still is the primary, if the last such check is longer ago than the
+    /// [health interval](Config::with_health_interval).
+    ///
     /// # Errors
     ///
     /// [`Error::Unsent`] when there is no connection, [`Error::NotPrimary`] when there is only a replica,
@@ -68,6 +72,14 @@ impl Server {
     {
         let Shared { config, slot } = &*self.shared;
         let connection = slot.connection(|| config.connect(drop)).await?;
+        if let Err(error) = connection.check(config.health_interval()).await {
+            slot.discard(&connection);
+            return Err(match error {
+                // The commands were not sent yet.
+                Error::NoReply(reason) => Error::Unsent(reason),
+                error => error,
+            });
+        }
         let done = commands(connection.multiplexed()).await;
         done.map_err(|error| {
             let error = Error::from(error);

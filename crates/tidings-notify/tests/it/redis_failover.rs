@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_notify::redis::RedisOptions;
+use tidings_notify::redis::{Config, RedisOptions, RedisStore};
 use tidings_notify::{GapReason, Item, Notifier, Since, Store, StoreError, Subscription};
 use tidings_test_support::{Proxy, RedisServer, soon};
 use tokio::time::sleep;
@@ -129,6 +129,41 @@ async fn what_a_lagging_replica_lacks_is_a_gap() {
         assert!(gaps.contains(&GapReason::UnknownEpoch), "{name}: {gaps:?}");
         assert_eq!(given, [0, 1, 2, 3, 4, 10, 11, 12, 13, 14], "{name}");
     }
+}
+
+/// It keeps its connections, and replies to what only reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_a_server_that_became_a_replica_is_not_read_from() {
+    let server = RedisServer::start().await.unwrap();
+    let config = Config::new(&server.url()).unwrap();
+    let config = config.with_health_interval(Duration::from_millis(50));
+    let store = RedisStore::open(config, RedisOptions::default());
+    let store = store.await.unwrap();
+    let stored = store.append(vec![draft(0)]).await.unwrap();
+    let mark = store.mark().await.unwrap();
+    server.demote().unwrap();
+    let refused = async {
+        loop {
+            match store.changes(&mark, 10).await {
+                Ok(_) => sleep(Duration::from_millis(5)).await,
+                Err(refused) => return refused,
+            }
+        }
+    };
+    let refused = soon("a refusal", refused).await;
+    assert!(matches!(refused, StoreError::Unavailable(_)), "{refused:?}");
+    for refused in [
+        store.read(&ann(), 0, 10).await.map(drop),
+        store.heads(&[ann()]).await.map(drop),
+        store.find(&ann(), stored[0].id).await.map(drop),
+    ] {
+        assert!(
+            matches!(refused, Err(StoreError::Unavailable(_))),
+            "{refused:?}"
+        );
+    }
+    server.promote().unwrap();
+    assert_eq!(store.head(&ann()).await.unwrap().top_seq, 1);
 }
 
 /// A server that was a replica for a while may lack what it had before, and its process is the same.

@@ -119,6 +119,37 @@ async fn a_server_that_became_a_replica_is_connected_to_anew() {
     assert_eq!(new.command(&["GET", "key"]).unwrap(), "value");
 }
 
+/// It replies to what only reads, without an error.
+#[tokio::test]
+async fn regression_a_server_that_became_a_replica_is_not_read_from() {
+    let old = RedisServer::start().await.unwrap();
+    let interval = Duration::from_millis(50);
+    let server = Server::new(config(&old.url()).with_health_interval(interval));
+    let read = async || {
+        let command = server.run(|mut connection| async move {
+            let mut get = cmd("GET");
+            get.arg("key").exec_async(&mut connection).await
+        });
+        soon("a reply", command).await
+    };
+    read().await.unwrap();
+    old.demote().unwrap();
+    let refused = async {
+        loop {
+            match read().await {
+                Ok(()) => tokio::time::sleep(interval / 10).await,
+                Err(refused) => return refused,
+            }
+        }
+    };
+    let refused = soon("a refusal", refused).await;
+    assert!(matches!(refused, Error::NotPrimary), "{refused:?}");
+    let refused = read().await.unwrap_err();
+    assert!(matches!(refused, Error::NotPrimary), "{refused:?}");
+    old.promote().unwrap();
+    read().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_ping_notices_a_replica_whatever_the_user_may_do() {
     let server = RedisServer::start().await.unwrap();

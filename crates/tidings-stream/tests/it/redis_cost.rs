@@ -21,7 +21,7 @@ use crate::wrapped::{Hook, Wrapped};
 async fn commands(client: &Client) -> BTreeMap<String, u64> {
     let statistics: String = client.run(&["INFO", "commandstats"]).await;
     client.run::<()>(&["CONFIG", "RESETSTAT"]).await;
-    let ignored = ["info", "config|resetstat", "ping"];
+    let ignored = ["info", "config|resetstat", "ping", "hello"];
     statistics
         .lines()
         .filter_map(|line| {
