@@ -85,6 +85,38 @@ async fn a_log_is_bounded_and_streams_get_a_gap() {
     assert_eq!(numbers(&mut slow, 3).await, [7, 8, 9]);
 }
 
+/// A log that is much longer than a new bound gets shorter with each append, and none stops the server for long.
+#[tokio::test]
+async fn regression_one_append_removes_only_some_of_many_events() {
+    const KEPT: u64 = 10;
+    let server = RedisServer::start().await.unwrap();
+    let store = open_at(&server.url(), RedisOptions::default()).await;
+    let key = |number: u64| EventKey::new(format!("k{number}")).unwrap();
+    for first in (0..5000).step_by(1000) {
+        let drafts = (first..first + 1000).map(|number| draft(number).with_key(key(number)));
+        store.append(drafts.collect()).await.unwrap();
+    }
+    let options = RedisOptions::default().with_max_events_per_user(KEPT);
+    let store = open_at(&server.url(), options).await;
+    let mut head = store.head(&ann()).await.unwrap();
+    while head.top_seq >= head.first_seq + KEPT {
+        store.append(vec![draft(0)]).await.unwrap();
+        let next = store.head(&ann()).await.unwrap();
+        let removed = next.first_seq - head.first_seq;
+        assert!((1..1100).contains(&removed), "{removed} events");
+        head = next;
+    }
+    assert_eq!(
+        (head.top_seq, head.unread),
+        (head.first_seq + KEPT - 1, KEPT)
+    );
+    // Some of those that are left have keys, and of the others nothing is kept.
+    let keyed = server.command(&["KEYS", "*:keyed:ann"]).unwrap();
+    let keys = server.command(&["HLEN", keyed.trim()]).unwrap();
+    let appended = head.top_seq - 5000;
+    assert_eq!(keys.trim(), (KEPT - appended).to_string());
+}
+
 /// Another process is woken, without a sweep.
 #[tokio::test]
 async fn a_change_wakes_every_handle() {

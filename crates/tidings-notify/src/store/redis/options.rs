@@ -40,7 +40,8 @@ impl RedisOptions {
     }
 
     /// Sets how many events of each user are kept; zero means one. The default is 10,000: memory is
-    /// what a Redis server has least of.
+    /// what a Redis server has least of. A log that is longer, because the number was larger, gets shorter with each
+    /// event, by up to a thousand.
     pub fn with_max_events_per_user(mut self, max: u64) -> Self {
         self.max_events = max.clamp(1, super::MAX_NUMBER);
         self

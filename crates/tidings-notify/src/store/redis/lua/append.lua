@@ -11,6 +11,9 @@ local run = run_of(ARGV[3])
 local stored_at = now()
 local stored_text = string.format('%.0f', stored_at)
 local users = tonumber(ARGV[4])
+-- How many events more than are appended to a log may be removed from it: after a change of the bound there may be any
+-- number of them, in each log.
+local EXTRA = math.max(10, math.floor(1000 / users))
 
 local function begin_log(user, epoch)
   -- There is something only if the log was lost and the rest was not.
@@ -21,7 +24,7 @@ local function begin_log(user, epoch)
   return read_log(user)
 end
 
-local logs, reply = {}, {}
+local logs, tops, reply = {}, {}, {}
 for place = 1, users do
   local user, epoch = ARGV[3 + 2 * place], ARGV[4 + 2 * place]
   local log = read_log(user) or begin_log(user, epoch)
@@ -32,7 +35,7 @@ for place = 1, users do
   if stored_at > log.stored then
     log.stored, log.stored_text = stored_at, stored_text
   end
-  logs[place] = log
+  logs[place], tops[place] = log, log.top
 end
 for at = 5 + 2 * users, #ARGV, 5 do
   local log = logs[tonumber(ARGV[at])]
@@ -64,7 +67,7 @@ end
 for place, log in ipairs(logs) do
   call('HSET', log.key, 'top', log.top, 'stored', log.stored_text, 'latest', log.latest_text)
   if log.top - log.first >= max then
-    local first = before_unread(log, log.top - max + 1, ARGV[2], #ARGV)
+    local first = removable(log, log.top - max + 1, ARGV[2], log.top - tops[place] + EXTRA)
     if first > log.first then
       trim(log, first)
     end

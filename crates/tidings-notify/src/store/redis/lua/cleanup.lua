@@ -30,7 +30,7 @@ for _, entry in ipairs(call('XRANGE', log.events, '-', '+', 'COUNT', CHUNK)) do
   end
   first = tonumber(entry[1]:match('^%d+')) + 1
 end
-first = before_unread(log, first, ARGV[2], CHUNK)
+first = removable(log, first, ARGV[2], CHUNK)
 local removed = first - log.first
 if removed > 0 and trim(log, first) then
   note_change(log)

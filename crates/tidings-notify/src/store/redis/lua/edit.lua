@@ -62,13 +62,13 @@ local function note_change(log)
   note_changes({ log })
 end
 
--- Up to which number the events before `first` may be removed: to the first that is unread in the inbox, if
--- these are kept. Then it looks at `most` events and some more.
-local function before_unread(log, first, keep, most)
+-- Up to which number the events before `first` may be removed at once: `most` of them, and to the first that is unread
+-- in the inbox, if these are kept.
+local function removable(log, first, keep, most)
+  first = math.min(first, log.first + most)
   if keep ~= '1' then
     return first
   end
-  first = math.min(first, log.first + most + 1000)
   for seq = log.first, first - 1 do
     local read, archived = state_of(log, seq)
     if read == '' and archived == '' then
@@ -83,12 +83,18 @@ end
 local function trim(log, first)
   local before = { unread(log), unseen(log) }
   if call('EXISTS', log.keyed) == 1 then
-    for _, entry in ipairs(call('XRANGE', log.events, '-', '(' .. first .. '-0')) do
-      local name = entry[2][12]
-      if name then
-        remove_keyed(log, name, entry[1]:match('^%d+'))
+    -- With their payloads, so only some are in memory at a time.
+    local from = '-'
+    repeat
+      local entries = call('XRANGE', log.events, from, '(' .. first .. '-0', 'COUNT', 100)
+      for _, entry in ipairs(entries) do
+        local name = entry[2][12]
+        if name then
+          remove_keyed(log, name, entry[1]:match('^%d+'))
+        end
+        from = '(' .. entry[1]
       end
-    end
+    until #entries < 100
   end
   for _, seq in ipairs(call('ZRANGE', log.rows, '-inf', '(' .. first, 'BYSCORE')) do
     call('HDEL', log.states, seq)
