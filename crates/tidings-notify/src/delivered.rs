@@ -8,7 +8,7 @@ use tidings_reconnect::Trouble;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use crate::{EventId, Store, StoreError, UserId};
+use crate::{Epoch, EventId, Store, StoreError, UserId};
 
 /// Time that marks wait for others to be written with.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
@@ -27,11 +27,17 @@ pub(crate) struct Delivered {
 }
 
 impl Delivered {
-    /// Records that a user has been sent everything up to an event.
-    pub(crate) fn mark(&self, user: &UserId, id: EventId) {
+    /// Records that a user has been sent everything up to an event. The user's log has the epoch `present`, as far
+    /// as is known: what a slow client was sent of an earlier one says nothing about it.
+    pub(crate) fn mark(&self, user: &UserId, id: EventId, present: Epoch) {
         let mut marks = self.marks();
         if let Some(mark) = marks.get_mut(user) {
-            if mark.epoch != id.epoch || mark.seq < id.seq {
+            let is_newer = if mark.epoch == id.epoch {
+                mark.seq < id.seq
+            } else {
+                mark.epoch != present
+            };
+            if is_newer {
                 *mark = id;
             }
             return;
@@ -109,5 +115,33 @@ impl Delivered {
     fn marks(&self) -> MutexGuard<'_, HashMap<UserId, EventId>> {
         // Nothing in here panics half-way through a change.
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regression_a_late_mark_of_an_earlier_epoch_replaces_none_of_the_present_one() {
+        let [earlier, present] = [1, 2].map(Epoch::from_u64);
+        let delivered = Delivered::default();
+        let user = UserId::new("ann").unwrap();
+        let ids = [
+            (earlier, 7, (earlier, 7)),
+            (present, 12, (present, 12)),
+            (earlier, 20, (present, 12)),
+            (present, 11, (present, 12)),
+            (present, 13, (present, 13)),
+        ];
+        for (epoch, seq, kept) in ids {
+            delivered.mark(&user, EventId::new(epoch, seq), present);
+            let kept = EventId::new(kept.0, kept.1);
+            assert_eq!(
+                delivered.pending(&user),
+                Some(kept),
+                "after {epoch:?}-{seq}"
+            );
+        }
     }
 }

@@ -304,7 +304,8 @@ impl Subscription {
     /// client.
     pub fn sent(&self, id: EventId) {
         if id.epoch == self.cursor.epoch && id.seq <= self.cursor.seq {
-            self.instance.delivered.mark(&self.user, id);
+            let present = self.channel.asked().position.epoch;
+            self.instance.delivered.mark(&self.user, id, present);
         }
     }
 
