@@ -1,6 +1,7 @@
 //! Users whose logs are said to have changed, and the tasks that look.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -19,6 +20,8 @@ pub(crate) struct Hints {
     work: Notify,
     /// Asks for a sweep at once.
     sweep: Notify,
+    /// Whether the next sweep is to look at all logs.
+    is_all_wanted: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +43,17 @@ impl Hints {
     /// Asks for a sweep at once.
     pub(crate) fn sweep_soon(&self) {
         self.sweep.notify_one();
+    }
+
+    /// Asks for a sweep at once that looks at all logs, whatever has changed.
+    fn look_at_all_soon(&self) {
+        self.is_all_wanted.store(true, Ordering::Release);
+        self.sweep_soon();
+    }
+
+    /// Whether a sweep of all logs was asked for since the last call.
+    pub(crate) fn take_all_wanted(&self) -> bool {
+        self.is_all_wanted.swap(false, Ordering::AcqRel)
     }
 
     /// Waits until a sweep was asked for.
@@ -118,6 +132,7 @@ pub(crate) async fn listen(instance: &Instance, mut wakes: Wakes) {
         match wake {
             Wake::Changed(user) => instance.hint(&user),
             Wake::Lost => instance.hints.sweep_soon(),
+            Wake::Reconnected => instance.hints.look_at_all_soon(),
         }
     }
 }

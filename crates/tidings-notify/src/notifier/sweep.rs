@@ -38,6 +38,9 @@ pub(crate) async fn run(instance: &Instance, poll_interval: Duration) {
             _ = ticks.tick() => {}
             () = instance.hints.sweep_wanted() => {}
         }
+        if instance.hints.take_all_wanted() {
+            sweeper.mark = None;
+        }
         match sweeper.sweep().await {
             Ok(()) => {
                 if trouble.worked() {

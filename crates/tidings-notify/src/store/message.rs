@@ -22,7 +22,7 @@ pub(super) fn write(sender: &str, wakes: &[Wake]) -> Vec<String> {
     for wake in wakes {
         let name = match wake {
             Wake::Changed(user) => user.as_str(),
-            Wake::Lost => return vec![format!("{sender}{SEPARATOR}{ALL}")],
+            Wake::Lost | Wake::Reconnected => return vec![format!("{sender}{SEPARATOR}{ALL}")],
         };
         match messages.last_mut() {
             Some(last) if last.len() + 1 + name.len() <= MAX_BYTES => {

@@ -14,6 +14,9 @@ pub enum Wake {
     Changed(UserId),
     /// Some hints may have been lost: any log may have changed.
     Lost,
+    /// The store was out of reach: besides, it may have lost what it had stored last without waiting for the disk,
+    /// so that what was known of any log may be wrong, and its marks too.
+    Reconnected,
 }
 
 /// The hints of a store, from the moment when they were asked for.

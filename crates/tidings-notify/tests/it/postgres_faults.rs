@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidings_notify::postgres::{Config, PostgresOptions, PostgresStore};
-use tidings_notify::{Event, GapReason, Item, Notifier, Since, Store, StoreError, Subscription};
+use tidings_notify::{
+    Event, GapReason, Item, Notifier, Since, Store, StoreError, Subscription, WakeSender,
+};
 use tidings_test_support::{Fault, Outage, PostgresOutage, PostgresServer, Proxy, soon};
 
 use crate::database::{PATIENT, Schema};
-use crate::support::{ann, draft, number, numbers};
+use crate::redis::retried;
+use crate::support::{Observed, ann, draft, number, numbers, without_sweep};
 
 /// How long a call waits for a server that is silent: longer than a busy machine may stand still.
 pub(crate) const REPLY_LIMIT: Duration = Duration::from_secs(4);
@@ -241,13 +244,102 @@ async fn an_append_without_a_connection_was_not_done() {
     assert!(matches!(unsent, StoreError::Unavailable(_)), "{unsent:?}");
 }
 
+/// A server that writes what waits for no disk as late as it can.
+fn lazy_server() -> PostgresServer {
+    let server = PostgresServer::start().unwrap();
+    for statement in [
+        "ALTER SYSTEM SET wal_writer_delay = '10s'",
+        "SELECT pg_reload_conf()",
+    ] {
+        server.execute(statement).unwrap();
+    }
+    server
+}
+
+/// A server that crashes gives the numbers of those transactions again that it had not written to its disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_no_change_after_a_crash_is_taken_for_an_earlier_one() {
+    const SHORT: &str = "DO $$ BEGIN
+        PERFORM set_config('synchronous_commit', 'off', false);
+        FOR i IN 1..100 LOOP
+            PERFORM pg_current_xact_id();
+            COMMIT;
+        END LOOP;
+    END $$";
+    const NEXT: &str = "SELECT pg_snapshot_xmax(pg_current_snapshot())";
+    let server = lazy_server();
+    let next = || -> u64 { server.execute(NEXT).unwrap().parse().unwrap() };
+    let proxy = Proxy::start(&server.url()).await.unwrap();
+    let there = open(&server.url()).await;
+    there.append(vec![draft(0)]).await.unwrap();
+    for round in 1.. {
+        let here = open(proxy.url()).await;
+        let wakes = WakeSender::new(100);
+        let mut heard = here.wakes().unwrap();
+        let sender = wakes.clone();
+        let passing_on = tokio::spawn(async move {
+            while let Some(wake) = heard.next().await {
+                sender.send(wake);
+            }
+        });
+        let mut store = Observed::silent(Arc::new(here));
+        store.wakes = Some(wakes);
+        server.execute(SHORT).unwrap();
+        let seen = next();
+        let here = without_sweep(store.clone()).build().unwrap();
+        // The second sweep begins when the first has its mark.
+        let swept = async {
+            while store.calls.load(Ordering::SeqCst) < 2 {
+                here.hint_all();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon("two sweeps", swept).await;
+        let mut stream = here.subscribe(ann(), Since::Now).await.unwrap();
+        proxy.block();
+        server.crash().unwrap();
+        server.start_again().unwrap();
+        let appending = retried(async || there.append(vec![draft(round)]).await);
+        soon("an append", appending).await;
+        let is_given_again = next() <= seen;
+        // So many that the number of the next one shows nothing.
+        while next() <= seen {
+            server.execute(SHORT).unwrap();
+        }
+        proxy.restore();
+        assert_eq!(soon("the event", numbers(&mut stream, 1)).await, [round]);
+        passing_on.abort();
+        if is_given_again {
+            break;
+        }
+        assert!(round < 10, "the server has written everything each time");
+    }
+}
+
+/// A screen knows the counts by a number, which another change must not get.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_counts_that_a_trim_has_changed_survive_a_crash() {
+    let server = lazy_server();
+    let store = open(&server.url()).await;
+    store.append((0..3).map(draft).collect()).await.unwrap();
+    let later = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    assert_eq!(store.cleanup(later).await.unwrap(), 3);
+    let before = store.head(&ann()).await.unwrap();
+    assert_eq!(before.unread, 0);
+    server.crash().unwrap();
+    server.start_again().unwrap();
+    let reading = retried(async || store.head(&ann()).await);
+    let after = soon("a read", reading).await;
+    assert_eq!(after, before);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_listener_that_was_cut_off_comes_back_and_misses_nothing() {
     let schema = Schema::create().await;
     let proxy = Proxy::start(&schema.url()).await.unwrap();
     let (here, there) = (open(proxy.url()).await, schema.store().await);
     // It never sweeps by itself.
-    let here = crate::support::without_sweep(here).build().unwrap();
+    let here = without_sweep(here).build().unwrap();
     let mut stream = here.subscribe(ann(), Since::Now).await.unwrap();
     there.append(vec![draft(1)]).await.unwrap();
     assert_eq!(soon("the first", numbers(&mut stream, 1)).await, [1]);

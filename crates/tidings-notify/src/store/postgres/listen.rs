@@ -15,8 +15,9 @@ pub(super) async fn keep_listening(
     own: Arc<str>,
 ) {
     let hear = |heard: Heard<'_>| match heard {
-        // Notifications of the time in between are lost.
-        Heard::Connected => wakes.send(Wake::Lost),
+        // Notifications of the time in between are lost. If the server has crashed, it gives the numbers of transactions
+        // again that were in a mark already.
+        Heard::Connected => wakes.send(Wake::Reconnected),
         Heard::Notification(payload) => {
             for wake in message::read(payload, &own) {
                 wakes.send(wake);
