@@ -22,7 +22,8 @@ pub enum StoreError {
     /// cannot be committed any more.
     #[error("the notification store did not reply, so the outcome is unknown")]
     OutcomeUnknown(#[source] Cause),
-    /// Another transaction has held the log of one of the users for too long. Nothing was done. The call may be repeated.
+    /// Another transaction has held the log of one of the users for too long, or thousands of calls wait for such logs
+    /// already. Nothing was done. The call may be repeated.
     #[error("another transaction holds the log of one of the users")]
     Locked,
     /// The store has no number left for another event of this user, or for another user.

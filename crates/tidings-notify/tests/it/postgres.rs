@@ -236,6 +236,50 @@ async fn regression_appends_beside_a_locked_log_return_their_own_events() {
     assert_eq!(stored, u64::try_from(total).unwrap(), "each is stored once");
 }
 
+/// Counts the batches that a store has sent.
+const COUNT_BATCHES: &str = "CREATE SEQUENCE batches;
+    CREATE OR REPLACE FUNCTION tidings_notify_durable() RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM nextval('batches');
+    END $$";
+
+/// Each of them is a batch of its own. One that is new need not wait for all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_large_calls_for_a_locked_log_take_no_turns_of_others() {
+    let schema = Schema::create().await;
+    let store = schema.store().await;
+    let names = ["locked".to_owned()].into_iter();
+    let names: Vec<String> = names.chain((0..600).map(|n| format!("user-{n}"))).collect();
+    let drafts = || -> Vec<Draft> { names.iter().map(|name| draft_of(name, 0)).collect() };
+    store.append(drafts()).await.unwrap();
+    let client = schema.config().connect().await.unwrap();
+    client.batch_execute(COUNT_BATCHES).await.unwrap();
+    let count = "SELECT last_value FROM batches";
+    let batches = async || -> i64 { client.query_one(count, &[]).await.unwrap().get(0) };
+    let slow = Application::begin(&schema.config(), &[draft_of("locked", 1)]).await;
+
+    let waiting = (0..20).map(|_| {
+        let (store, drafts) = (store.clone(), drafts());
+        tokio::spawn(async move { store.append(drafts).await })
+    });
+    let waiting: Vec<_> = waiting.collect();
+    while batches().await < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let before = batches().await;
+    for number in 0..20 {
+        let append = store.append(vec![draft_of("free", number)]);
+        soon("an append beside the lock", append).await.unwrap();
+    }
+    let spent = batches().await - before;
+    assert!(spent < 100, "{spent} batches for 20 appends");
+    assert!(waiting.iter().all(|append| !append.is_finished()));
+    slow.end("ROLLBACK").await;
+    for append in waiting {
+        soon("an append", append).await.unwrap().unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_slow_transaction_delays_only_the_users_it_writes_to() {
     let schema = Schema::create().await;

@@ -13,7 +13,7 @@ use crate::{Draft, Epoch, Event, EventId, EventKey, StoreError, UserId};
 const APPEND_IN: &str = "SELECT places, epochs, seqs
     FROM tidings_notify_append_calls($1, $2, $3, $4, $5, $6, $7, false)";
 
-const APPEND_BATCH: &str = "SELECT places, epochs, seqs, held, untried
+const APPEND_BATCH: &str = "SELECT places, epochs, seqs, held, untried, taken
     FROM tidings_notify_append_calls($1, $2, $3, $4, $5, $6, $7, true)";
 
 const TYPES: [Type; 7] = [
@@ -111,17 +111,25 @@ const TOO_FEW: StoreError = StoreError::ContractBroken {
     rule: "append returns one event for each draft",
 };
 
-/// Appends the drafts of several calls in one transaction, and returns what became of each call.
+/// Appends the drafts of several calls in one transaction, and returns what became of each call, and the users
+/// whose logs other transactions have locked.
 pub(super) async fn batch(
     connections: &Connections,
     calls: &[&[Draft]],
-) -> Result<Vec<CallOutcome>, BatchError> {
+) -> Result<(Vec<CallOutcome>, HashSet<UserId>), BatchError> {
     let columns = Columns::of(calls.iter().copied());
     let rows = connections
         .query(APPEND_BATCH, &columns.parameters())
         .await
         .map_err(BatchError::Failed)?;
-    outcomes(calls, &rows).map_err(BatchError::Unreadable)
+    let read = || {
+        let outcomes = outcomes(calls, &rows)?;
+        let taken = names(rows.first().ok_or(TOO_FEW)?, 5)?;
+        let users = calls.iter().copied().flatten().map(Draft::user);
+        let taken = users.filter(|user| taken.contains(user.as_str()));
+        Ok((outcomes, taken.cloned().collect()))
+    };
+    read().map_err(BatchError::Unreadable)
 }
 
 fn outcomes(calls: &[&[Draft]], rows: &[Row]) -> Result<Vec<CallOutcome>, StoreError> {

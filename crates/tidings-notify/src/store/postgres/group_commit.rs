@@ -1,10 +1,13 @@
 //! Appends of many callers as one transaction.
 //!
 //! A log that another transaction holds delays only the callers who want to append to it: they are left
-//! out, hold no connection, and are tried again with later batches. Those whose log another transaction is creating
-//! are set apart ([`held`]), because that is only noticed by waiting for a moment, in which others cannot append.
+//! out and set apart ([`locked`]), hold no connection, and are tried again behind those that have come meanwhile. Those
+//! whose log another transaction is creating are set apart too ([`held`]), because that is only noticed by waiting for
+//! a moment, in which others cannot append. Of either kind there are [`MAX_SET_APART`] at most; more get
+//! [`StoreError::Locked`].
 
 mod held;
+mod locked;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +22,10 @@ use super::append::{self, BatchError, CallOutcome};
 use super::patience::Patience;
 use crate::{Draft, Event, StoreError, UserId};
 use held::Held;
+use locked::Locked;
+
+/// Most calls that wait for logs that others have locked, and most for logs that others are creating.
+const MAX_SET_APART: usize = 1 << 13;
 
 /// What one caller wants to append.
 #[derive(Debug)]
@@ -49,8 +56,8 @@ impl Request for Append {
     }
 }
 
-/// A call whose logs were locked, and when it is tried again.
-struct Locked {
+/// A call that could not be tried, and when it is tried again.
+struct Untried {
     call: Call,
     again_at: Instant,
 }
@@ -72,7 +79,8 @@ pub(super) fn group_commit(
     let worker = Worker {
         connections,
         announcer,
-        locked: Vec::new(),
+        untried: Vec::new(),
+        locked: Locked::default(),
         held: Held::default(),
     };
     (GroupCommit { queue, patience }, worker.run(calls))
@@ -93,16 +101,18 @@ impl GroupCommit {
 struct Worker {
     connections: Arc<Connections>,
     announcer: Announcer,
-    locked: Vec<Locked>,
+    untried: Vec<Untried>,
+    locked: Locked,
     held: Held,
 }
 
 impl Worker {
     async fn run(mut self, mut calls: tidings_group_commit::Calls<Append, Appended>) {
         let mut is_open = true;
-        while is_open || !self.locked.is_empty() || self.held.has_calls() {
-            let locked = self.locked.iter().map(|locked| locked.again_at);
-            let again_at = locked.chain(self.held.again_at()).min();
+        while is_open || self.has_calls() {
+            let untried = self.untried.iter().map(|untried| untried.again_at);
+            let again_at = untried.chain(self.held.again_at());
+            let again_at = again_at.chain(self.locked.again_at()).min();
             tokio::select! {
                 has_calls = calls.wait(), if is_open => is_open = has_calls,
                 () = until(again_at) => {}
@@ -112,22 +122,34 @@ impl Worker {
             while let Some(batch) = calls.next_batch() {
                 self.append(batch).await;
             }
+            // Behind all that has come meanwhile.
+            calls.put_first(self.locked.take_due().into_iter());
+            while let Some(batch) = calls.next_batch() {
+                self.append(batch).await;
+            }
+            self.locked.go_on();
             self.held.go_on();
         }
+    }
+
+    /// Whether calls wait for logs of others.
+    fn has_calls(&self) -> bool {
+        !self.untried.is_empty() || self.locked.has_calls() || self.held.has_calls()
     }
 
     /// Takes what is to be tried again by now.
     fn take_again(&mut self) -> impl DoubleEndedIterator<Item = Call> + use<> {
         let now = Instant::now();
-        let (again, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.locked)
+        let (again, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.untried)
             .into_iter()
-            .partition(|locked| locked.again_at <= now);
-        self.locked = later;
-        again.into_iter().map(|locked| locked.call)
+            .partition(|untried| untried.again_at <= now);
+        self.untried = later;
+        again.into_iter().map(|untried| untried.call)
     }
 
     async fn append(&mut self, calls: Vec<Call>) {
-        let mut calls = self.held.set_apart(calls);
+        let calls = self.held.set_apart(calls);
+        let mut calls = self.locked.set_apart(calls);
         if calls.is_empty() {
             return;
         }
@@ -136,7 +158,7 @@ impl Worker {
             .map(|call| call.request.drafts.as_slice())
             .collect();
         match append::batch(&self.connections, &drafts).await {
-            Ok(outcomes) => {
+            Ok((outcomes, taken)) => {
                 for (call, outcome) in calls.into_iter().zip(outcomes) {
                     match outcome {
                         CallOutcome::Appended(events) => {
@@ -145,7 +167,8 @@ impl Worker {
                             call.reply(Ok(events));
                         }
                         CallOutcome::BeingCreated(users) => self.held.add(call, users),
-                        CallOutcome::Locked | CallOutcome::Untried => self.try_again(call),
+                        CallOutcome::Locked => self.locked.add(call, &taken),
+                        CallOutcome::Untried => self.try_again(call),
                     }
                 }
             }
@@ -179,7 +202,7 @@ impl Worker {
 
     fn try_again(&mut self, mut call: Call) {
         match call.request.patience.again_at() {
-            Ok(again_at) => self.locked.push(Locked { call, again_at }),
+            Ok(again_at) => self.untried.push(Untried { call, again_at }),
             Err(late) => call.reply(Err(late)),
         }
     }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::StoreError;
 
 /// Time until the next attempt: at first, and at most.
-const PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
+pub(super) const PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
 
 /// How long one call waits.
 #[derive(Debug)]

@@ -16,6 +16,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("schema/7_trim.sql"),
     include_str!("schema/8_unread.sql"),
     include_str!("schema/9_durable_trim.sql"),
+    include_str!("schema/10_taken.sql"),
 ];
 
 /// The columns have a sign and epochs have none: they share the same 64 bits.

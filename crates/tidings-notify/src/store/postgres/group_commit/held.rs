@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Call;
+use super::{Call, MAX_SET_APART};
 use crate::{StoreError, UserId};
 
 /// Time until some are tried: at first, and at most.
@@ -102,8 +102,13 @@ impl Held {
         due
     }
 
-    /// Goes on after an attempt: at once, if none of those that were tried is still held.
+    /// Goes on after an attempt: at once, if none of those that were tried is still held. Gives up the latest of too many
+    /// calls.
     pub(super) fn go_on(&mut self) {
+        let most = self.calls.len().min(MAX_SET_APART);
+        for call in self.calls.split_off(most) {
+            call.reply(Err(StoreError::Locked));
+        }
         if self.again_at.is_none() {
             self.pause = PAUSES[0];
             self.again_at = (!self.users.is_empty()).then(Instant::now);
