@@ -284,6 +284,11 @@ BEGIN
                     WHERE stream_id = o_stream_id AND number BETWEEN o_lo AND o_hi
                         AND v_bytes + bytes - v_start >= p_budget
                     ORDER BY number LIMIT 1;
+                IF NOT FOUND THEN
+                    -- They were trimmed at this moment, too. The next claim counts them, and goes on behind.
+                    o_hi := o_lo - 1;
+                    v_end := v_start + p_budget;
+                END IF;
             END IF;
             v_bytes := v_bytes + v_end - v_start;
             IF v_end - v_start <= p_inline THEN
