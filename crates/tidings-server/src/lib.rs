@@ -23,6 +23,7 @@ mod counted;
 mod error;
 mod farewell;
 mod finding;
+mod header_list;
 mod health;
 mod http;
 mod idempotency;

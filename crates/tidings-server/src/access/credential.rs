@@ -1,8 +1,11 @@
 //! Where a request has what proves who calls.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
+
+use crate::header_list::elements;
 
 /// What begins the subprotocol that carries a token.
 const SUBPROTOCOL_PREFIX: &str = "tidings.token.";
@@ -69,9 +72,9 @@ pub(crate) fn anywhere(
     let in_query = url::form_urlencoded::parse(query.as_bytes())
         .filter(|(name, _)| name == PARAMETER)
         .map(|(_, token)| Credential::new(&token, Place::Query));
-    let in_subprotocol = list(headers, header::SEC_WEBSOCKET_PROTOCOL, ',')
-        .filter_map(|protocol| protocol.strip_prefix(SUBPROTOCOL_PREFIX))
-        .map(|token| Credential::new(token, Place::Subprotocol));
+    let in_subprotocol = elements(headers, header::SEC_WEBSOCKET_PROTOCOL, b',')
+        .filter_map(|protocol| protocol.strip_prefix(SUBPROTOCOL_PREFIX.as_bytes()))
+        .map(|token| Credential::new(&String::from_utf8_lossy(token), Place::Subprotocol));
     let mut found = in_header(headers)?
         .into_iter()
         .chain(in_query)
@@ -87,10 +90,9 @@ pub(crate) fn anywhere(
 }
 
 fn in_cookie(headers: &HeaderMap, name: &str) -> Result<Option<Credential>, Unclear> {
-    let mut found = list(headers, header::COOKIE, ';')
-        .filter_map(|pair| pair.split_once('='))
-        .filter(|(found, _)| found.trim_end() == name)
-        .map(|(_, value)| Credential::new(value.trim().trim_matches('"'), Place::Cookie));
+    let mut found = elements(headers, header::COOKIE, b';')
+        .filter_map(|pair| value_of(pair, name))
+        .map(|value| Credential::new(value.trim().trim_matches('"'), Place::Cookie));
     let first = found.next();
     match found.next() {
         None => Ok(first),
@@ -98,17 +100,11 @@ fn in_cookie(headers: &HeaderMap, name: &str) -> Result<Option<Credential>, Uncl
     }
 }
 
-/// The elements of a header that is a list and may be given several times.
-fn list(
-    headers: &HeaderMap,
-    name: header::HeaderName,
-    separator: char,
-) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(name).into_iter();
-    let texts = values.filter_map(|value| value.to_str().ok());
-    texts
-        .flat_map(move |text| text.split(separator))
-        .map(str::trim)
+/// The value of a cookie, if it has this name. Two of the name are two, also if one of them is no text.
+fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<Cow<'a, str>> {
+    let equals = pair.iter().position(|byte| *byte == b'=')?;
+    let is_wanted = pair[..equals].trim_ascii_end() == name.as_bytes();
+    is_wanted.then(|| String::from_utf8_lossy(&pair[equals + 1..]))
 }
 
 /// The key in `Bearer KEY`. The scheme has no case, and several spaces may follow it.
@@ -212,6 +208,35 @@ mod tests {
         assert_eq!(found(&twice, "/x"), Err(Unclear::Several));
         let no_name = anywhere(&headers(&[cookie]), &"/x".parse().unwrap(), None);
         assert_eq!(no_name, Ok(None));
+    }
+
+    #[test]
+    fn regression_what_is_no_ascii_hides_no_credential_beside_it() {
+        let one = |place| Ok(Some(("a.b".to_owned(), place)));
+        let map = |name: &'static str, value: &[u8]| {
+            HeaderMap::from_iter([(
+                name.parse().unwrap(),
+                HeaderValue::from_bytes(value).unwrap(),
+            )])
+        };
+        let found = |name, value| {
+            let found = anywhere(&map(name, value), &"/x".parse().unwrap(), Some("session"))?;
+            Ok(found.map(|found| (found.text, found.place)))
+        };
+        for cookies in [
+            "city=Köln; session=a.b".as_bytes(),
+            "session=a.b; city=Köln".as_bytes(),
+            b"city=K\xf6ln; session=a.b",
+            b"K\xf6ln; session = a.b",
+        ] {
+            assert_eq!(found("cookie", cookies), one(Place::Cookie));
+        }
+        assert_eq!(found("cookie", "city=Köln".as_bytes()), Ok(None));
+        let twice = b"session=K\xf6ln; session=a.b";
+        assert_eq!(found("cookie", twice), Err(Unclear::Several));
+        let offered = "Köln, tidings.token.a.b".as_bytes();
+        let subprotocol = one(Place::Subprotocol);
+        assert_eq!(found("sec-websocket-protocol", offered), subprotocol);
     }
 
     #[test]

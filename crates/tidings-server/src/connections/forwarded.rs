@@ -53,9 +53,10 @@ fn x_forwarded_for(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
 fn forwarded(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let values = headers.get_all(header::FORWARDED).iter();
     values
-        .flat_map(|value| match value.to_str() {
-            Ok(text) => outside_quotes(text, ',').map(of_element).collect(),
-            Err(_) => vec![None],
+        .flat_map(|value| {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            let entries = outside_quotes(&text, ',').map(of_element);
+            entries.collect::<Vec<_>>()
         })
         .collect()
 }
@@ -89,6 +90,8 @@ fn address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     /// The client behind `10.0.0.1`, where all of `10.0.0.0/8` is trusted.
@@ -96,10 +99,10 @@ mod tests {
         let trusted = ["10.0.0.0/8".parse().unwrap()];
         let headers = headers
             .iter()
-            .map(|(name, value)| (name.clone(), value.parse().unwrap()));
+            .map(|(name, value)| (name, HeaderValue::from_bytes(value.as_bytes()).unwrap()));
         let mut map = HeaderMap::new();
         headers.for_each(|(name, value)| {
-            map.append(name, value);
+            map.append(name.clone(), value);
         });
         let client = client("10.0.0.1".parse().unwrap(), &map, &trusted);
         client.map_or("the proxy's own".to_owned(), |it| it.to_string())
@@ -143,6 +146,9 @@ mod tests {
             ("for=\"x, for=192.0.2.1", "10.0.0.1"),
             ("for=_hidden", "10.0.0.1"),
             ("for=192.0.2.1, proto=https", "10.0.0.1"),
+            // What a client has sent before it.
+            ("for=Köln, for=192.0.2.1", "192.0.2.1"),
+            ("for=192.0.2.1, for=Köln", "10.0.0.1"),
             ("by=10.0.0.1", "10.0.0.1"),
         ] {
             let header = (header::FORWARDED, value);

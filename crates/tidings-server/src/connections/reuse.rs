@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
 
+use crate::header_list::elements;
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// Whether the client wants no other response on the connection.
@@ -33,11 +35,7 @@ pub(super) fn announce(headers: &mut HeaderMap, closes: bool, keep_alive: Durati
 
 /// Whether a header has an option in its list, in any case of its letters.
 pub(crate) fn has_option(headers: &HeaderMap, name: HeaderName, option: &str) -> bool {
-    let values = headers.get_all(name).iter();
-    values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|found| found.trim().eq_ignore_ascii_case(option))
+    elements(headers, name, b',').any(|found| found.eq_ignore_ascii_case(option.as_bytes()))
 }
 
 #[cfg(test)]
@@ -51,11 +49,13 @@ mod tests {
             (Version::HTTP_11, "keep-alive", false),
             (Version::HTTP_11, "TE, Close", true),
             (Version::HTTP_11, "closed", false),
+            (Version::HTTP_11, "Köln, close", true),
             (Version::HTTP_10, "", true),
             (Version::HTTP_10, "Keep-Alive", false),
         ] {
             let request = Request::builder().version(version);
-            let request = request.header(header::CONNECTION, options).body(());
+            let request = request.header(header::CONNECTION, options.as_bytes());
+            let request = request.body(());
             assert_eq!(is_last(&request.unwrap()), expected, "{options}");
         }
     }

@@ -9,6 +9,8 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
+use crate::header_list::elements;
+
 /// A page loads nothing from other addresses, runs only its own scripts, and is in no frame.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
      img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -71,11 +73,9 @@ impl Asset {
 
     /// Whether the sender of a request has the file already.
     fn is_known(&self, request: &HeaderMap) -> bool {
-        let sent = request.get_all(header::IF_NONE_MATCH).iter();
-        sent.filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .map(|tag| tag.trim().trim_start_matches("W/"))
-            .any(|tag| tag == self.tag() || tag == "*")
+        elements(request, header::IF_NONE_MATCH, b',')
+            .map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag))
+            .any(|tag| tag == self.tag().as_bytes() || tag == b"*")
     }
 
     /// The response to a request with these headers, with more headers of its own.

@@ -26,6 +26,7 @@ use super::request_id::RequestId;
 use crate::access::Caller;
 use crate::app::SharedApp;
 use crate::connections::{ClientConnection, Framing, IdleSocket, StreamSocket, Transport};
+use crate::header_list::elements;
 use crate::wire::ErrorDescription;
 use crate::wire::code::Code;
 
@@ -127,13 +128,11 @@ pub(super) fn is_event_source(request: &Request) -> bool {
     if !(path.starts_with("/v1/users/") && path.ends_with("/events")) {
         return false;
     }
-    let accepts = request.headers().get_all(header::ACCEPT).iter();
-    let types = accepts
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|entry| entry.split(';').next());
-    let types: Vec<&str> = types.map(str::trim).collect();
-    let lists = |wanted: &str| types.iter().any(|name| name.eq_ignore_ascii_case(wanted));
+    let lists = |wanted: &str| {
+        elements(request.headers(), header::ACCEPT, b',')
+            .filter_map(|entry| entry.split(|byte| *byte == b';').next())
+            .any(|name| name.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes()))
+    };
     request.method() == Method::GET && lists("text/event-stream") && !lists("application/json")
 }
 
