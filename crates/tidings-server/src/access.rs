@@ -50,6 +50,7 @@ pub(crate) use self::validity::{Due, Validity};
 pub use self::verification_keys::UnusableKey;
 use self::verification_keys::VerificationKey;
 use crate::config::Config;
+use crate::panics;
 use crate::settings::jwt::{JwksSource, JwtSettings, UnusableSecret};
 use crate::storage::{ApiKeyStore, StorageError};
 
@@ -148,12 +149,22 @@ impl Access {
 
     /// Keeps what was loaded up to date. Never returns.
     pub(crate) async fn run(&self) {
+        let stored = async {
+            let stored = &self.api_keys.stored;
+            while panics::attempt("the reading of the API keys", stored.run())
+                .await
+                .is_none()
+            {}
+        };
         let key_set = async {
             if let Some(jwks) = self.tokens.as_ref().and_then(|tokens| tokens.jwks.as_ref()) {
-                jwks.run().await;
+                while panics::attempt("the loading of the keys for tokens", jwks.run())
+                    .await
+                    .is_none()
+                {}
             }
         };
-        tokio::join!(self.api_keys.stored.run(), key_set);
+        tokio::join!(stored, key_set);
     }
 
     /// Removes a key, which this instance refuses at once. Returns `false` if there is none.

@@ -47,6 +47,7 @@ pub(crate) use self::transport::Transport;
 use self::unread::Unread;
 use crate::app::SharedApp;
 use crate::http;
+use crate::panics;
 use crate::settings::network::Network;
 use crate::telemetry::OpenConnection;
 
@@ -146,65 +147,96 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Accepts and serves connections until `accepting` is cancelled.
 pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: CancellationToken) {
-    let service = TowerToHyperService::new(http::router(Arc::clone(&app)));
-    let mut slots = Slots::new(app.limits.max_connections());
-    let beginnings = Arc::new(Semaphore::new(BEGINNING_AT_ONCE));
-    let addresses = Addresses::new(Arc::clone(&app.limits));
-    let trusted: Arc<[Network]> = app.config.trusted_proxies.as_slice().into();
-    let mut is_failing = false;
-    loop {
+    let mut listening = Listening {
+        listener,
+        service: TowerToHyperService::new(http::router(Arc::clone(&app))),
+        slots: Slots::new(app.limits.max_connections()),
+        beginnings: Arc::new(Semaphore::new(BEGINNING_AT_ONCE)),
+        addresses: Addresses::new(Arc::clone(&app.limits)),
+        trusted: app.config.trusted_proxies.as_slice().into(),
+        is_failing: false,
+        app,
+    };
+    let accept = async {
+        loop {
+            panics::attempt("the task that accepts connections", listening.accept_all()).await;
+        }
+    };
+    accepting.run_until_cancelled(accept).await;
+}
+
+/// What accepts connections.
+struct Listening {
+    listener: TcpListener,
+    app: SharedApp,
+    service: TowerToHyperService<axum::Router>,
+    slots: Slots,
+    beginnings: Arc<Semaphore>,
+    addresses: Arc<Addresses>,
+    trusted: Arc<[Network]>,
+    /// Whether the last attempt failed, for want of descriptors.
+    is_failing: bool,
+}
+
+impl Listening {
+    /// Never returns.
+    async fn accept_all(&mut self) {
+        loop {
+            self.accept_next().await;
+        }
+    }
+
+    async fn accept_next(&mut self) {
         // At the limit, new connections wait in the operating system's queue, which is bounded.
-        let next = async {
-            let permit = slots.take().await;
-            let beginning = Arc::clone(&beginnings).acquire_owned().await;
-            ((permit, beginning.ok()), listener.accept().await)
-        };
-        let ((permit, beginning), accepted) = tokio::select! {
-            biased;
-            () = accepting.cancelled() => return,
-            next = next => next,
-        };
+        let permit = self.slots.take().await;
+        let beginning = Arc::clone(&self.beginnings).acquire_owned().await.ok();
+        let accepted = self.listener.accept().await;
         let tuned = accepted.and_then(|(stream, peer)| Ok((tune(stream)?, peer)));
         let (stream, peer) = match tuned {
             Ok(tuned) => tuned,
             Err(error) if is_of_one_connection(&error) => {
-                tracing::debug!(%error, "a connection was lost before it was accepted");
-                continue;
+                panics::catch(
+                    || tracing::debug!(%error, "a connection was lost before it was accepted"),
+                );
+                return;
             }
             Err(error) => {
                 // One line for each shortage, not for each attempt.
-                if !std::mem::replace(&mut is_failing, true) {
-                    tracing::warn!(%error, "cannot accept connections, trying again (ulimit -n)");
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    panics::catch(
+                        || tracing::warn!(%error, "cannot accept connections, trying again (ulimit -n)"),
+                    );
                 }
                 tokio::time::sleep(RETRY_DELAY).await;
-                continue;
+                return;
             }
         };
-        if std::mem::take(&mut is_failing) {
-            tracing::info!("accepting connections again");
+        if std::mem::take(&mut self.is_failing) {
+            panics::catch(|| tracing::info!("accepting connections again"));
         }
         let peer = peer.ip();
-        let is_proxy = trusted.iter().any(|network| network.contains(peer));
+        let is_proxy = self.trusted.iter().any(|network| network.contains(peer));
         let place = if is_proxy {
             Ok(None)
         } else {
-            addresses.take(peer)
+            self.addresses.take(peer)
         };
-        let Ok(place) = place else { continue };
+        let Ok(place) = place else { return };
         let proxy = is_proxy.then(|| Proxy {
             address: peer,
-            trusted: Arc::clone(&trusted),
-            addresses: Arc::clone(&addresses),
+            trusted: Arc::clone(&self.trusted),
+            addresses: Arc::clone(&self.addresses),
         });
         let serve = serve(
-            Arc::clone(&app),
+            Arc::clone(&self.app),
             stream,
             (permit, beginning, place),
             proxy,
-            service.clone(),
+            self.service.clone(),
         );
-        let cutting_off = app.cutting_off.clone();
-        app.tasks
+        let cutting_off = self.app.cutting_off.clone();
+        self.app
+            .tasks
             .spawn(serve.with_cancellation_token_owned(cutting_off));
     }
 }

@@ -30,6 +30,7 @@ mod idempotency;
 mod limits;
 mod openings;
 mod outage;
+mod panics;
 mod permits;
 mod resealing;
 mod retention;

@@ -6,6 +6,7 @@ use tidings_webhooks::encryption::{EncryptionKeys, SealError};
 
 use crate::app::App;
 use crate::idempotency;
+use crate::panics::catch;
 use crate::storage::{KeptResponse, NewResponse, Requests, StorageError};
 
 /// The pause after a failure of the database.
@@ -31,20 +32,24 @@ pub(crate) async fn run(app: &App) {
             Err(error) => {
                 if !std::mem::replace(&mut is_failing, true) {
                     let error: &dyn std::error::Error = &error;
-                    tracing::warn!(
-                        error,
-                        "cannot encrypt the responses that are kept for a repeat, trying again"
-                    );
+                    catch(|| {
+                        tracing::warn!(
+                            error,
+                            "cannot encrypt the responses that are kept for a repeat, trying again"
+                        );
+                    });
                 }
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
     if resealed > 0 {
-        tracing::info!(
-            responses = resealed,
-            "encrypted the responses that are kept for a repeat with the first key"
-        );
+        catch(|| {
+            tracing::info!(
+                responses = resealed,
+                "encrypted the responses that are kept for a repeat with the first key"
+            );
+        });
     }
 }
 

@@ -7,7 +7,8 @@ use tidings_webhooks::Webhooks;
 use tokio::time::{MissedTickBehavior, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, SharedApp};
+use crate::app::App;
+use crate::panics::catch;
 use crate::storage::{CLEANED_AT_ONCE, Records, Storage, StorageError, Turn};
 
 /// How often the server looks for old data.
@@ -17,7 +18,7 @@ const INTERVAL: Duration = Duration::from_secs(10 * 60);
 const TURN: Duration = Duration::from_secs(15 * 60);
 
 /// Cleans regularly, until the server stops.
-pub(crate) async fn run(app: SharedApp) {
+pub(crate) async fn run(app: &App) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -26,7 +27,7 @@ pub(crate) async fn run(app: SharedApp) {
             _ = ticks.tick() => {}
         }
         let stopping: &CancellationToken = &app.stopping;
-        stopping.run_until_cancelled(clean_in_turn(&app)).await;
+        stopping.run_until_cancelled(clean_in_turn(app)).await;
     }
 }
 
@@ -45,7 +46,9 @@ async fn clean_in_turn(app: &App) {
     };
     match in_turn(&*app.storage.records, &turn, cleaning).await {
         Ok(true) => {}
-        Ok(false) => tracing::debug!("another instance deletes old data"),
+        Ok(false) => {
+            catch(|| tracing::debug!("another instance deletes old data"));
+        }
         Err(error) => report("data", Err(error)),
     }
 }
@@ -98,12 +101,12 @@ async fn clean_keys(records: &dyn Records) -> Result<u64, StorageError> {
 
 fn report<E: std::error::Error + 'static>(what: &str, result: Result<u64, E>) {
     match result {
-        Ok(removed) => tracing::debug!(what, removed, "deleted old data"),
+        Ok(removed) => catch(|| tracing::debug!(what, removed, "deleted old data")),
         Err(error) => {
             let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, what, "cannot delete old data, retrying later");
+            catch(|| tracing::warn!(error, what, "cannot delete old data, retrying later"))
         }
-    }
+    };
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use crate::permits::Permits;
 use crate::same_redis::SameRedis;
 use crate::storage::{DatabaseUrl, Redis, Storage};
 use crate::telemetry::Accepts;
-use crate::{connections, resealing, retention, telemetry};
+use crate::{connections, panics, resealing, retention, telemetry};
 
 /// How long dropped connections and requests in the database may take to end, when time is over.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -177,9 +177,8 @@ impl Server {
             Arc::clone(&app),
             accepting.clone(),
         ));
-        let retention = tokio::spawn(retention::run(Arc::clone(&app)));
-        let of_task = Arc::clone(&app);
-        let resealing = tokio::spawn(async move { resealing::run(&of_task).await });
+        let retention = tokio::spawn(delete_old_data(Arc::clone(&app)));
+        let resealing = tokio::spawn(encrypt_kept_responses(Arc::clone(&app)));
         let is_shared = matches!(app.config.database, DatabaseUrl::Postgres(_));
         let same_redis = is_shared.then(|| tokio::spawn(compare_redis(Arc::clone(&app))));
         Ok(Self {
@@ -262,10 +261,28 @@ impl Server {
     }
 }
 
+/// Deletes what is too old until the server stops.
+async fn delete_old_data(app: SharedApp) {
+    let what = "the deletion of old data";
+    while panics::attempt(what, retention::run(&app)).await.is_none() {}
+}
+
+/// Encrypts once what was stored without a key.
+async fn encrypt_kept_responses(app: SharedApp) {
+    let what = "the encryption of kept responses";
+    while panics::attempt(what, resealing::run(&app)).await.is_none() {}
+}
+
 /// Compares this instance with the others until it stops.
 async fn compare_redis(app: SharedApp) {
     let same_redis = SameRedis::new(&app.config);
-    let watching = same_redis.watch(&*app.storage.records);
+    let watching = async {
+        let watch = || same_redis.watch(&*app.storage.records);
+        while panics::attempt("the comparison of --redis", watch())
+            .await
+            .is_none()
+        {}
+    };
     app.stopping.run_until_cancelled(watching).await;
 }
 

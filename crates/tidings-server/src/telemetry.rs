@@ -3,6 +3,8 @@
 //!
 //! Every label has a small set of values: a route is the one of the table, not the path of the request, and neither
 //! users nor endpoints are labels.
+//!
+//! The recorder may be one of the embedding program. If it panics, that costs a figure, and not what it is about.
 
 pub(crate) mod prometheus;
 pub(crate) mod traces;
@@ -19,6 +21,7 @@ use metrics::{
 
 use tidings_webhooks::FanOutLag;
 
+use crate::panics::catch;
 use crate::permits::Full;
 use crate::storage::{Accepted, StorageError};
 
@@ -87,8 +90,10 @@ impl Requests {
         let method = method_label(method);
         // The recorder is not called under a lock.
         let known = self.known(method, route, status);
-        let durations = known.unwrap_or_else(|| self.learn(method, route, status));
-        durations.record(duration);
+        catch(|| {
+            let durations = known.unwrap_or_else(|| self.learn(method, route, status));
+            durations.record(duration);
+        });
     }
 
     fn known(&self, method: &'static str, route: &str, status: StatusCode) -> Option<Histogram> {
@@ -121,19 +126,21 @@ pub(crate) fn started(instance: &str) {
         (INSTANCE, instance.to_owned()),
         (VERSION, env!("CARGO_PKG_VERSION").to_owned()),
     ];
-    gauge!(INFO, &labels).set(1.0);
+    catch(|| gauge!(INFO, &labels).set(1.0));
 }
 
 /// How far the making of deliveries was behind when the metrics were read.
 pub(crate) fn fan_out_lag(lag: FanOutLag) {
-    gauge!(FAN_OUT_LAG).set(as_value(lag.messages));
     let age = lag.age.unwrap_or_default();
-    gauge!(FAN_OUT_LAG_DURATION).set(age.as_secs_f64());
+    catch(|| {
+        gauge!(FAN_OUT_LAG).set(as_value(lag.messages));
+        gauge!(FAN_OUT_LAG_DURATION).set(age.as_secs_f64());
+    });
 }
 
 /// How many deliveries waited in the database when the metrics were read.
 pub(crate) fn deliveries_pending(count: u64) {
-    gauge!(DELIVERIES_PENDING).set(as_value(count));
+    catch(|| gauge!(DELIVERIES_PENDING).set(as_value(count)));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "there are less than 2^52")]
@@ -152,8 +159,8 @@ impl Accepts {
     /// To be called once the recorder is installed: what a later one gets is not these.
     pub(crate) fn new() -> Self {
         Self {
-            stored: counter!(ACCEPTED),
-            durations: histogram!(ACCEPT_DURATION),
+            stored: catch(|| counter!(ACCEPTED)).unwrap_or_else(Counter::noop),
+            durations: catch(|| histogram!(ACCEPT_DURATION)).unwrap_or_else(Histogram::noop),
         }
     }
 
@@ -161,28 +168,28 @@ impl Accepts {
     pub(crate) fn finished(&self, accepted: &Result<Accepted, StorageError>, duration: Duration) {
         let error = match accepted {
             Ok(Accepted::Stored { events, .. }) => {
-                self.stored.increment(events.len() as u64);
+                catch(|| self.stored.increment(events.len() as u64));
                 None
             }
             Ok(Accepted::Repeated(_)) => None,
             Ok(Accepted::Conflict) => Some("idempotency_conflict"),
             Err(error) => Some(error.kind()),
         };
-        match error {
+        catch(|| match error {
             None => self.durations.record(duration),
             Some(error) => histogram!(ACCEPT_DURATION, ERROR_TYPE => error).record(duration),
-        }
+        });
     }
 }
 
 /// The database could not do what a request needed.
 pub(crate) fn database_failed() {
-    counter!(DATABASE_FAILED).increment(1);
+    catch(|| counter!(DATABASE_FAILED).increment(1));
 }
 
 /// A connection was refused, or a request through a trusted proxy, because its address had as many as allowed.
 pub(crate) fn connection_refused() {
-    counter!(CONNECTIONS_REFUSED).increment(1);
+    catch(|| counter!(CONNECTIONS_REFUSED).increment(1));
 }
 
 /// A stream was refused.
@@ -191,7 +198,7 @@ pub(crate) fn stream_refused(limit: Full) {
         Full::Server => "server",
         Full::User => "user",
     };
-    counter!(STREAMS_REFUSED, LIMIT => limit).increment(1);
+    catch(|| counter!(STREAMS_REFUSED, LIMIT => limit).increment(1));
 }
 
 /// A connection of a client, counted until it is dropped.
@@ -200,14 +207,14 @@ pub(crate) struct OpenConnection(());
 
 impl OpenConnection {
     pub(crate) fn new() -> Self {
-        gauge!(CONNECTIONS).increment(1.0);
+        catch(|| gauge!(CONNECTIONS).increment(1.0));
         Self(())
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        gauge!(CONNECTIONS).decrement(1.0);
+        catch(|| gauge!(CONNECTIONS).decrement(1.0));
     }
 }
 

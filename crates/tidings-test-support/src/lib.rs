@@ -25,6 +25,7 @@
 //! | [`Log`] | what a test has logged |
 //! | [`set_default`] | gives a subscriber what a test traces and logs |
 //! | [`CallsBack`] | a recorder of metrics that uses what it records |
+//! | [`Panics`] | a recorder of metrics, and a tracing subscriber, that panic |
 //! | [`soon`] | waits for what must happen, and fails by name when it does not |
 //! | [`explain`] | an error with its causes, as text to compare |
 //! | [`catalogue`] | all of them by path, for any sender to be pointed at |
@@ -85,6 +86,7 @@ mod log;
 #[cfg(target_os = "linux")]
 mod outage;
 mod output;
+mod panics;
 mod performance;
 #[cfg(target_os = "linux")]
 mod pgbouncer;
@@ -115,6 +117,7 @@ pub use impostor::Impostor;
 pub use log::{Log, set_default};
 #[cfg(target_os = "linux")]
 pub use outage::{Breakable, Fault, Outage, PostgresOutage, RedisOutage, Server};
+pub use panics::Panics;
 #[cfg(target_os = "linux")]
 pub use pgbouncer::PgBouncer;
 #[cfg(target_os = "linux")]

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::key_set::{self, KeySet, KeySetError, NameInSet};
 use super::verification_keys::VerificationKey;
+use crate::panics;
 use crate::settings::jwt::JwksSource;
 use crate::small_file;
 
@@ -130,12 +131,15 @@ impl Jwks {
         let tried = Some(Instant::now());
         match loaded {
             Ok(set) => {
-                self.warn_of_unknown(&set.unknown);
-                self.loaded.send_replace(Loaded {
+                let before = self.loaded.send_replace(Loaded {
                     keys: Some(set.keys.into()),
-                    unknown: set.unknown,
+                    unknown: set.unknown.clone(),
                     tried,
                 });
+                // One line for each change, not for each loading.
+                if !set.unknown.is_empty() && set.unknown != before.unknown {
+                    self.warn_of_unknown(&set.unknown);
+                }
                 Ok(())
             }
             Err(error) => {
@@ -145,18 +149,16 @@ impl Jwks {
         }
     }
 
-    /// One line for each change, not for each loading.
     fn warn_of_unknown(&self, unknown: &[NameInSet]) {
-        if unknown.is_empty() || self.loaded.borrow().unknown == unknown {
-            return;
-        }
         let names: Vec<_> = unknown.iter().map(ToString::to_string).collect();
-        tracing::warn!(
-            keys = names.join(", "),
-            source = %self.source,
-            "the key set has keys of a kind or an algorithm that is not supported (--jwt-jwks); tokens that are \
-             signed by them are refused, the other keys are used"
-        );
+        panics::catch(|| {
+            tracing::warn!(
+                keys = names.join(", "),
+                source = %self.source,
+                "the key set has keys of a kind or an algorithm that is not supported (--jwt-jwks); tokens that are \
+                 signed by them are refused, the other keys are used"
+            );
+        });
     }
 
     /// Loads the keys again and again.
@@ -175,7 +177,9 @@ impl Jwks {
             is_failing = outcome.is_err();
             match outcome {
                 Ok(()) if was_failing => {
-                    tracing::info!(source = %self.source, "loaded the keys for tokens (--jwt-jwks)");
+                    panics::catch(
+                        || tracing::info!(source = %self.source, "loaded the keys for tokens (--jwt-jwks)"),
+                    );
                 }
                 Err(error) if !was_failing => self.warn(&error),
                 Ok(()) | Err(_) => {}
@@ -186,11 +190,13 @@ impl Jwks {
     /// One line for each outage, not for each attempt.
     pub(crate) fn warn(&self, error: &JwksError) {
         let error: &dyn std::error::Error = error;
-        tracing::warn!(
-            error,
-            source = %self.source,
-            "cannot load the keys for tokens (--jwt-jwks), trying again; keys that are known stay valid"
-        );
+        panics::catch(|| {
+            tracing::warn!(
+                error,
+                source = %self.source,
+                "cannot load the keys for tokens (--jwt-jwks), trying again; keys that are known stay valid"
+            );
+        });
     }
 
     async fn fetch(&self) -> Result<KeySet, JwksError> {

@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::new_key;
+use crate::panics;
 use crate::storage::{AllKeys, ApiKeyStore, StorageError, StoredKey};
 
 /// How often the keys are read: the time after which every instance knows of a change.
@@ -137,7 +138,12 @@ impl StoredKeys {
 
     async fn read_all(&self) -> Result<(), StorageError> {
         let AllKeys { keys, unreadable } = self.store.all().await?;
+        self.replace(keys);
         self.warn_of_unreadable(unreadable);
+        Ok(())
+    }
+
+    fn replace(&self, keys: Vec<StoredKey>) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *known);
         for key in keys {
@@ -148,7 +154,6 @@ impl StoredKeys {
         for gone in before.values() {
             gone.revoked.cancel();
         }
-        Ok(())
     }
 
     /// One line for each change, not for each reading.
@@ -164,10 +169,12 @@ impl StoredKeys {
             keys
         };
         if let Some(keys) = new {
-            tracing::warn!(
-                keys,
-                "cannot read some API keys in the database, which are refused; the others stay valid"
-            );
+            panics::catch(|| {
+                tracing::warn!(
+                    keys,
+                    "cannot read some API keys in the database, which are refused; the others stay valid"
+                );
+            });
         }
     }
 
@@ -195,12 +202,16 @@ impl StoredKeys {
                 // One line for an outage.
                 Err(error) if !was_failing => {
                     let error: &dyn std::error::Error = &error;
-                    tracing::warn!(
-                        error,
-                        "cannot read the API keys, trying again; known keys stay valid"
-                    );
+                    panics::catch(|| {
+                        tracing::warn!(
+                            error,
+                            "cannot read the API keys, trying again; known keys stay valid"
+                        );
+                    });
                 }
-                Ok(()) if was_failing => tracing::info!("reading the API keys again"),
+                Ok(()) if was_failing => {
+                    panics::catch(|| tracing::info!("reading the API keys again"));
+                }
                 Ok(()) | Err(_) => {}
             }
         }

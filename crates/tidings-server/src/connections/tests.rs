@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use reqwest::Client;
 use serde_json::json;
-use tidings_test_support::soon;
+use tidings_test_support::{Panics, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -17,16 +17,17 @@ const UNVERSIONED: &str = "/notifications/anna";
 /// Responses that are larger together than what the operating system buffers.
 const RESPONSES: usize = 4;
 
+fn config(folder: &tempfile::TempDir, flags: &[&str]) -> Config {
+    let database = folder.path().join("tidings.db");
+    let database = format!("--database=sqlite:{}", database.display());
+    let open = ["--dev", "--listen=127.0.0.1:0", &database];
+    Config::from_flags([&open, flags].concat()).unwrap()
+}
+
 /// A server with large responses for anna, and its folder.
 async fn start() -> (Server, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let database = folder.path().join("tidings.db");
-    let config = Config::from_flags([
-        "--dev".to_owned(),
-        "--listen=127.0.0.1:0".to_owned(),
-        format!("--database=sqlite:{}", database.display()),
-    ]);
-    let config = config.unwrap().with_read_period(Duration::from_secs(2));
+    let config = config(&folder, &[]).with_read_period(Duration::from_secs(2));
     let server = Server::start(config).await.unwrap();
     let client = Client::builder().tls_certs_only([]).build().unwrap();
     let body = json!({ "user_id": "anna", "payload": { "message": "x".repeat(1_000_000) } });
@@ -84,4 +85,43 @@ async fn regression_a_client_that_reads_a_response_too_slowly_is_cut_off() {
         let rest = read_all(&mut slow).await;
         assert!(rest < whole - 4_000_000, "{path}: {rest} of {whole}");
     }
+}
+
+/// The first line of the response to a request, empty if the connection ends without one.
+async fn live(stream: &mut TcpStream) -> String {
+    let request = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let _sent = stream.write_all(request).await;
+    let mut line = Vec::new();
+    while let Ok(byte) = soon("a response", stream.read_u8()).await
+        && byte != b'\r'
+    {
+        line.push(byte);
+    }
+    String::from_utf8(line).unwrap()
+}
+
+#[tokio::test]
+async fn regression_a_recorder_and_a_tracing_layer_that_panic_do_not_end_the_accepting() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&folder, &["--max-address-connections=1"]);
+    let server = Server::start(config).await.unwrap();
+    let (recorder, layer) = (Panics::at("tidings_server"), Panics::at("tidings_server"));
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let _tracing = tidings_test_support::set_default(layer.clone());
+
+    let connect = async || TcpStream::connect(server.address()).await.unwrap();
+    let mut first = connect().await;
+    assert_eq!(live(&mut first).await, "HTTP/1.1 200 OK");
+    let mut second = connect().await;
+    let mut third = connect().await;
+    assert_eq!(live(&mut third).await, "");
+    let refused = "HTTP/1.1 429 Too Many Requests";
+    assert_eq!(live(&mut second).await, refused);
+    assert!(recorder.count() > 0);
+    assert_eq!(layer.count(), 1, "one line for the address");
+    drop((first, second));
+    soon("room for the address", async {
+        while live(&mut connect().await).await != "HTTP/1.1 200 OK" {}
+    })
+    .await;
 }

@@ -16,7 +16,6 @@ use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::feed::Step;
+use crate::panics;
 
 /// Streams that are served before other tasks have their turn.
 const TURN: usize = 32;
@@ -258,11 +258,26 @@ impl EventLoop {
     }
 
     async fn run(mut self, mut farewell: watch::Receiver<()>) {
+        loop {
+            let serve = self.serve_all(&mut farewell);
+            panics::attempt("a task that serves streams", serve).await;
+        }
+    }
+
+    /// Never returns.
+    async fn serve_all(&mut self, farewell: &mut watch::Receiver<()>) {
         let (mut entering, mut woken) = (Vec::new(), Vec::new());
         let mut events = Events::with_capacity(MAX_EVENTS);
         let mut timer = pin!(sleep_until(Instant::now()));
         let mut turn = Turn::default();
+        // Of these nothing is known if it panicked.
+        let mut places = self.streams.all();
         loop {
+            for place in places.drain(..) {
+                self.serve(place, false);
+                self.streams.schedule(place);
+                turn.pause().await;
+            }
             let next_ping = self.streams.next_ping();
             if let Some(next) = next_ping
                 && next != timer.deadline()
@@ -271,7 +286,6 @@ impl EventLoop {
             }
             let mailbox = &self.mailbox;
             let mail = poll_fn(|context| mailbox.poll_take(context, &mut entering, &mut woken));
-            let mut places = Vec::new();
             tokio::select! {
                 () = mail => {}
                 ready = self.poller.readable_mut() => {
@@ -284,7 +298,9 @@ impl EventLoop {
                         Ok(())
                     });
                     if let Err(error) = sockets && error.kind() != ErrorKind::Interrupted {
-                        tracing::error!(%error, "cannot ask which clients have closed their streams, trying again");
+                        panics::catch(
+                            || tracing::error!(%error, "cannot ask which clients have closed their streams, trying again"),
+                        );
                         sleep(RETRY_DELAY).await;
                     }
                 }
@@ -292,7 +308,8 @@ impl EventLoop {
                 Ok(()) = farewell.changed() => places = self.streams.all(),
             }
             for stream in entering.drain(..) {
-                if let Some(place) = self.enter(stream) {
+                // A stream that panics ends alone, here as below.
+                if let Some(Some(place)) = panics::catch(|| self.enter(stream)) {
                     self.serve(place, false);
                 }
                 turn.pause().await;
@@ -306,11 +323,6 @@ impl EventLoop {
                 turn.pause().await;
             }
             events.clear();
-            for place in places {
-                self.serve(place, false);
-                self.streams.schedule(place);
-                turn.pause().await;
-            }
         }
     }
 
@@ -337,12 +349,10 @@ impl EventLoop {
 
     /// Lets the stream at a place send what it has, if there is one. A stream that panics ends alone, as a task would.
     fn serve(&mut self, place: usize, has_received: bool) {
-        let serve = AssertUnwindSafe(|| self.try_serve(place, has_received));
-        if catch_unwind(serve).is_err() {
-            tracing::error!("a stream was closed because it panicked");
+        if panics::catch(|| self.try_serve(place, has_received)).is_none() {
+            panics::catch(|| tracing::error!("a stream was closed because it panicked"));
             // If it was still there, its socket is closed, and so no longer watched.
-            let end = AssertUnwindSafe(|| drop(self.streams.entries.try_remove(place)));
-            let _reported = catch_unwind(end);
+            panics::catch(|| drop(self.streams.entries.try_remove(place)));
         }
     }
 

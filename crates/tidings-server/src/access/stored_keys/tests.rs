@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use tidings_test_support::Log;
+use tidings_test_support::{Log, Panics};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::*;
@@ -15,6 +15,8 @@ struct Store {
     keys: AsyncMutex<Vec<StoredKey>>,
     reads: AtomicUsize,
     fails: AtomicBool,
+    /// The next reading panics.
+    panics: AtomicBool,
     unreadable: AsyncMutex<Vec<String>>,
 }
 
@@ -44,6 +46,7 @@ impl Store {
 impl ApiKeyStore for Store {
     async fn all(&self) -> Result<AllKeys, StorageError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
+        assert!(!self.panics.swap(false, Ordering::Relaxed), "on purpose");
         if self.fails.load(Ordering::Relaxed) {
             return Err(StorageError::Locked);
         }
@@ -128,6 +131,47 @@ async fn a_key_that_another_instance_revoked_is_refused_and_ends_its_streams_in_
         Arc::ptr_eq(&kept, &again),
         "its streams are ended by the same token"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn regression_keys_are_read_although_a_tracing_layer_and_the_store_panic() {
+    let store = Arc::new(Store::default());
+    let (text, key) = store.add().await;
+    let config = Config::from_flags(["--dev"]).unwrap();
+    let access = Access::open(&config, Arc::clone(&store) as Arc<dyn ApiKeyStore>);
+    let access = access.await.unwrap();
+    let keys = &access.api_keys.stored;
+    let known = keys.find(&text).await.unwrap().unwrap();
+    let layer = Panics::at("tidings_server");
+    let _tracing = tidings_test_support::set_default(layer.clone());
+
+    let changes = async {
+        // Each begins with a line in the log, and ends with one.
+        store.fail(true);
+        while layer.count() < 1 {
+            tokio::time::sleep(PERIOD).await;
+        }
+        store.fail(false);
+        while layer.count() < 2 {
+            tokio::time::sleep(PERIOD).await;
+        }
+        *store.unreadable.lock().await = vec!["key_1".to_owned()];
+        let (new, _) = store.add().await;
+        tokio::time::sleep(PERIOD * 2).await;
+        assert!(is_known(keys, &new).await);
+        assert_eq!(layer.count(), 3);
+        store.panics.store(true, Ordering::Relaxed);
+        while store.panics.load(Ordering::Relaxed) {
+            tokio::time::sleep(PERIOD).await;
+        }
+        store.remove(&key.id).await.unwrap();
+        known.revoked.cancelled().await;
+    };
+    tokio::select! {
+        () = changes => {}
+        () = access.run() => {}
+        () = tokio::time::sleep(PERIOD * 100) => panic!("the keys are read no more"),
+    }
 }
 
 #[tokio::test(start_paused = true)]

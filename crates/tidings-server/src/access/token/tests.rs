@@ -3,7 +3,7 @@ use std::time::Duration;
 use jsonwebtoken::EncodingKey;
 use rcgen::{KeyPair, SignatureAlgorithm};
 use serde_json::json;
-use tidings_test_support::Log;
+use tidings_test_support::{Log, Panics};
 
 use super::*;
 use crate::access::jwks::Pace;
@@ -469,6 +469,38 @@ async fn while_no_key_set_was_loaded_the_token_is_not_blamed() {
         set.tokens.verify(&token).await,
         Err(TokenRule::WrongAlgorithm)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn regression_a_key_set_is_loaded_although_a_tracing_layer_panics() {
+    let [first, second] = [(); 2].map(|()| Signer::new(Algorithm::EdDSA));
+    let set = KeySet::of(&[first.jwk("1")], Pace::default());
+    set.jwks().load().await.unwrap();
+    let layer = Panics::at("tidings_server");
+    let _tracing = tidings_test_support::set_default(layer.clone());
+    let logged = async |count| {
+        while layer.count() < count {
+            tokio::time::sleep(Pace::default().every).await;
+        }
+    };
+    let outages = async {
+        std::fs::write(set.file.path(), "{").unwrap();
+        logged(1).await;
+        set.write(&[first.jwk("1")]);
+        logged(2).await;
+        // One is of a kind that is not known, which is logged.
+        set.write(&[
+            json!({ "kty": "AKP", "kid": "3", "alg": "ML-DSA-44", "pub": "AAAA" }),
+            second.jwk("2"),
+        ]);
+        logged(3).await;
+        let token = second.sign(Some("2"), &claims(&json!({})));
+        set.tokens.verify(&token).await.unwrap();
+    };
+    tokio::select! {
+        () = outages => {}
+        () = set.jwks().run() => {}
+    }
 }
 
 #[tokio::test(start_paused = true)]

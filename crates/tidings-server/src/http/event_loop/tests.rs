@@ -1,6 +1,7 @@
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 
+use tidings_test_support::Panics;
 use tokio::sync::mpsc;
 
 use super::*;
@@ -21,6 +22,8 @@ enum Does {
     WakesItself,
     Leaves,
     Panics,
+    /// Before it has entered.
+    PanicsAtOnce,
 }
 
 struct Stream {
@@ -34,6 +37,7 @@ struct Stream {
 
 impl Waiting for Stream {
     fn socket(&self) -> &TcpStream {
+        assert_ne!(self.does, Does::PanicsAtOnce, "on purpose");
         &self.socket
     }
 
@@ -52,7 +56,7 @@ impl Waiting for Stream {
                 Poll::Pending
             }
             Does::Leaves => Poll::Ready(Leave::Received(Bytes::new())),
-            Does::Panics => panic!("on purpose"),
+            Does::Panics | Does::PanicsAtOnce => panic!("on purpose"),
         }
     }
 
@@ -218,6 +222,26 @@ async fn a_stream_that_leaves_or_panics_is_not_polled_again_and_its_place_is_fre
         loops.expect(&[("third", POLLED)]).await;
         while loops.wakers.try_recv().is_ok() {}
     }
+}
+
+#[tokio::test]
+async fn regression_a_stream_and_a_tracing_layer_that_panic_do_not_end_the_loop() {
+    let layer = Panics::at("tidings_server");
+    let _tracing = tidings_test_support::set_default(layer.clone());
+    let mut loops = Started::start();
+    let _first = loops.enter("first", Does::Waits, far());
+    loops.expect(&[("first", POLLED)]).await;
+    let _panics = loops.enter("panics", Does::Panics, far());
+    loops
+        .expect(&[("panics", POLLED), ("panics", Seen::Dropped)])
+        .await;
+    let _at_once = loops.enter("at once", Does::PanicsAtOnce, far());
+    loops.expect(&[("at once", Seen::Dropped)]).await;
+    assert_eq!(layer.count(), 1, "one of the two was in the loop");
+    let _last = loops.enter("last", Does::Waits, far());
+    loops.expect(&[("last", POLLED)]).await;
+    loops.wakers.recv().await.unwrap().wake();
+    loops.expect(&[("first", POLLED)]).await;
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use self::waiters::Waiters;
 use super::accept::{Acceptor, Locks, Outcome};
 use super::database_error;
+use crate::panics;
 use crate::storage::{Accept, Accepted, StorageError};
 
 /// How often a request is left out before it waits for its locks.
@@ -89,12 +90,18 @@ pub(super) fn queue(
     };
     let working = async move {
         let _ended = ended.drop_guard();
-        let worker = Worker {
+        let mut worker = Worker {
             acceptor,
             left_out: Vec::new(),
             waiters: Waiters::new(waiting),
         };
-        worker.run(taken).await;
+        let mut taken = taken;
+        let what = "the task that accepts notifications";
+        // The callers of what it has in hand then get an error.
+        while panics::attempt(what, worker.run(&mut taken))
+            .await
+            .is_none()
+        {}
     };
     (queue, working)
 }
@@ -159,7 +166,7 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(mut self, mut calls: Calls<Waiting, Reply>) {
+    async fn run(&mut self, calls: &mut Calls<Waiting, Reply>) {
         let mut is_open = true;
         while is_open || !self.left_out.is_empty() || !self.waiters.is_idle() {
             let again_at = self.left_out.iter().map(|it| it.again_at).min();
