@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::Limits;
-use crate::telemetry;
+use crate::{panics, telemetry};
 
 /// The connections that are open, by address. An IPv6 address counts with all others of its network of 64
 /// bits, which mostly belongs to one customer.
@@ -21,16 +21,31 @@ struct Open {
     is_reported: bool,
 }
 
+/// An address that is at its limit, which is to be said once and not for each connection.
+#[derive(Debug)]
+struct Report {
+    address: IpAddr,
+    max: usize,
+}
+
 impl Open {
-    /// Writes one line for an address that is at its limit, not one for each connection.
-    fn report(&mut self, address: IpAddr, max: usize) {
-        if !std::mem::replace(&mut self.is_reported, true) {
+    /// What is to be said of the address, unless it was before.
+    fn report(&mut self, address: IpAddr, max: usize) -> Option<Report> {
+        let was_reported = std::mem::replace(&mut self.is_reported, true);
+        (!was_reported).then_some(Report { address, max })
+    }
+}
+
+impl Report {
+    /// Must not be called under the lock: tracing layers are code of the caller.
+    fn write(&self) {
+        panics::catch(|| {
             tracing::info!(
-                client.address = %address,
-                max,
+                client.address = %self.address,
+                max = self.max,
                 "refusing connections of an address that has as many as allowed (--max-address-connections)"
             );
-        }
+        });
     }
 }
 
@@ -69,22 +84,32 @@ impl Addresses {
             return Ok(None);
         };
         let address = network(address);
-        let mut by_address = self.lock();
-        let open = by_address.entry(address).or_default();
-        let is_beyond = open.count >= max;
+        let (is_beyond, has_place, report) = self.count(address, max);
         if is_beyond {
             telemetry::connection_refused();
         }
-        if open.count >= 2 * max {
-            open.report(address, max);
-            return Err(NoPlace);
+        if let Some(report) = report {
+            report.write();
         }
-        open.count += 1;
-        Ok(Some(Place {
+        let place = || Place {
             addresses: Arc::clone(self),
             address,
             beyond: is_beyond.then_some(max),
-        }))
+        };
+        has_place.then(|| Some(place())).ok_or(NoPlace)
+    }
+
+    /// Counts a connection. Returns whether the address is at its limit, whether the connection has a place
+    /// nevertheless, and what is to be said if it has none.
+    fn count(&self, address: IpAddr, max: usize) -> (bool, bool, Option<Report>) {
+        let mut by_address = self.lock();
+        let open = by_address.entry(address).or_default();
+        let is_beyond = open.count >= max;
+        if open.count >= 2 * max {
+            return (is_beyond, false, open.report(address, max));
+        }
+        open.count += 1;
+        (is_beyond, true, None)
     }
 
     /// Whether connections are counted.
@@ -119,8 +144,13 @@ impl Refused {
         // What is beyond the places was reported when it got none.
         let Some(place) = &self.place else { return };
         let Some(max) = place.beyond else { return };
-        if let Some(open) = place.addresses.lock().get_mut(&place.address) {
-            open.report(place.address, max);
+        let report = {
+            let mut by_address = place.addresses.lock();
+            let open = by_address.get_mut(&place.address);
+            open.and_then(|open| open.report(place.address, max))
+        };
+        if let Some(report) = report {
+            report.write();
         }
     }
 }
@@ -149,6 +179,9 @@ fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use tidings_test_support::CallsBack;
+    use tracing_subscriber::layer::SubscriberExt;
+
     use super::*;
     use crate::Config;
 
@@ -175,6 +208,53 @@ mod tests {
         let _two = take("2001:db8::ffff:2").unwrap();
         assert!(take("2001:db8::3").unwrap().unwrap().is_beyond());
         assert!(!take("2001:db8:0:1::1").unwrap().unwrap().is_beyond());
+    }
+
+    /// Notes whether the lock is free when something is logged.
+    struct Notes {
+        addresses: Arc<Addresses>,
+        free: Arc<Mutex<Vec<bool>>>,
+    }
+
+    impl Notes {
+        fn note(&self) {
+            let is_free = self.addresses.open.try_lock().is_ok();
+            self.free.lock().unwrap().push(is_free);
+        }
+    }
+
+    impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Notes {
+        fn on_event(&self, _: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+            self.note();
+        }
+    }
+
+    #[test]
+    fn regression_no_recorder_and_no_tracing_layer_is_called_under_the_lock() {
+        let addresses = with(&["--max-address-connections=1"]);
+        let (counted, logged) = (Arc::default(), Arc::default());
+        let notes = |free: &Arc<Mutex<Vec<bool>>>| Notes {
+            addresses: Arc::clone(&addresses),
+            free: Arc::clone(free),
+        };
+        let (recorder, layer) = (notes(&counted), notes(&logged));
+        let taking = Arc::clone(&addresses);
+        let names = CallsBack::during(async move |calls_back| {
+            calls_back.call(move || recorder.note());
+            let subscriber = tracing_subscriber::registry().with(layer);
+            let _tracing = tidings_test_support::set_default(subscriber);
+            for address in ["192.0.2.1", "192.0.2.2"].map(|it| it.parse().unwrap()) {
+                let _first = taking.take(address).unwrap();
+                let second = taking.take(address).unwrap().unwrap();
+                if address.to_string().ends_with('1') {
+                    taking.take(address).unwrap_err();
+                }
+                Refused::at(Arc::new(second)).report();
+            }
+        });
+        assert_eq!(names.len(), 1, "{names:?}");
+        assert_eq!(*counted.lock().unwrap(), [true; 3]);
+        assert_eq!(*logged.lock().unwrap(), [true; 2], "one for each address");
     }
 
     #[test]
