@@ -19,10 +19,8 @@ use super::interrupts::Interrupts;
 use super::{CommandError, MAX_COUNT};
 use crate::error::said_by_system;
 use crate::settings::count;
+use crate::wire::notification::MAX_NOTIFICATION_BYTES;
 use crate::wire::webhook::SECRET_RULE;
-
-/// Maximum size of a webhook body.
-const MAX_BODY_BYTES: usize = 16 << 20;
 
 /// How long the end waits for requests that have not come whole: a sender may never complete one.
 const LAST_WAIT: Duration = Duration::from_secs(5);
@@ -130,7 +128,7 @@ impl Listen {
 
 async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> StatusCode {
     let (head, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
+    let Ok(body) = to_bytes(body, MAX_NOTIFICATION_BYTES).await else {
         report("✗ a webhook with a body that is too large or incomplete");
         return StatusCode::PAYLOAD_TOO_LARGE;
     };

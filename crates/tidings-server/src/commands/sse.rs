@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::wire::notification::MAX_NOTIFICATION_BYTES;
+
 /// One event.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct SseEvent {
@@ -28,8 +30,8 @@ pub(super) struct SseReader {
     pub(super) retry: Option<Duration>,
 }
 
-/// Maximum length of a line: a Tidings server sends no longer one.
-const MAX_LINE_BYTES: usize = 16 << 20;
+/// Maximum length of a line: a Tidings server sends no longer one. A line is a notification and the name of a field.
+const MAX_LINE_BYTES: usize = MAX_NOTIFICATION_BYTES + "data: ".len();
 
 impl SseReader {
     /// Prepares for a new connection: an incomplete event is discarded, and the server sends it again.

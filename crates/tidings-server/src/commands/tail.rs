@@ -11,7 +11,7 @@ use tidings_notify::{GapReason, UserId};
 use super::document::Document;
 use super::notification::NotificationLine;
 use super::remote::{NOT_OURS, Refusal, Remote, lost};
-use super::sse::{SseEvent, SseReader};
+use super::sse::{LineTooLong, SseEvent, SseReader};
 use super::{CommandError, MAX_COUNT};
 use crate::error::explain;
 use crate::settings::count;
@@ -184,6 +184,16 @@ fn is_final(error: &CommandError) -> bool {
         let status = refusal.status();
         return status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS;
     }
-    // The reader of standard output has ended.
-    error.downcast_ref::<std::io::Error>().is_some()
+    // The reader of standard output has ended, or the server will send the same line again.
+    error.is::<std::io::Error>() || error.is::<LineTooLong>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regression_a_line_that_is_too_long_ends_the_command() {
+        assert!(is_final(&LineTooLong.into()));
+    }
 }

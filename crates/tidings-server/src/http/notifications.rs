@@ -22,14 +22,10 @@ use crate::app::SharedApp;
 use crate::idempotency::Once;
 use crate::storage::{Accept, Accepted, StorageError};
 use crate::wire::Data;
-use crate::wire::notification::{self, MessagePayload};
+use crate::wire::notification::{self, MAX_STORED_BYTES, MessagePayload};
 
 /// Maximum number of notifications in one request.
 const MAX_NOTIFICATIONS: usize = 10_000;
-
-/// Maximum number of payload bytes that one request may store, over all its recipients: the request
-/// is one transaction, and every other request waits for it.
-const MAX_STORED_BYTES: usize = 16 << 20;
 
 pub(crate) async fn create(
     State(app): State<SharedApp>,

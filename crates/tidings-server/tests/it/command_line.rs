@@ -246,6 +246,21 @@ async fn unfinished(address: &str) -> TcpStream {
 }
 
 #[tokio::test]
+async fn regression_listen_takes_the_webhook_of_the_largest_notification() {
+    let (mut listen, address) = listening(&["--count", "1"]).await;
+    // All that one request may store, and what is around it.
+    let body = "x".repeat((16 << 20) + 1000);
+    let forged = http().post(format!("http://{address}")).body(body).send();
+    assert_eq!(
+        forged.await.unwrap().status(),
+        401,
+        "it is read and verified"
+    );
+    let ended = soon("the end", listen.wait()).await.unwrap();
+    assert!(ended.success());
+}
+
+#[tokio::test]
 async fn the_end_of_listen_waits_for_a_request_only_so_long() {
     // As many as were wanted have come.
     let (mut counting, address) = listening(&["--count", "1"]).await;

@@ -206,3 +206,29 @@ async fn regression_odd_payloads_are_shown_as_they_were_stored_and_hide_no_other
     let (ok, _, complaint) = run(&server, &["send", "anna", &deep]).await;
     assert!(!ok && complaint.contains("120 levels"), "{complaint}");
 }
+
+#[tokio::test]
+async fn regression_tail_shows_the_largest_notification_and_what_follows() {
+    let home = Home::with(&["--max-body-bytes", "20000000"]);
+    let server = home.start().await;
+    // With its quotation marks, all that one request may store.
+    let largest = "x".repeat((16 << 20) - 2);
+    let body = json!({ "user_id": "anna", "payload": largest });
+    let response = server.post("/v1/notifications", &body).await;
+    assert_eq!(response.status(), 201);
+    server.notify("anna", json!(2)).await;
+    let arguments = [
+        "tail", "anna", "--since", "start", "--json", "--count", "2", "--url",
+    ];
+    let mut tail = binary();
+    let tail = tail.args(arguments).arg(&server.url).output();
+    let ended = soon("the end of tail", tail).await.unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.success() && said.is_empty(), "{said}");
+    let shown = String::from_utf8(ended.stdout).unwrap();
+    let mut payloads = shown
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["payload"].clone());
+    assert!(payloads.next().unwrap() == largest, "another payload");
+    assert_eq!(payloads.next(), Some(json!(2)));
+}
