@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tidings_server::commands::{Cli, CommandError, Reported};
 use tidings_server::explain;
@@ -11,9 +12,24 @@ use tidings_server::explain;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run().await {
+/// How long threads that are not needed any more may take to end.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit_code(Err(error.into())),
+    };
+    let ended = runtime.block_on(run());
+    // A thread that reads a file may wait for a file system that does not reply, and must not keep the process from
+    // ending: the command has waited for what it has to.
+    runtime.shutdown_timeout(LAST_WAIT);
+    exit_code(ended)
+}
+
+/// Reports an error.
+fn exit_code(ended: Result<(), CommandError>) -> ExitCode {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         // The reader of standard output has seen enough, as `head` does.
         Err(error) if is_closed_output(&error) => ExitCode::SUCCESS,

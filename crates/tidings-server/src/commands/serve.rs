@@ -77,12 +77,10 @@ impl Serve {
             }
         };
         print_address(&config, &server);
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hang_up.recv() => reload.run(&server, &log).await,
-            }
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = reload.run(&mut hang_up, &server, &log) => {}
         }
         log.note(&format!(
             "stopping: waiting up to {} s for work in progress (press Ctrl+C again to stop at once)",

@@ -127,7 +127,7 @@ pub(crate) async fn said_by(command: &mut Command) -> (bool, String, String) {
 /// A running server process.
 #[derive(Debug)]
 pub(crate) struct Server {
-    process: Child,
+    pub(crate) process: Child,
     pub(crate) url: String,
     pub(crate) first_lines: Vec<String>,
     /// Kept open: a server whose output is not read must not notice it by a broken pipe.

@@ -2,13 +2,21 @@
 //! was started with.
 
 use std::ffi::OsString;
+use std::future::pending;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+use tokio::time::timeout;
 
 use super::log::Log;
 use super::{Cli, CommandError, fit_into_file_limit};
 use crate::config;
 use crate::settings::given::{Given, GivenSettings};
 use crate::{Config, Server, explain};
+
+/// How long the settings may take to be read before the log says so.
+const NOTICE: Duration = Duration::from_secs(10);
 
 /// The settings of a running server, as they were given.
 #[derive(Debug)]
@@ -29,11 +37,29 @@ impl Reload {
         }
     }
 
+    /// Reloads at each signal, one time after the other. Never returns: dropping the future ends a reload that waits for a
+    /// file system that does not reply.
+    pub(super) async fn run(&mut self, hang_up: &mut Signal, server: &Server, log: &Log) {
+        while hang_up.recv().await.is_some() {
+            self.reload(server, log).await;
+        }
+        pending::<()>().await;
+    }
+
     /// Takes over what can change, and names what cannot. Settings that are not valid leave everything as it was.
-    pub(super) async fn run(&mut self, server: &Server, log: &Log) {
+    async fn reload(&mut self, server: &Server, log: &Log) {
         let (arguments, file) = (self.arguments.clone(), self.file.clone());
         let read = move || read(&arguments, file.as_deref());
-        let result = match tokio::task::spawn_blocking(read).await {
+        let mut reading = tokio::task::spawn_blocking(read);
+        let read = if let Ok(read) = timeout(NOTICE, &mut reading).await {
+            read
+        } else {
+            tracing::warn!(
+                "reading the settings again takes long: the file system of --config may not reply"
+            );
+            reading.await
+        };
+        let result = match read {
             Ok(Ok((config, given))) => self.take_over(config, &given, server, log),
             Ok(Err(error)) => Err(error),
             Err(panic) => Err(panic.into()),
