@@ -16,6 +16,9 @@ const NOTICE: Duration = Duration::from_secs(60);
 /// Longer than any stream, and short enough for every clock.
 const MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
+/// How often one that waits for the end looks at the wall clock.
+const LOOK_EVERY: Duration = Duration::from_secs(20);
+
 /// When a stream must be warned, and when it must end. Most streams have neither, so both are kept apart.
 #[derive(Debug)]
 pub(crate) struct Validity {
@@ -46,18 +49,17 @@ impl Validity {
     /// Whether the end has come.
     pub(crate) fn is_over(&self) -> bool {
         let is_revoked = |revoked: &Revocation| revoked.token.is_cancelled();
-        let has_expired = |expiry: &Expiry| expiry.end <= Instant::now();
         self.revoked.as_deref().is_some_and(is_revoked)
-            || self.expiry.as_deref().is_some_and(has_expired)
+            || self.expiry.as_deref().is_some_and(|it| it.end.has_come())
     }
 
     /// Waits until the end has come.
     pub(crate) fn over(&self) -> impl Future<Output = ()> + Send + use<> {
         let revoked = self.revoked.as_deref().map(|revoked| revoked.token.clone());
-        let end = self.expiry.as_deref().map(|expiry| expiry.end);
+        let end = self.expiry.as_deref().map(|expiry| expiry.end.clone());
         async move {
             let revoked = OptionFuture::from(revoked.map(CancellationToken::cancelled_owned));
-            let expired = OptionFuture::from(end.map(sleep_until));
+            let expired = OptionFuture::from(end.map(End::come));
             tokio::select! {
                 Some(()) = revoked => {}
                 Some(()) = expired => {}
@@ -66,7 +68,8 @@ impl Validity {
         }
     }
 
-    /// Ready with what is due next; never if nothing is.
+    /// Ready with what is due next; never if nothing is. To be polled now and then, as for the pings of a stream: nothing
+    /// wakes it when the wall clock is set forward.
     pub(crate) fn poll_due(&mut self, context: &mut Context<'_>) -> Poll<Due> {
         if let Some(revoked) = &mut self.revoked
             && revoked.waiting.as_mut().poll(context).is_ready()
@@ -94,11 +97,31 @@ impl Revocation {
     }
 }
 
-/// An end that is known in advance. Waits by the monotonic clock.
+/// A time that comes by the monotonic clock, or by the wall clock if that is earlier: the monotonic one stands still
+/// while the machine is suspended.
+#[derive(Debug, Clone)]
+struct End {
+    at: Timestamp,
+    by: Instant,
+}
+
+impl End {
+    fn has_come(&self) -> bool {
+        self.by <= Instant::now() || self.at <= Timestamp::now()
+    }
+
+    /// Waits until it has come.
+    async fn come(self) {
+        while !self.has_come() {
+            sleep_until(self.by.min(Instant::now() + LOOK_EVERY)).await;
+        }
+    }
+}
+
+/// An end that is known in advance.
 #[derive(Debug)]
 struct Expiry {
-    at: Timestamp,
-    end: Instant,
+    end: End,
     timer: Pin<Box<Sleep>>,
     has_warned: bool,
 }
@@ -109,21 +132,22 @@ impl Expiry {
         let left = left.min(MAX);
         let now = Instant::now();
         Self {
-            at,
-            end: now + left,
+            end: End { at, by: now + left },
             timer: Box::pin(sleep_until(now + left - NOTICE.min(left / 2))),
             has_warned: false,
         }
     }
 
     fn poll_due(&mut self, context: &mut Context<'_>) -> Poll<Due> {
-        ready!(self.timer.as_mut().poll(context));
+        if !self.end.has_come() {
+            ready!(self.timer.as_mut().poll(context));
+        }
         if self.has_warned {
             return Poll::Ready(Due::Expired);
         }
         self.has_warned = true;
-        self.timer.as_mut().reset(self.end);
-        Poll::Ready(Due::Warning(self.at))
+        self.timer.as_mut().reset(self.end.by);
+        Poll::Ready(Due::Warning(self.end.at))
     }
 }
 
@@ -176,6 +200,26 @@ mod tests {
             let due = tokio::time::timeout(year, due(&mut validity));
             assert!(due.await.is_err());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn regression_the_wall_clock_ends_a_stream_after_the_machine_was_suspended() {
+        let at = Timestamp::now() + Duration::from_secs(600);
+        let mut validity = until(at);
+        let started = Instant::now();
+        assert!(!validity.is_over());
+        let over = validity.over();
+        // The wall clock has gone on, and the monotonic one has not.
+        let past = Timestamp::now();
+        validity.expiry.as_mut().unwrap().end.at = past;
+        assert!(validity.is_over());
+        assert_eq!(due(&mut validity).await, Due::Warning(past));
+        assert_eq!(due(&mut validity).await, Due::Expired);
+        validity.over().await;
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        // It waits for the time of before, which the wall clock has not reached.
+        over.await;
+        assert!(started.elapsed() >= Duration::from_secs(599));
     }
 
     #[tokio::test(start_paused = true)]
