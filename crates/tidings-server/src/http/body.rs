@@ -100,7 +100,7 @@ impl Part {
 pub(super) fn limit(app: &App, request: &mut Request) -> Result<Part, ApiError> {
     let max_bytes = app.limits.now().settings.max_body_bytes;
     if announced(request.headers()).is_some_and(|length| length > max_bytes as u64) {
-        return Err(too_large());
+        return Err(too_large(max_bytes));
     }
     DefaultBodyLimit::max(max_bytes).apply(request);
     let part = Part {
@@ -117,10 +117,12 @@ fn announced(headers: &HeaderMap) -> Option<u64> {
     length.to_str().ok()?.parse().ok()
 }
 
-fn too_large() -> ApiError {
+fn too_large(max_bytes: usize) -> ApiError {
     ApiError::new(
         Code::BodyTooLarge,
-        "the body is larger than this server allows (--max-body-bytes)",
+        format!(
+            "the body is larger than this server allows: expected at most {max_bytes} bytes (--max-body-bytes)"
+        ),
     )
 }
 
@@ -149,12 +151,15 @@ async fn read(request: Request) -> Result<Bytes, ApiError> {
     let mut bytes = BytesMut::new();
     let mut has_room = false;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| match find::<LengthLimitError>(&error) {
-            Some(_) => too_large(),
-            None => ApiError::new(
-                Code::IncompleteBody,
-                "the connection broke off before the end of the body",
-            ),
+        let frame = frame.map_err(|error| {
+            // The limit was set with the part.
+            match (find::<LengthLimitError>(&error), &part) {
+                (Some(_), Some(part)) => too_large(part.max_bytes),
+                _ => ApiError::new(
+                    Code::IncompleteBody,
+                    "the connection broke off before the end of the body",
+                ),
+            }
         })?;
         let Ok(data) = frame.into_data() else {
             continue;

@@ -344,6 +344,10 @@ async fn regression_a_client_that_sends_everything_first_reads_the_refusal() {
         let reply = send_all(&open, "POST /v1/notifications", BODY, chunked).await;
         assert!(reply.starts_with("HTTP/1.1 413"), "{chunked} {reply}");
         assert!(reply.contains("body_too_large"), "{chunked} {reply}");
+        assert!(
+            reply.contains("expected at most 1048576 bytes"),
+            "{chunked} {reply}"
+        );
     }
     // Routes that do not read a body, and refusals that come before it.
     for (server, head, status) in [

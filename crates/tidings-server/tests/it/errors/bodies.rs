@@ -165,5 +165,10 @@ async fn a_body_that_is_too_large_is_refused_and_the_server_goes_on() {
         (status, error["code"].as_str()),
         (413, Some("body_too_large"))
     );
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.ends_with("expected at most 2000 bytes (--max-body-bytes)"),
+        "{message}"
+    );
     server.notify("a", Value::Null).await;
 }
