@@ -18,8 +18,44 @@ pub struct PostgresUrl(String);
 
 /// The text does not name a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected `sqlite:` and the name of a file, or `postgres://` and where the database is")]
-pub struct InvalidDatabaseUrl;
+#[error("{}", .0.expected())]
+pub struct InvalidDatabaseUrl(Problem);
+
+/// What is wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Problem {
+    /// It begins as no database does, or has no name.
+    NoDatabase,
+    /// `sqlite::memory:`.
+    InMemory,
+    /// `sqlite:a.db?mode=rwc`.
+    Parameters,
+    /// `sqlite://a.db`.
+    Host,
+}
+
+impl Problem {
+    /// Says what is expected without the text, which may have a password in it.
+    fn expected(self) -> &'static str {
+        match self {
+            Self::NoDatabase => {
+                "expected `sqlite:` and the name of a file, or `postgres://` and where the database is"
+            }
+            Self::InMemory => {
+                "expected `sqlite:` and the name of a file: a database in memory would be lost with the process, and is \
+                 not supported"
+            }
+            Self::Parameters => {
+                "expected `sqlite:` and the name of a file, without parameters (`?` and what follows): a server makes a \
+                 file that does not exist"
+            }
+            Self::Host => {
+                "expected an absolute path after `sqlite://`, as in `sqlite:///var/lib/tidings/tidings.db`; a path from \
+                 the current folder follows `sqlite:`, as in `sqlite:tidings.db`"
+            }
+        }
+    }
+}
 
 /// The URL of a Redis server: `redis://user:password@host:port/number`, `rediss://…` for TLS, or
 /// `redis+unix:///path`. `Debug` and `Display` show neither its user nor its password.
@@ -45,17 +81,20 @@ impl FromStr for DatabaseUrl {
         if POSTGRES.iter().any(|scheme| url.starts_with(scheme)) {
             return Ok(Self::Postgres(PostgresUrl(url.to_owned())));
         }
-        let path = url.strip_prefix("sqlite:").ok_or(InvalidDatabaseUrl)?;
-        // Between the second slash and the third there would be a host.
-        let path = match path.strip_prefix("//") {
-            Some(path) if !path.starts_with('/') => return Err(InvalidDatabaseUrl),
-            Some(path) => path,
-            None => path,
+        let refused = |problem| Err(InvalidDatabaseUrl(problem));
+        let Some(path) = url.strip_prefix("sqlite:") else {
+            return refused(Problem::NoDatabase);
         };
-        if path.is_empty() || path.starts_with(':') || path.contains('?') {
-            return Err(InvalidDatabaseUrl);
+        let after_slashes = path.strip_prefix("//");
+        let path = after_slashes.unwrap_or(path);
+        match path {
+            path if path.starts_with(':') => refused(Problem::InMemory),
+            // Between the second slash and the third there would be a host.
+            path if after_slashes.is_some() && !path.starts_with('/') => refused(Problem::Host),
+            "" => refused(Problem::NoDatabase),
+            path if path.contains('?') => refused(Problem::Parameters),
+            path => Ok(Self::Sqlite(path.into())),
         }
-        Ok(Self::Sqlite(path.into()))
     }
 }
 
@@ -164,15 +203,28 @@ mod tests {
             let server = DatabaseUrl::Postgres(PostgresUrl(url.to_owned()));
             assert_eq!(parsed(url), Some(server));
         }
-        for url in [
-            "sqlite:",
-            "sqlite::memory:",
-            "sqlite://a.db",
-            "sqlite:a.db?mode=ro",
-            "a.db",
-            "postgres:tidings",
+    }
+
+    #[test]
+    fn a_text_that_names_no_database_is_refused_with_what_is_wrong_with_it() {
+        for (url, says) in [
+            ("sqlite:", "or `postgres://`"),
+            ("a.db", "or `postgres://`"),
+            ("postgres:tidings", "or `postgres://`"),
+            ("sqlite::memory:", "a database in memory"),
+            ("sqlite://:memory:", "a database in memory"),
+            ("sqlite:a.db?mode=ro", "without parameters"),
+            ("sqlite:///a.db?mode=ro", "without parameters"),
+            ("sqlite://a.db", "an absolute path after `sqlite://`"),
+            ("sqlite://", "an absolute path after `sqlite://`"),
+            (
+                "sqlite://a.db?mode=ro",
+                "an absolute path after `sqlite://`",
+            ),
         ] {
-            assert_eq!(parsed(url), None, "{url}");
+            let error = url.parse::<DatabaseUrl>().unwrap_err().to_string();
+            assert!(error.starts_with("expected "), "{url}: {error}");
+            assert!(error.contains(says), "{url}: {error}");
         }
     }
 
