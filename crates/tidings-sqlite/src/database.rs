@@ -143,7 +143,7 @@ impl Database {
         let (reads, read_queue) = async_channel::bounded(READ_QUEUE);
         let (lists, list_queue) = async_channel::bounded(READ_QUEUE);
 
-        file::check(&path)?;
+        file::check_file(&path)?;
         file::create(&path)?;
         // Before the lock, so that a file that is refused gets no lock file beside it. A database in use is
         // not changed by this.

@@ -45,6 +45,9 @@ pub enum Fault {
     /// The content of the file makes no sense to SQLite.
     #[error("it is damaged, and must be replaced by a backup or recovered")]
     Damaged,
+    /// The file is something else than a SQLite database, or encrypted.
+    #[error("it is not a SQLite database")]
+    NotADatabase,
     /// Memory is exhausted.
     #[error("there is not enough memory")]
     NoMemory,
@@ -61,7 +64,8 @@ impl Fault {
             ErrorCode::PermissionDenied => Self::Forbidden,
             ErrorCode::ReadOnly => Self::ReadOnly,
             ErrorCode::SystemIoFailure => Self::Disk,
-            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Damaged,
+            ErrorCode::DatabaseCorrupt => Self::Damaged,
+            ErrorCode::NotADatabase => Self::NotADatabase,
             ErrorCode::OutOfMemory => Self::NoMemory,
             _ => return None,
         })
@@ -123,6 +127,7 @@ mod tests {
             (ffi::SQLITE_READONLY, "is read-only", true),
             (ffi::SQLITE_IOERR_FSYNC, "its disk failed", true),
             (ffi::SQLITE_CORRUPT, "is damaged", false),
+            (ffi::SQLITE_NOTADB, "is not a SQLite database", false),
             (ffi::SQLITE_NOMEM, "not enough memory", true),
         ] {
             let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some("text".into()));

@@ -285,8 +285,13 @@ pub fn real_path(path: &Path) -> Result<PathBuf, Error> {
 /// Fewest bytes of a database: one page of the smallest size.
 const MIN_DATABASE_BYTES: u64 = 512;
 
-/// Refuses what cannot be a database, before anything is made beside it.
-pub(crate) fn check(path: &Path) -> Result<(), Error> {
+/// Refuses what cannot be a database, before anything is made beside it. Changes nothing.
+///
+/// # Errors
+///
+/// As for [`Database::open`](crate::Database::open), if the path leads to a folder or something else that is no file,
+/// or the file has another name or is too short.
+pub fn check_file(path: &Path) -> Result<(), Error> {
     let Ok(metadata) = std::fs::metadata(path) else {
         // It will be made, or the attempt says why not.
         return Ok(());

@@ -57,7 +57,7 @@ mod writer;
 pub use database::{Database, Options};
 pub use error::Error;
 pub use fault::Fault;
-pub use file::real_path;
+pub use file::{check_file, real_path};
 pub use handle::Handle;
 pub use liveness::Liveness;
 pub use rusqlite;

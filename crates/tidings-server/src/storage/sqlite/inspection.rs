@@ -11,6 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use tidings_sqlite::rusqlite::{Connection, OpenFlags, OptionalExtension};
+use tidings_sqlite::{Error, Fault};
 use tidings_webhooks::EndpointId;
 
 use super::APPLICATION_ID;
@@ -118,6 +119,9 @@ fn folder_of(path: &Path) -> &Path {
 
 fn content(path: &Path, metadata: &Metadata, secrets: &mut Secrets) -> Finding {
     let shown = path.display();
+    if let Err(error) = tidings_sqlite::check_file(path) {
+        return Finding::error(STORE, explain(&error));
+    }
     if metadata.len() == 0 {
         return Finding::ok(
             STORE,
@@ -137,10 +141,17 @@ fn content(path: &Path, metadata: &Metadata, secrets: &mut Secrets) -> Finding {
             ),
         ),
         Ok(Content::Refused(reason)) => Finding::error(STORE, format!("{shown} {reason}")),
-        Err(error) => {
-            let reason = explain(&tidings_sqlite::Error::from(error));
-            Finding::error(STORE, format!("cannot read {shown}: {reason}"))
-        }
+        Err(error) => match tidings_sqlite::Error::from(error) {
+            // As a server says it.
+            Error::Unusable(Fault::NotADatabase) => {
+                let path = path.to_owned();
+                Finding::error(STORE, explain(&Error::NotADatabase { path }))
+            }
+            error => {
+                let reason = explain(&error);
+                Finding::error(STORE, format!("cannot read {shown}: {reason}"))
+            }
+        },
     }
 }
 

@@ -273,7 +273,7 @@ async fn files_that_are_no_database_of_ours_are_errors() {
     let connection = rusqlite::Connection::open(&other).unwrap();
     connection.execute_batch("CREATE TABLE t (n)").unwrap();
     for (path, says) in [
-        (text.as_path(), "cannot read"),
+        (text.as_path(), "is not a SQLite database"),
         (&other, "is a database of another program"),
         (home.path(), "is not a file"),
         (&home.path().join("none/a.db"), "its folder does not exist"),
@@ -359,5 +359,20 @@ async fn a_redis_server_is_asked() {
         let mut command = on("postgres://127.0.0.1:1/db");
         let (_, findings) = examine(command.args(["--redis", url])).await;
         assert_finds(&findings, "redis", status, says);
+    }
+}
+
+#[tokio::test]
+async fn regression_a_file_that_never_was_a_database_is_called_as_a_server_calls_it() {
+    let home = Home::new();
+    for (name, text) in [("long", "some text\n".repeat(1000)), ("short", "x".into())] {
+        let path = home.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let (ok, findings) = examine(&mut on_file(&path)).await;
+        assert!(!ok, "{findings:?}");
+        let says = format!("the file {} is not a SQLite database", path.display());
+        assert_finds(&findings, "store", "error", &says);
+        let all = format!("{findings:?}");
+        assert!(!all.contains("damaged"), "{all}");
     }
 }
