@@ -162,6 +162,11 @@ impl Remote {
         }
     }
 
+    /// Whether a key is sent.
+    pub(super) fn has_key(&self) -> bool {
+        self.api_key.is_some()
+    }
+
     /// A client for streams, which sends the key with every request.
     pub(super) fn client(&self) -> Result<Client, CommandError> {
         Ok(self.builder()?.build()?)

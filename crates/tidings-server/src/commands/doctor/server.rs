@@ -6,18 +6,19 @@ use hyper_util::client::legacy::connect::HttpInfo;
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap};
-use reqwest::{Client, Response};
+use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::report::Report;
 use super::{CommandError, sockets};
-use crate::commands::remote::Remote;
+use crate::commands::remote::{Refusal, Remote};
 use crate::finding::Finding;
 use crate::storage::inspection::compare_clocks;
 
 const HEALTH: &str = "health";
 const KEEP_ALIVE: &str = "keep-alive";
+const KEY: &str = "api-key";
 
 /// Longest wait for a reply that takes a moment.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -54,6 +55,12 @@ pub(super) async fn check(remote: &Remote, report: &mut Report) -> Result<(), Co
         sleep(IDLE).await;
         keep_alive(used, get(remote, &client, "live").await)
     };
+    if let Some(refused) = refused_key(remote, &client).await {
+        report.add(&refused)?;
+        // The streams would say the same.
+        report.add(&idle.await)?;
+        return Ok(());
+    }
     let (stream, socket, idle) = tokio::join!(
         sockets::check_stream(remote),
         sockets::check_websocket(remote),
@@ -63,6 +70,19 @@ pub(super) async fn check(remote: &Remote, report: &mut Report) -> Result<(), Co
         report.add(&finding)?;
     }
     Ok(())
+}
+
+/// The finding that the server does not know the key, or no longer, if one is given. That it may not open streams is
+/// found with them.
+async fn refused_key(remote: &Remote, client: &Client) -> Option<Finding> {
+    if !remote.has_key() {
+        return None;
+    }
+    let url = remote.address(&["v1", "whoami"]).ok()?;
+    let refused = timeout(PATIENCE, remote.send(client.get(url)));
+    let error = refused.await.ok()?.err()?;
+    let status = error.downcast_ref().map(Refusal::status);
+    (status == Some(StatusCode::UNAUTHORIZED)).then(|| Finding::error(KEY, error.to_string()))
 }
 
 /// A reply, and when it came.

@@ -7,9 +7,10 @@ use super::{assert_finds, at, examine, of};
 use crate::lost_replies::message;
 use crate::support::{Home, Server, binary, http, said_by, soon};
 
+const KEY: &str = "a-key-for-this-test-0123456789";
+
 #[tokio::test]
 async fn a_running_server_is_asked_over_every_kind_of_connection() {
-    const KEY: &str = "a-key-for-this-test-0123456789";
     let home = Home::with(&["--api-key", KEY, "--ping-interval", "1s"]);
     let server = home.start().await;
     let (ok, findings) = examine(at(&server.url).env("TIDINGS_API_KEY", KEY)).await;
@@ -223,4 +224,19 @@ async fn a_proxy_that_knows_nothing_of_streams_is_found_out() {
     let upgrade = of(&findings, "websocket");
     assert_eq!(upgrade[0].0, "error", "{upgrade:?}");
     assert_finds(&findings, "keep-alive", "warning", "is closed within 5s");
+}
+
+#[tokio::test]
+async fn a_key_that_the_server_does_not_know_is_one_error() {
+    let home = Home::with(&["--api-key", KEY, "--ping-interval", "1s"]);
+    let server = home.start().await;
+    let mut wrong = at(&server.url);
+    wrong.args(["--api-key", "not-a-key-of-the-server"]);
+    let (ok, findings) = examine(&mut wrong).await;
+    assert!(!ok, "{findings:?}");
+    assert_finds(&findings, "api-key", "error", "the server replied 401");
+    for check in ["sse", "websocket"] {
+        assert_eq!(of(&findings, check), []);
+    }
+    assert_finds(&findings, "keep-alive", "ok", "stays open");
 }
