@@ -98,7 +98,10 @@ impl Create {
         if let Err(error) = print_secret(&created.key) {
             return Err(self.remote.take_back(&created.described.id, &error).await);
         }
-        note(format_args!("created {}", line(&created.described)));
+        note(format_args!(
+            "created {}",
+            line(&created.described, Timestamp::now())
+        ));
         Ok(())
     }
 }
@@ -127,12 +130,13 @@ impl List {
         if data.is_empty() && !self.json {
             writeln!(std::io::stderr(), "no keys")?;
         }
+        let now = Timestamp::now();
         let mut out = std::io::stdout().lock();
         for key in &data {
             if self.json {
                 writeln!(out, "{}", serde_json::to_string(key)?)?;
             } else {
-                writeln!(out, "{}", line(key))?;
+                writeln!(out, "{}", line(key, now))?;
             }
         }
         Ok(())
@@ -157,17 +161,50 @@ fn id(text: &str) -> Result<String, &'static str> {
 }
 
 /// A key in one line: the name is last, because it may have spaces.
-fn line(key: &ApiKey) -> String {
+fn line(key: &ApiKey, now: Timestamp) -> String {
     let time = |at: Option<Timestamp>, otherwise: &str| {
         at.map_or_else(|| otherwise.to_owned(), |at| format!("{at:.0}"))
     };
+    let is_over = key.expires_at.is_some_and(|end| end <= now);
     format!(
-        "{}  {}…  {}  expires {}  used {}  {:?}",
+        "{}  {}…  {}  {} {}  used {}  {:?}",
         key.id,
         key.prefix,
         key.scopes,
+        if is_over { "expired" } else { "expires" },
         time(key.expires_at, "never"),
         time(key.last_used_at, "never"),
         key.name
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_key_that_has_expired_is_shown_as_such() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let of = |expires_at| ApiKey {
+            id: "key_00ae3a1b2c3d4e5f".to_owned(),
+            name: "a shop".to_owned(),
+            prefix: "tdk_0000".to_owned(),
+            scopes: Scopes::new(vec![Scope::Read]).unwrap(),
+            created_at: now,
+            expires_at,
+            last_used_at: None,
+        };
+        let second = Duration::from_secs(1);
+        for (end, says) in [
+            (None, "  expires never  "),
+            (Some(now + second), "  expires 2027-01-15T08:00:01Z  "),
+            (Some(now), "  expired 2027-01-15T08:00:00Z  "),
+            (Some(now - second), "  expired 2027-01-15T07:59:59Z  "),
+        ] {
+            let line = line(&of(end), now);
+            assert!(line.contains(says), "{line}");
+        }
+    }
 }
