@@ -40,7 +40,18 @@ pub(super) struct Send {
 struct Users(Vec<UserId>);
 
 fn users(text: &str) -> Result<Users, String> {
-    let users = text.split(',').map(UserId::new).collect::<Result<_, _>>();
+    let names: Vec<_> = text.split(',').collect();
+    let is_missing = |name: &str| name.trim().is_empty();
+    if let [first, .., last] = &names[..] {
+        if is_missing(first) {
+            return Err("a user is missing before the first comma".to_owned());
+        } else if is_missing(last) {
+            return Err("a user is missing after the last comma".to_owned());
+        } else if names.iter().any(|name| is_missing(name)) {
+            return Err("a user is missing between two commas".to_owned());
+        }
+    }
+    let users = names.into_iter().map(UserId::new).collect::<Result<_, _>>();
     users.map(Users).map_err(|error| error.to_string())
 }
 
@@ -87,5 +98,22 @@ impl Send {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_users_without_one_of_them_says_where_it_is_missing() {
+        let refused = |text: &str| users(text).unwrap_err();
+        assert_eq!(users("anna,ben").unwrap().0.len(), 2);
+        for list in ["anna,,ben", "anna, ,ben", "anna,ben,,carl"] {
+            assert_eq!(refused(list), "a user is missing between two commas");
+        }
+        assert_eq!(refused(",anna"), "a user is missing before the first comma");
+        assert_eq!(refused("anna,"), "a user is missing after the last comma");
+        assert!(!refused("").contains("comma"));
     }
 }
