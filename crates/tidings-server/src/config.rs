@@ -158,7 +158,9 @@ fn matches<P: Parser>(
     let matches = command
         .try_get_matches_from_mut(arguments)
         .map_err(|error| {
-            environment::name_variable(error, &<P as CommandFactory>::command(), arguments)
+            let mut command = <P as CommandFactory>::command();
+            let error = environment::name_variable(error, &command, arguments);
+            environment::show_whole_usage(error, &mut command, arguments)
         })?;
     let parsed = P::from_arg_matches(&matches)?;
     let Some(path) = settings(&parsed).and_then(|settings| settings.config.as_deref()) else {

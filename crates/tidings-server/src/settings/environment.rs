@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 
 use clap::Command;
-use clap::builder::Resettable;
-use clap::error::ErrorKind;
+use clap::builder::{Resettable, StyledStr};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::file;
 
@@ -43,6 +43,33 @@ pub(crate) fn name_variable(
         }
         _ => error,
     }
+}
+
+/// Makes an error show how the command is used in general, if it shows that at all. The library lists the flags that
+/// were given beside those that must be, and takes a variable for a flag that was given: so with `TIDINGS_URL` set,
+/// `--url` seems to be needed.
+pub(crate) fn show_whole_usage(
+    mut error: clap::Error,
+    command: &mut Command,
+    arguments: &[OsString],
+) -> clap::Error {
+    if error.get(ContextKind::Usage).is_some() {
+        // Gives the subcommands their whole names.
+        command.build();
+        let usage = usage(command, arguments.get(1..).unwrap_or_default());
+        error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
+    }
+    error
+}
+
+/// How the subcommand is used that the arguments name.
+fn usage(command: &mut Command, arguments: &[OsString]) -> StyledStr {
+    if let Some((name, rest)) = arguments.split_first()
+        && let Some(found) = command.find_subcommand_mut(name)
+    {
+        return usage(found, rest);
+    }
+    command.render_usage()
 }
 
 /// The error about the first variable with a wrong value. One that a flag overrides is not looked at.

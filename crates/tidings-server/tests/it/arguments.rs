@@ -3,6 +3,31 @@
 use crate::support::{Home, Server, binary, run, said_by, soon};
 
 #[tokio::test]
+async fn regression_a_variable_does_not_look_like_a_flag_that_is_needed() {
+    for (arguments, usage) in [
+        (
+            &["send", "anna"][..],
+            "tidings send [OPTIONS] <USER> <TEXT>",
+        ),
+        (&["key", "revoke"], "tidings key revoke [OPTIONS] <ID>"),
+        (
+            &["tail", "anna", "--nothing"],
+            "tidings tail [OPTIONS] <USER>",
+        ),
+        (&["doctor", "extra"], "tidings doctor [OPTIONS]"),
+    ] {
+        for variable in [None, Some("http://127.0.0.1:1")] {
+            let mut command = binary();
+            command.args(arguments);
+            command.envs(variable.map(|url| ("TIDINGS_URL", url)));
+            let (ok, _, complaint) = said_by(&mut command).await;
+            let usage = format!("\nUsage: {usage}\n");
+            assert!(!ok && complaint.contains(&usage), "{complaint}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn mistakes_are_explained_in_one_line() {
     let home = Home::new();
     let server = home.start().await;
@@ -35,6 +60,13 @@ async fn mistakes_are_explained_in_one_line() {
         let complaint = String::from_utf8(command.await.unwrap().stderr).unwrap();
         assert!(complaint.contains(says), "{complaint}");
         assert!(!complaint.contains("start one with"), "{complaint}");
+    }
+    for arguments in [["send", "anna,,ben", "x"], ["send", "anna, ,ben", "x"]] {
+        let (ok, _, complaint) = run(&server, &arguments).await;
+        assert!(
+            !ok && complaint.contains("a user is missing between two commas"),
+            "{complaint}"
+        );
     }
     let (ok, _, complaint) = run(&server, &["send", "anna"]).await;
     assert!(
