@@ -48,10 +48,7 @@ pub(super) async fn refuse(remote: &Remote) -> Result<(), CommandError> {
     let Some(Endpoint { id, url, .. }) = reached.next() else {
         return Ok(());
     };
-    let others = match reached.count() {
-        0 => String::new(),
-        others => format!(" and {others} others"),
-    };
+    let others = and_others(reached.count());
     Err(format!(
         "the operator's endpoint {id} ({url}){others} would get every notification of this run, as those of all users; \
          add --to-operator-endpoints if that is right"
@@ -59,7 +56,28 @@ pub(super) async fn refuse(remote: &Remote) -> Result<(), CommandError> {
     .into())
 }
 
+/// The words for so many others.
+fn and_others(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => " and 1 other".to_owned(),
+        others => format!(" and {others} others"),
+    }
+}
+
 fn is_forbidden(error: &CommandError) -> bool {
     let refusal = error.downcast_ref::<Refusal>();
     refusal.is_some_and(|refusal| refusal.status() == StatusCode::FORBIDDEN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_other_endpoint_is_singular() {
+        assert_eq!(and_others(0), "");
+        assert_eq!(and_others(1), " and 1 other");
+        assert_eq!(and_others(2), " and 2 others");
+    }
 }
