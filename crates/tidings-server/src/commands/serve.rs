@@ -66,8 +66,10 @@ impl Serve {
                 _ = interrupt.recv() => {}
             }
         };
+        // As a task, because to read files may block: a signal is heard also if a file system does not reply.
+        let starting = AbortOnDropHandle::new(tokio::spawn(Server::start(config.clone())));
         let server = tokio::select! {
-            started = Server::start(config.clone()) => started?,
+            started = starting => started??,
             () = signalled => {
                 if let Some(traces) = traces {
                     traces.stop().await;

@@ -1,16 +1,13 @@
 //! `kill -HUP`: the settings are read again.
 
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::support::{Home, Server, http, soon};
+use crate::support::{HeldFile, Home, Server, http, soon};
 
 /// A server with a configuration file that changes, and a log that can be read while it runs.
 struct Reloading {
@@ -222,32 +219,15 @@ async fn limits_that_are_read_again_fit_into_the_descriptors_too() {
     tidings.until_log(warning, 1).await;
 }
 
-/// Holds a file so that a process that opens it waits: the kernel asks the holder to let go, and waits for 45 seconds.
-const HOLD: &str = "
-import fcntl, signal, sys
-signal.signal(signal.SIGIO, lambda *_: print('asked for', flush=True))
-file = open(sys.argv[1], 'r+')
-fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-print('held', flush=True)
-while True:
-    signal.pause()
-";
-
+#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn regression_a_stop_does_not_wait_for_a_file_that_cannot_be_read() {
     let mut tidings = Reloading::start("max-streams = 10\n", &[]).await;
-    let mut holder = Command::new("python3");
-    holder.args(["-c", HOLD]).arg(tidings.file());
-    holder.stdout(Stdio::piped()).kill_on_drop(true);
-    let mut holder = holder.spawn().unwrap();
-    let mut said = BufReader::new(holder.stdout.take().unwrap()).lines();
-    let mut next = async || soon("the holder", said.next_line()).await.unwrap();
-    assert_eq!(next().await.as_deref(), Some("held"));
+    let mut held = HeldFile::new(&tidings.file()).await;
     tidings.server.signal("-HUP").await;
-    assert_eq!(next().await.as_deref(), Some("asked for"));
+    held.is_asked_for().await;
     tidings.server.signal("-TERM").await;
-    // Less than the kernel waits.
-    let ended = timeout(Duration::from_secs(35), tidings.server.process.wait());
+    let ended = timeout(HeldFile::TIME, tidings.server.process.wait());
     let ended = ended.await.expect("the end of the server");
     assert!(ended.unwrap().success());
     let log = tidings.log();

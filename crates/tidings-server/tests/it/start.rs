@@ -7,8 +7,9 @@ use tidings_test_support::PostgresServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::process::Command;
+use tokio::time::timeout;
 
-use crate::support::{Home, Server, binary, said_by, signal_process, soon};
+use crate::support::{HeldFile, Home, Server, binary, said_by, signal_process, soon};
 
 #[tokio::test]
 async fn the_start_takes_three_lines() {
@@ -58,6 +59,23 @@ async fn regression_the_configuration_can_be_a_pipe() {
         let response = server.post("/v1/endpoints", &endpoint).await;
         assert_eq!(response.status(), status);
     }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn regression_a_signal_ends_a_server_that_waits_for_a_file() {
+    let home = Home::new();
+    let keys = home.path().join("keys.pem");
+    std::fs::write(&keys, "").unwrap();
+    let mut held = HeldFile::new(&keys).await;
+    let mut command = home.command();
+    command.arg("--jwt-public-key").arg(&keys);
+    let mut starting = command.spawn().unwrap();
+    held.is_asked_for().await;
+    assert!(signal_process("-TERM", starting.id().unwrap()).await);
+    let ended = timeout(HeldFile::TIME, starting.wait());
+    let ended = ended.await.expect("the end of the server");
+    assert!(ended.unwrap().success());
 }
 
 /// What one start of a server says of its database.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
@@ -453,4 +454,55 @@ pub(crate) fn payloads(notifications: &[Value]) -> Vec<Value> {
         .iter()
         .map(|notification| notification["payload"].clone())
         .collect()
+}
+
+/// A file that a process waits for when it opens it.
+#[derive(Debug)]
+pub(crate) struct HeldFile {
+    said: Lines<BufReader<ChildStdout>>,
+    /// Lets go when it ends.
+    _holder: Child,
+}
+
+/// The kernel asks the holder to let go, and takes the file away from it after 45 seconds.
+const HOLD: &str = "
+import fcntl, signal, sys
+signal.signal(signal.SIGIO, lambda *_: print('asked for', flush=True))
+file = open(sys.argv[1], 'r+')
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('held', flush=True)
+while True:
+    signal.pause()
+";
+
+impl HeldFile {
+    /// Less than the kernel waits.
+    pub(crate) const TIME: Duration = Duration::from_secs(35);
+
+    pub(crate) async fn new(path: &Path) -> Self {
+        let mut holder = Command::new("python3");
+        holder.args(["-c", HOLD]).arg(path);
+        let mut holder = holder
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(holder.stdout.take().unwrap()).lines();
+        let mut held = Self {
+            said,
+            _holder: holder,
+        };
+        held.until_it_says("held").await;
+        held
+    }
+
+    /// Waits until another process waits for the file.
+    pub(crate) async fn is_asked_for(&mut self) {
+        self.until_it_says("asked for").await;
+    }
+
+    async fn until_it_says(&mut self, text: &str) {
+        let line = soon(text, self.said.next_line()).await.unwrap();
+        assert_eq!(line.as_deref(), Some(text));
+    }
 }
