@@ -211,19 +211,17 @@ pub(super) async fn notify(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use tidings_postgres::Config;
+    use tidings_test_support::Panics;
     use tokio_util::task::AbortOnDropHandle;
 
     use super::*;
     use crate::Namespace;
-    use crate::panics::Panics;
 
     #[tokio::test(start_paused = true)]
     async fn a_layer_that_panics_does_not_end_the_task_that_sends() {
-        let panicked = Arc::<AtomicUsize>::default();
-        let _default = tidings_test_support::set_default(Panics::counted(&panicked));
+        let layer = Panics::at("tidings_pubsub");
+        let _default = tidings_test_support::set_default(layer.clone());
         // Nothing listens there: deleting fails, which is logged.
         let database = Database::new(Config::new("postgres://nobody@127.0.0.1:1/none").unwrap());
         let (queue, outgoing) = mpsc::channel(1);
@@ -236,7 +234,7 @@ mod tests {
         );
         let _task = AbortOnDropHandle::new(tokio::spawn(task));
         used.notify_one();
-        while panicked.load(Ordering::SeqCst) == 0 {
+        while layer.count() == 0 {
             sleep(Duration::from_secs(1)).await;
         }
         let topic = Namespace::default().topic("orders").unwrap();

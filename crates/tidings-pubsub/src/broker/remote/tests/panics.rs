@@ -1,10 +1,9 @@
 //! Code of the program that panics on the tasks of a broker.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use tidings_test_support::Panics;
 
 use super::*;
 use crate::Overflow;
-use crate::panics::Panics;
 
 /// Subscriptions that read nothing and have room for one message.
 async fn full(broker: &Broker, count: usize) -> Vec<Subscription> {
@@ -21,8 +20,7 @@ async fn full(broker: &Broker, count: usize) -> Vec<Subscription> {
 
 #[tokio::test(start_paused = true)]
 async fn a_recorder_that_panics_silences_no_subscription() {
-    let panicked = Arc::<AtomicUsize>::default();
-    let panics = Panics::counted(&panicked);
+    let panics = Panics::at("tidings_pubsub");
     let _recording = metrics::set_default_local_recorder(&panics);
     let broker = Broker::start();
     // More than the caller of a message serves by itself.
@@ -35,21 +33,21 @@ async fn a_recorder_that_panics_silences_no_subscription() {
             broker.server.send("a", "no room");
             settle(Duration::from_millis(1)).await;
         }
-        let before = panicked.load(Ordering::SeqCst);
+        let before = panics.count();
         assert!(before > 0, "{readers}");
         broker.server.send("b", "for the other");
         settle(Duration::from_millis(1)).await;
         assert_eq!(now(&mut other), [Ok("for the other".to_owned())]);
         // What it was given is counted, too.
-        assert_eq!(panicked.load(Ordering::SeqCst), before + 1);
+        assert_eq!(panics.count(), before + 1);
     }
     assert_eq!(broker.server.account().connections, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_layer_that_panics_does_not_keep_a_connection_from_being_made_again() {
-    let panicked = Arc::<AtomicUsize>::default();
-    let _default = tidings_test_support::set_default(Panics::counted(&panicked));
+    let panics = Panics::at("tidings_pubsub");
+    let _default = tidings_test_support::set_default(panics.clone());
     let broker = Broker::start();
     let mut subscription = broker.subscribe(&["a"]).await.unwrap();
     for times in 1..=2 {
@@ -63,7 +61,7 @@ async fn a_layer_that_panics_does_not_keep_a_connection_from_being_made_again() 
         let expected = [Err(Lagged::unknown()), Ok("again".to_owned())];
         assert_eq!(now(&mut subscription), expected);
         // The loss, and that it is over.
-        assert_eq!(panicked.load(Ordering::SeqCst), 2 * times);
+        assert_eq!(panics.count(), 2 * times);
     }
 }
 
