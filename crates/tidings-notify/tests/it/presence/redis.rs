@@ -10,8 +10,8 @@ use tidings_notify::presence::{Lease, LeaseId, Standing, Tracker, TrackerOptions
 use tidings_notify::{Presence, UserId};
 use tidings_redis::redis::aio::MultiplexedConnection;
 use tidings_redis::redis::{FromRedisValue, cmd, pipe};
-use tokio::time::Instant;
 use tidings_test_support::RedisServer;
+use tokio::time::Instant;
 
 use super::{quick, soon, until_located, until_online, until_reported};
 use crate::database::PATIENT;
