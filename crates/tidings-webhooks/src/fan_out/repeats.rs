@@ -57,6 +57,7 @@ impl FanOut {
             next_pause = (next_pause * 2).min(LONGEST_PAUSE);
         }
     }
+
     /// Waits for one call of the store, no longer than messages are claimed: a store that does not reply fails as
     /// well.
     pub(super) async fn in_time<T>(
