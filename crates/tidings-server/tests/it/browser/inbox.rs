@@ -179,10 +179,11 @@ async fn the_page_says_in_plain_words_what_is_wrong() {
     browser.click("#choose button").await;
     browser.until_shown("Type the name of a user").await;
     browser.open(&server, "/#/users/anna").await;
-    browser.type_into("#send [name=type]", "two words").await;
+    let long = "\u{e4}".repeat(128);
+    browser.type_into("#send [name=type]", &long).await;
     browser.type_into("#send textarea", "hello").await;
     browser.click("#send button").await;
-    browser.until_shown("Type: ").await;
+    browser.until_shown("Type: expected 1 to 255 bytes").await;
     browser.close().await;
 }
 
