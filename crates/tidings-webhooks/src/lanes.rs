@@ -13,7 +13,8 @@
 //! instance, and ends by itself when the instance has crashed.
 //!
 //! A lane that has all that is due is handed what the fan-out of this instance makes (`handed.rs`), so that
-//! the store is not read for it. One without work has no task: it rests for some seconds (`resting.rs`).
+//! the store is not read for it. One without work has no task: it rests for some seconds (`resting.rs`). If as many are
+//! served as may be and another is due, those that have rested for longest are given back.
 
 mod feeder;
 mod handed;
