@@ -80,6 +80,22 @@ async fn without_a_connection_nothing_was_done() {
     assert_eq!(echo(&server, "hello").await.unwrap(), "hello");
 }
 
+/// The check before the call gets no reply, so the call is not sent.
+#[tokio::test]
+async fn a_server_that_was_silent_before_a_call_has_done_nothing() {
+    let proxy = Proxy::start(&url()).await.unwrap();
+    let interval = Duration::from_millis(50);
+    let config = config(proxy.url()).with_health_interval(interval);
+    let server = Server::new(config.with_reply_limit(Duration::from_secs(4)));
+    echo(&server, "hello").await.unwrap();
+    proxy.freeze();
+    tokio::time::sleep(interval).await;
+    let unsent = echo(&server, "hello").await.unwrap_err();
+    assert!(matches!(unsent, Error::Unsent(_)), "{unsent:?}");
+    assert_eq!(echo(&server, "hello").await.unwrap(), "hello");
+    assert_eq!(proxy.accepted(), 2);
+}
+
 #[tokio::test]
 async fn connecting_to_a_silent_server_ends_at_the_limit() {
     let silent = Unreachable::silent().await.unwrap();

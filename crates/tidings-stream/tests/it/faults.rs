@@ -13,7 +13,7 @@ use tidings_stream::sqlite::SqliteEngine;
 use tidings_stream::{Error, Handler, Message, ServiceConfig, Streams};
 use tokio::sync::{mpsc, watch};
 
-use crate::database::PATIENT;
+use crate::database::{NEVER, PATIENT};
 
 mod calls;
 mod listening;
@@ -65,10 +65,22 @@ pub(crate) fn postgres(url: &str) -> BoxFuture<'_, Result<Arc<dyn Engine>, Error
 }
 
 pub(crate) fn redis(url: &str) -> BoxFuture<'_, Result<Arc<dyn Engine>, Error>> {
+    open_redis(url, HEALTH_INTERVAL)
+}
+
+/// One whose calls are sent without a check before them, so that a server that falls silent has received them.
+pub(crate) fn unchecked_redis(url: &str) -> BoxFuture<'_, Result<Arc<dyn Engine>, Error>> {
+    open_redis(url, NEVER)
+}
+
+fn open_redis(
+    url: &str,
+    health_interval: Duration,
+) -> BoxFuture<'_, Result<Arc<dyn Engine>, Error>> {
     let config = tidings_stream::redis::Config::new(url).unwrap();
     let config = config
         .with_reply_limit(REPLY_LIMIT)
-        .with_health_interval(HEALTH_INTERVAL);
+        .with_health_interval(health_interval);
     Box::pin(async {
         let engine = RedisEngine::open(config, RedisOptions::default()).await?;
         Ok(Arc::new(engine) as _)

@@ -54,8 +54,12 @@ pub(crate) async fn a_store_that_falls_silent_is_an_error_within_the_limit<S: Se
     look().await.unwrap();
     outage.proxy().freeze();
     let (published, looked) = soon(async { tokio::join!(append(), look()) }).await;
-    assert!(matches!(published.unwrap_err(), Error::OutcomeUnknown(_)));
-    assert!(matches!(looked.unwrap_err(), Error::OutcomeUnknown(_)));
+    let (published, looked) = (published.unwrap_err(), looked.unwrap_err());
+    assert!(
+        matches!(published, Error::OutcomeUnknown(_)),
+        "{published:?}"
+    );
+    assert!(matches!(looked, Error::OutcomeUnknown(_)), "{looked:?}");
     // On another connection, since that one is of no use any more.
     append().await.unwrap();
     look().await.unwrap();
