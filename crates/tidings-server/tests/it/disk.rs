@@ -223,7 +223,7 @@ async fn a_file_that_reaches_its_limit_is_reported_and_ends_no_server() {
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(refused.headers().contains_key("retry-after"));
     assert_eq!(unread(&server).await, accepted);
-    drop(server);
+    server.kill().await;
     let server = home.start().await;
     assert_eq!(unread(&server).await, accepted);
     server.notify("anna", json!("room")).await;
