@@ -26,7 +26,7 @@ impl Request for Batch {
 }
 
 /// The same as those of the store.
-const TABLES: &str = include_str!("../../src/store/postgres/schema/1_tables.sql");
+const TABLES: &str = include_str!("../../src/store/postgres/schema/tables.sql");
 
 const APPEND: &str = "
     WITH given AS (

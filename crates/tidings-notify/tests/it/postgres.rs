@@ -701,7 +701,7 @@ async fn regression_an_event_that_is_given_to_no_one_leaves_the_transaction_as_i
     assert_eq!(psql(&schema, statements).unwrap(), "committed");
 }
 
-/// A function of an earlier version has let them in.
+/// As statements of another program may have left them.
 #[tokio::test]
 async fn regression_events_of_times_out_of_range_are_read() {
     let schema = Schema::create().await;

@@ -132,34 +132,6 @@ async fn reading_all_costs_one_row_for_any_number_of_events() {
     assert_eq!(rows, (0, 1));
 }
 
-/// A file of the version before the states of the inbox keeps what was read, and when.
-#[tokio::test]
-async fn a_file_of_an_earlier_version_keeps_what_was_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let database = open_sqlite(&folder);
-    database
-        .write(|tx| {
-            tx.execute_batch(include_str!("stores/sqlite_2.sql"))?;
-            Ok::<_, tidings_sqlite::Error>(())
-        })
-        .await
-        .unwrap();
-    let store = SqliteStore::open(database, SqliteOptions::default())
-        .await
-        .unwrap();
-    let head = store.head(&ann()).await.unwrap();
-    assert_eq!((head.top_seq, head.unread, head.unseen), (3, 2, 2));
-    assert_eq!(head.revision, 1);
-    let page = store.read(&ann(), 0, 10).await.unwrap();
-    let read: Vec<_> = page.events.iter().map(|event| event.read_at).collect();
-    let at = Timestamp::from_microsecond(1_700_000_000_000_000).unwrap();
-    assert_eq!(read, [None, Some(at), None]);
-    let update = store
-        .change(&ann(), &InboxAction::ReadAll, Timestamp::now())
-        .await;
-    assert_eq!(update.unwrap().changed, 2);
-}
-
 #[tokio::test]
 async fn a_database_failure_names_the_full_disk() {
     let folder = tempfile::tempdir().unwrap();

@@ -5,19 +5,19 @@ use crate::Epoch;
 /// Whose tables these are, in the database's list of schemas.
 pub(super) const COMPONENT: &str = "tidings_notify";
 
-/// What made the tables; a released step never changes.
-pub(super) const STEPS: &[&str] = &[
-    include_str!("schema/1_tables.sql"),
-    include_str!("schema/2_functions.sql"),
-    include_str!("schema/3_notify.sql"),
-    include_str!("schema/4_line.sql"),
-    include_str!("schema/5_checks.sql"),
-    include_str!("schema/6_creation.sql"),
-    include_str!("schema/7_trim.sql"),
-    include_str!("schema/8_unread.sql"),
-    include_str!("schema/9_durable_trim.sql"),
-    include_str!("schema/10_taken.sql"),
-];
+/// The steps of the migration. One that was released is never changed; a change is another step.
+pub(super) const STEPS: &[&str] = &[concat!(
+    include_str!("schema/tables.sql"),
+    include_str!("schema/line.sql"),
+    include_str!("schema/commit.sql"),
+    include_str!("schema/state.sql"),
+    include_str!("schema/append.sql"),
+    include_str!("schema/change.sql"),
+    include_str!("schema/delivered.sql"),
+    include_str!("schema/cursor.sql"),
+    include_str!("schema/cleanup.sql"),
+    include_str!("schema/notify.sql"),
+)];
 
 /// The columns have a sign and epochs have none: they share the same 64 bits.
 pub(super) fn epoch(column: i64) -> Epoch {

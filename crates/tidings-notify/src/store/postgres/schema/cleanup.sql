@@ -1,9 +1,25 @@
--- A change of the inbox waits for the disk, also if a trim makes it: after a crash of the server the number of its
--- revision would be that of another change, which a screen that has seen the first takes for known.
+-- Removing what is too old, or too much.
+
+-- The logs above g_after whose oldest event is to go, and the last log that was looked at. g_keep keeps what
+-- is unread.
+CREATE FUNCTION tidings_notify_aged(g_after bigint, g_cutoff bigint, g_max bigint, g_keep boolean)
+RETURNS TABLE (aged bigint[], last bigint) LANGUAGE sql STABLE SET enable_seqscan = off AS $$
+    SELECT array_agg(page.id) FILTER (
+            WHERE (page.top_seq - page.first_seq >= g_max
+                OR (SELECT event.stored_at FROM tidings_notify_event AS event
+                    WHERE event.log = page.id AND event.seq = page.first_seq) < g_cutoff)
+            AND NOT (g_keep AND tidings_notify_first_unread(
+                page.id, page.read_seq, page.first_seq, page.first_seq) IS NOT NULL)),
+        max(page.id)
+    FROM (
+        SELECT log.id, log.first_seq, log.top_seq, log.read_seq FROM tidings_notify_log AS log
+        WHERE log.id > g_after ORDER BY log.id LIMIT 4096
+    ) AS page
+$$;
 
 -- Removes the events among the oldest t_most of a log that were stored before t_cutoff, or that the
 -- log has beyond t_max, up to the first that is unread if t_keep says so, and returns how many there were.
-CREATE OR REPLACE FUNCTION tidings_notify_trim(
+CREATE FUNCTION tidings_notify_trim(
     t_log bigint, t_cutoff bigint, t_max bigint, t_keep boolean, t_most bigint
 ) RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
@@ -44,6 +60,8 @@ BEGIN
     WHERE state.log = t_log AND state.seq BETWEEN v_log.first_seq AND v_last;
     DELETE FROM tidings_notify_read_mark AS mark WHERE mark.log = t_log AND mark.up_to <= v_last;
     v_has_changed := v_unread <> v_log.unread OR v_unseen <> v_log.unseen;
+    -- A change of the inbox waits for the disk: after a crash of the server the number of its revision would be that of another
+    -- change, which a screen that has seen the first takes for known.
     IF v_has_changed THEN
         PERFORM set_config('synchronous_commit', v_commit, true);
         PERFORM tidings_notify_durable();

@@ -1,8 +1,5 @@
--- A dump that is put back lacks what was appended after it, on the same timeline: the tables are others then, or are on
--- another server.
-
--- Nothing is appended meanwhile.
-LOCK TABLE tidings_notify_log IN EXCLUSIVE MODE;
+-- Where a log is written. A promoted replica may lack the newest events of the server that it replaces, and a dump that is
+-- put back lacks what was appended after it: the timeline, the server or the tables are others then.
 
 -- The timeline that the server writes. Services that forbid both ways to ask, or have no such thing, do not
 -- hand over to a copy that lacks something: there it is always 0. It says the same to all roles.
@@ -32,13 +29,7 @@ EXCEPTION
 END $$;
 
 -- A number for where a log is written. A log that was written elsewhere may have had more events than it has here.
-CREATE OR REPLACE FUNCTION tidings_notify_line() RETURNS integer LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION tidings_notify_line() RETURNS integer LANGUAGE sql VOLATILE AS $$
     SELECT hashtext(concat_ws(' ', tidings_notify_timeline(), tidings_notify_server(),
         'tidings_notify_log'::regclass::oid))
 $$;
-
--- Logs that were written here keep their epochs.
-WITH here AS MATERIALIZED (
-    SELECT tidings_notify_line() AS line, tidings_notify_timeline() AS timeline
-)
-UPDATE tidings_notify_log AS log SET line = here.line FROM here WHERE log.line = here.timeline;

@@ -1,3 +1,6 @@
+-- Every change is one call of a function. The rows of logs are locked first, in the order of their users, and everything
+-- else that belongs to a log is written under its lock.
+--
 -- Times are in microseconds since 1970, by the server's clock where it is not an event's own timestamp.
 
 CREATE TABLE tidings_notify_log (
@@ -55,7 +58,10 @@ CREATE TABLE tidings_notify_state (
     PRIMARY KEY (log, seq)
 );
 
-CREATE INDEX tidings_notify_state_unread ON tidings_notify_state (log, seq) WHERE is_unread;
+-- An event that is replaced while it is unread says so for as long as it is kept. The index is for the few that were put
+-- back to unread in the inbox, which are all that "read up to here" changes.
+CREATE INDEX tidings_notify_state_unread ON tidings_notify_state (log, seq)
+    WHERE is_unread AND archived_at IS NULL;
 
 CREATE INDEX tidings_notify_state_archived ON tidings_notify_state (log, seq)
     WHERE archived_at IS NOT NULL;

@@ -1,5 +1,7 @@
+-- For applications in any language: an event becomes a part of their own transaction.
+
 -- Refuses what the library refuses. White space is listed: what `\s` stands for depends on the locale.
-CREATE OR REPLACE FUNCTION tidings_notify_check(c_name text, c_what text) RETURNS void
+CREATE FUNCTION tidings_notify_check(c_name text, c_what text) RETURNS void
 LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
     IF c_name IS NULL OR octet_length(c_name) NOT BETWEEN 1 AND 255 THEN
@@ -21,10 +23,26 @@ BEGIN
     END IF;
 END $$;
 
+-- How deep the arrays and objects of a JSON text nest.
+CREATE FUNCTION tidings_notify_depth(d_json text) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    v_bare text := regexp_replace(d_json, '"(?:[^"\\]|\\.)*"', '', 'g');
+    v_depth integer := 0;
+    v_deepest integer := 0;
+    v_one text;
+BEGIN
+    v_bare := regexp_replace(v_bare, '[^][{}]', '', 'g');
+    FOREACH v_one IN ARRAY string_to_array(v_bare, NULL) LOOP
+        v_depth := v_depth + CASE WHEN v_one IN ('[', '{') THEN 1 ELSE -1 END;
+        v_deepest := greatest(v_deepest, v_depth);
+    END LOOP;
+    RETURN v_deepest;
+END $$;
+
 -- Appends an event for each of several users, in the transaction of the caller, and returns their ids.
 -- Locks the logs of these users until the transaction ends, in the order of the users: call it once
 -- in a transaction, and late.
-CREATE OR REPLACE FUNCTION tidings_notify_all(
+CREATE FUNCTION tidings_notify_all(
     user_ids text[], type text, payload jsonb, key text DEFAULT NULL,
     occurred_at timestamptz DEFAULT clock_timestamp()
 ) RETURNS TABLE (user_id text, id text) LANGUAGE plpgsql AS $$
@@ -58,7 +76,7 @@ BEGIN
     PERFORM tidings_notify_check(one.name, 'user_id') FROM unnest(v_users) AS one (name);
     RETURN QUERY
     SELECT v_users[one.place], lpad(to_hex(one.epoch), 16, '0') || '-' || one.seq
-    FROM tidings_notify_append(
+    FROM tidings_notify_append_calls(
         array_fill(0, ARRAY[cardinality(v_users)]),
         v_users,
         array_fill(type, ARRAY[cardinality(v_users)]),
@@ -72,17 +90,21 @@ BEGIN
     ORDER BY one.place;
 END $$;
 
--- A log keeps the numbers of its events when it gets a new epoch, and so what was delivered of them.
-CREATE OR REPLACE FUNCTION tidings_notify_deliver(d_users text[], d_epochs bigint[], d_seqs bigint[])
-RETURNS void LANGUAGE plpgsql SET enable_seqscan = off AS $$
-BEGIN
-    PERFORM tidings_notify_relaxed();
-    INSERT INTO tidings_notify_delivered AS delivered (log, epoch, seq)
-    SELECT log.id, log.epoch, max(given.seq)
-    FROM unnest(d_users, d_epochs, d_seqs) AS given (user_id, epoch, seq)
-    JOIN tidings_notify_log AS log ON log.user_id = given.user_id COLLATE "C"
-        AND log.epoch = given.epoch AND log.top_seq >= given.seq
-    GROUP BY log.id, log.epoch ORDER BY log.id
-    ON CONFLICT (log) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq
-    WHERE delivered.seq < excluded.seq;
-END $$;
+-- Appends an event for one user, in the transaction of the caller, and returns its id.
+CREATE FUNCTION tidings_notify(
+    user_id text, type text, payload jsonb, key text DEFAULT NULL,
+    occurred_at timestamptz DEFAULT clock_timestamp()
+) RETURNS text LANGUAGE sql AS $$
+    SELECT stored.id FROM tidings_notify_all(ARRAY[user_id], type, payload, key, occurred_at) AS stored
+$$;
+
+-- The channel of the wake-ups of these tables, whatever else is in the database.
+CREATE FUNCTION tidings_notify_channel() RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT 'tidings_notify_' || 'tidings_notify_log'::regclass::oid
+$$;
+
+-- Wakes the screens of users before their next poll. Call it after the commit: the server makes
+-- commits that notify one after the other.
+CREATE FUNCTION tidings_notify_wake(VARIADIC user_ids text[]) RETURNS void LANGUAGE sql AS $$
+    SELECT pg_notify(tidings_notify_channel(), E'sql\n' || one.name) FROM unnest(user_ids) AS one (name)
+$$;

@@ -1,6 +1,65 @@
--- Which logs kept a call from being appended: calls for them need not come before these are free.
-DROP FUNCTION tidings_notify_append_calls(
-    integer[], text[], text[], text[], bigint[], text[], bigint[], boolean);
+-- Appending, and making the logs that do not exist yet. A transaction that is creating logs delays only the calls that name
+-- their users, however many they are.
+
+CREATE FUNCTION tidings_notify_now() RETURNS bigint LANGUAGE sql VOLATILE AS $$
+    SELECT floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+$$;
+
+-- Makes logs for those of the users who have none, and returns whether it has made any.
+CREATE FUNCTION tidings_notify_begin(b_users text[], b_epochs bigint[], b_line integer)
+RETURNS boolean LANGUAGE plpgsql SET enable_seqscan = off AS $$
+BEGIN
+    INSERT INTO tidings_notify_log (user_id, epoch, line)
+    SELECT given.user_id, min(given.epoch), b_line
+    FROM unnest(b_users, b_epochs) AS given (user_id, epoch)
+    WHERE NOT EXISTS (
+        SELECT FROM tidings_notify_log AS log WHERE log.user_id = given.user_id COLLATE "C")
+    GROUP BY given.user_id ORDER BY given.user_id COLLATE "C"
+    ON CONFLICT (user_id) DO NOTHING;
+    RETURN FOUND;
+END $$;
+
+-- Makes logs for those of the users who have none, except where another transaction is creating the log and does not
+-- end. That shows only by waiting for a moment, for one log after the other. So the time for all is limited:
+-- `held` are the users whose logs others are creating, and `untried` those for whom no time was left.
+CREATE FUNCTION tidings_notify_begin_free(
+    b_users text[], b_epochs bigint[], b_line integer
+) RETURNS TABLE (made boolean, held text[], untried text[])
+LANGUAGE plpgsql SET enable_seqscan = off SET lock_timeout = '1ms' AS $$
+DECLARE
+    v_end timestamptz;
+    v_one record;
+BEGIN
+    held := '{}';
+    untried := '{}';
+    BEGIN
+        made := tidings_notify_begin(b_users, b_epochs, b_line);
+        RETURN NEXT;
+        RETURN;
+    EXCEPTION WHEN lock_not_available THEN
+        made := false;
+    END;
+    v_end := clock_timestamp() + interval '20 milliseconds';
+    FOR v_one IN
+        SELECT given.user_id, min(given.epoch) AS epoch
+        FROM unnest(b_users, b_epochs) AS given (user_id, epoch)
+        WHERE NOT EXISTS (
+            SELECT FROM tidings_notify_log AS log WHERE log.user_id = given.user_id COLLATE "C")
+        GROUP BY given.user_id ORDER BY given.user_id COLLATE "C"
+    LOOP
+        -- One at least is tried, so that the next call gets further.
+        IF clock_timestamp() > v_end AND (made OR held <> '{}') THEN
+            untried := untried || v_one.user_id;
+            CONTINUE;
+        END IF;
+        BEGIN
+            made := tidings_notify_begin(ARRAY[v_one.user_id], ARRAY[v_one.epoch], b_line) OR made;
+        EXCEPTION WHEN lock_not_available THEN
+            held := held || v_one.user_id;
+        END;
+    END LOOP;
+    RETURN NEXT;
+END $$;
 
 -- Appends drafts of several calls, each call as a whole or not at all. Returns of each draft that was
 -- appended its place among all, and epoch and number. A call waits for logs that others have locked or are
