@@ -28,6 +28,16 @@ const RESTORED: &str = "
 
 const TRIM: &str = "SELECT tidings_notify_trim(id, 1, NULL, false, 100) FROM tidings_notify_log";
 
+/// Up to the first event, which changes nothing: it was replaced.
+const SEE_FIRST: &str = "SELECT * FROM tidings_notify_change('ann', 'see_up_to', '{7}', '{1}', 1)";
+
+const READ_FIRST: &str =
+    "SELECT * FROM tidings_notify_change('ann', 'read_up_to', '{7}', '{1}', 1)";
+
+/// Up to the middle of those that were replaced, which changes nothing either.
+const READ_HALF: &str = "SELECT change.* FROM tidings_notify_log AS log, tidings_notify_change(
+    'ann', 'read_up_to', '{7}', ARRAY[log.top_seq / 2], 1) AS change";
+
 const READ_ALL: &str = "SELECT * FROM tidings_notify_change('ann', 'read_up_to', '{}', '{}', 1)";
 
 /// A log in a schema of its own.
@@ -117,6 +127,17 @@ async fn regression_a_step_of_a_cleanup_costs_as_much_in_a_long_log_as_in_a_shor
 #[tokio::test]
 async fn regression_read_all_costs_as_much_beside_any_number_of_replaced_events() {
     assert_costs_the_same("", READ_ALL).await;
+}
+
+#[tokio::test]
+async fn regression_up_to_an_old_event_costs_as_much_beside_any_number_of_replaced_events() {
+    assert_costs_the_same("", SEE_FIRST).await;
+    assert_costs_the_same("", READ_FIRST).await;
+}
+
+#[tokio::test]
+async fn regression_what_reading_up_to_an_event_has_passed_is_not_counted_again() {
+    assert_costs_the_same(READ_HALF, READ_HALF).await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use rusqlite::Transaction;
 
 use super::log::{Log, find_log};
 use super::schema::{clamp_seq, key};
-use super::state::{State, unread_above};
+use super::state::{State, unread_passed};
 use crate::change::{Changed, InboxAction, InboxChange, InboxUpdate};
 use crate::{EventId, StoreError, UserId};
 
@@ -208,31 +208,34 @@ fn read_up_to(
         return Ok((0, Changed::Read([].into())));
     };
     let what = Changed::ReadUpTo(last);
-    let above = unread_above(tx, log, last.seq)?;
-    let changed = log.head.unread.saturating_sub(above);
-    if changed == 0 {
-        return Ok((0, what));
+    // The number up to which all is read only rises, as does that of what was seen: what is passed is counted once.
+    let below = log.head.first_seq - 1;
+    let changed = unread_passed(tx, log, below, last.seq, log.head.unread)?;
+    if changed > 0 {
+        // Those that were put back to unread have been changed one by one before.
+        tx.prepare_cached(
+            "UPDATE notify_state INDEXED BY notify_state_unread SET read_at = ?3, is_unread = 0
+             WHERE key BETWEEN ?1 AND ?2 AND is_unread = 1 AND archived_at IS NULL",
+        )?
+        .execute((
+            key(log.id, clamp_seq(log.head.first_seq))?,
+            key(log.id, clamp_seq(last.seq))?,
+            at,
+        ))?;
     }
-    // Those that were put back to unread have been changed one by one before.
-    tx.prepare_cached(
-        "UPDATE notify_state INDEXED BY notify_state_unread SET read_at = ?3, is_unread = 0
-         WHERE key BETWEEN ?1 AND ?2 AND is_unread = 1 AND archived_at IS NULL",
-    )?
-    .execute((
-        key(log.id, clamp_seq(log.head.first_seq))?,
-        key(log.id, clamp_seq(last.seq))?,
-        at,
-    ))?;
     if last.seq > log.read_seq {
-        tx.prepare_cached("INSERT INTO notify_read_mark (log, up_to, at) VALUES (?1, ?2, ?3)")?
-            .execute((log.id, last.seq, at))?;
+        if changed > 0 {
+            tx.prepare_cached("INSERT INTO notify_read_mark (log, up_to, at) VALUES (?1, ?2, ?3)")?
+                .execute((log.id, last.seq, at))?;
+        }
+        // Without a change, too: all events up to there have states of their own then.
         tx.prepare_cached("UPDATE notify_log SET read_seq = ?2 WHERE id = ?1")?
             .execute((log.id, last.seq))?;
         log.read_seq = last.seq;
     }
-    log.head.unread = above;
+    log.head.unread = log.head.unread.saturating_sub(changed);
     if last.seq >= log.seen_seq {
-        log.head.unseen = above;
+        log.head.unseen = log.head.unread;
     }
     Ok((changed, what))
 }
@@ -249,10 +252,10 @@ fn see_up_to(
     if last.seq <= log.seen_seq {
         return Ok((0, what));
     }
+    let changed = unread_passed(tx, log, log.seen_seq, last.seq, log.head.unseen)?;
     tx.prepare_cached("UPDATE notify_log SET seen_seq = ?2 WHERE id = ?1")?
         .execute((log.id, last.seq))?;
     log.seen_seq = last.seq;
-    let before = log.head.unseen;
-    log.head.unseen = unread_above(tx, log, last.seq)?;
-    Ok((before.saturating_sub(log.head.unseen), what))
+    log.head.unseen = log.head.unseen.saturating_sub(changed);
+    Ok((changed, what))
 }

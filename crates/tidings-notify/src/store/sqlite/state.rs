@@ -8,7 +8,7 @@
 //! - *archived* if its row has a time for that. An archived event that is unread says so in its row,
 //!   because later marks do not concern it.
 //!
-//! So the unread events above a number are counted by rows, and not by events.
+//! So the unread events of a stretch are counted by rows, and not by events.
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
 
@@ -50,15 +50,6 @@ impl State {
     }
 }
 
-/// Counts the unread events of the inbox with numbers above `seq`.
-pub(super) fn unread_above(
-    connection: &Connection,
-    log: &Log,
-    seq: u64,
-) -> Result<u64, StoreError> {
-    unread_between(connection, log, seq, log.head.top_seq)
-}
-
 /// Counts the unread events of the inbox with numbers above `above`, up to `up_to`.
 pub(super) fn unread_between(
     connection: &Connection,
@@ -87,6 +78,23 @@ pub(super) fn unread_between(
         0
     };
     Ok(last - unmarked - settled + again)
+}
+
+/// Counts the unread events of the inbox with numbers above `above`, up to `up_to`. Above `above` there are `all`: the
+/// shorter part of the log is counted, what is passed or what stays.
+pub(super) fn unread_passed(
+    connection: &Connection,
+    log: &Log,
+    above: u64,
+    up_to: u64,
+    all: u64,
+) -> Result<u64, StoreError> {
+    let top = log.head.top_seq;
+    if up_to.saturating_sub(above.max(log.read_seq)) <= top - up_to {
+        return unread_between(connection, log, above, up_to);
+    }
+    let stays = unread_between(connection, log, up_to, top)?;
+    Ok(all.saturating_sub(stays))
 }
 
 /// When events were read that have no row of their own: by the first mark that reached them.

@@ -8,10 +8,12 @@ use rusqlite::{Connection, Transaction};
 
 use super::{change, cleanup, inbox, schema};
 use crate::store::retention::Retention;
-use crate::{InboxAction, InboxQuery, UserId};
+use crate::{Epoch, EventId, InboxAction, InboxQuery, UserId};
 
 /// A file with one log, which counts steps.
 struct Counted {
+    /// How many events were replaced.
+    replaced: u64,
     connection: Connection,
     steps: Arc<AtomicU64>,
 }
@@ -27,6 +29,11 @@ const REPLACED: &str = "
         SELECT key, 1, 0 FROM notify_event WHERE key <= (1 << 32 | ?1);
     INSERT INTO notify_key (log, event_key, seq) VALUES (1, 'k', ?1 + 1);
 ";
+
+/// An event of the log.
+fn id(seq: u64) -> EventId {
+    EventId::new(Epoch::from_u64(7), seq)
+}
 
 fn ann() -> UserId {
     UserId::new("ann").unwrap()
@@ -46,7 +53,19 @@ impl Counted {
             false
         };
         connection.progress_handler(1, Some(count)).unwrap();
-        Self { connection, steps }
+        Self {
+            replaced: events,
+            connection,
+            steps,
+        }
+    }
+
+    /// What an action costs that changes nothing.
+    fn steps_of_nothing(&mut self, action: &InboxAction) -> u64 {
+        self.steps_of(|tx| {
+            let update = change::change(tx, &ann(), action, Timestamp::now());
+            assert_eq!(update.unwrap().changed, 0);
+        })
     }
 
     fn steps_of(&mut self, work: impl FnOnce(&Transaction<'_>)) -> u64 {
@@ -81,6 +100,22 @@ fn regression_read_all_costs_as_much_beside_any_number_of_replaced_events() {
             let update = change::change(tx, &ann(), &InboxAction::ReadAll, Timestamp::now());
             assert_eq!(update.unwrap().changed, 1);
         })
+    });
+}
+
+#[test]
+fn regression_up_to_an_old_event_costs_as_much_beside_any_number_of_replaced_events() {
+    for action in [InboxAction::SeeUpTo, InboxAction::ReadUpTo] {
+        assert_costs_the_same(|log| log.steps_of_nothing(&action(id(1))));
+    }
+}
+
+#[test]
+fn regression_what_reading_up_to_an_event_has_passed_is_not_counted_again() {
+    assert_costs_the_same(|log| {
+        let action = InboxAction::ReadUpTo(id(log.replaced / 2));
+        log.steps_of_nothing(&action);
+        log.steps_of_nothing(&action)
     });
 }
 

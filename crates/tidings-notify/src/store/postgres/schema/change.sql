@@ -10,7 +10,6 @@ CREATE FUNCTION tidings_notify_change(
 DECLARE
     v_log tidings_notify_log;
     v_last bigint;
-    v_above bigint;
     v_changed bigint := 0;
     v_seqs bigint[] := '{}';
 BEGIN
@@ -33,24 +32,33 @@ BEGIN
     ELSIF c_seqs = '{}' OR c_epochs[1] = v_log.epoch THEN
         v_last := least(coalesce(c_seqs[1], v_log.top_seq), v_log.top_seq);
         v_seqs := ARRAY[v_last];
-        v_above := tidings_notify_unread_above(v_log, v_last);
-        IF c_action = 'read_up_to' AND v_log.unread > v_above THEN
-            v_changed := v_log.unread - v_above;
-            -- Those that were put back to unread have been changed one by one before.
-            UPDATE tidings_notify_state AS state SET read_at = c_at, is_unread = false
-            WHERE state.log = v_log.id AND state.seq BETWEEN v_log.first_seq AND v_last
-                AND state.is_unread AND state.archived_at IS NULL;
-            IF v_last > v_log.read_seq THEN
+        -- Both numbers up to which all is read or seen only rise, so that what is passed is counted once.
+        IF c_action = 'read_up_to' THEN
+            v_changed := tidings_notify_unread_passed(
+                v_log, v_log.first_seq - 1, v_last, v_log.unread);
+            IF v_changed > 0 THEN
+                -- Those that were put back to unread have been changed one by one before.
+                UPDATE tidings_notify_state AS state SET read_at = c_at, is_unread = false
+                WHERE state.log = v_log.id AND state.seq BETWEEN v_log.first_seq AND v_last
+                    AND state.is_unread AND state.archived_at IS NULL;
+            END IF;
+            IF v_changed > 0 AND v_last > v_log.read_seq THEN
                 INSERT INTO tidings_notify_read_mark (log, up_to, at)
                 VALUES (v_log.id, v_last, c_at);
             END IF;
-            UPDATE tidings_notify_log AS log SET
-                unread = v_above, read_seq = greatest(log.read_seq, v_last),
-                unseen = CASE WHEN v_last >= log.seen_seq THEN v_above ELSE log.unseen END
-            WHERE log.id = v_log.id;
-        ELSIF c_action = 'see_up_to' AND v_last > v_log.seen_seq THEN
-            v_changed := v_log.unseen - v_above;
-            UPDATE tidings_notify_log AS log SET seen_seq = v_last, unseen = v_above
+            -- Without a change, too: all events up to there have states of their own then.
+            IF v_changed > 0 OR v_last > v_log.read_seq THEN
+                UPDATE tidings_notify_log AS log SET
+                    unread = log.unread - v_changed, read_seq = greatest(log.read_seq, v_last),
+                    unseen = CASE WHEN v_last >= log.seen_seq THEN log.unread - v_changed
+                        ELSE log.unseen END
+                WHERE log.id = v_log.id;
+            END IF;
+        ELSIF v_last > v_log.seen_seq THEN
+            v_changed := tidings_notify_unread_passed(
+                v_log, v_log.seen_seq, v_last, v_log.unseen);
+            UPDATE tidings_notify_log AS log
+            SET seen_seq = v_last, unseen = log.unseen - v_changed
             WHERE log.id = v_log.id;
         END IF;
     END IF;

@@ -17,9 +17,14 @@ BEGIN
              AND state.is_unread AND state.archived_at IS NULL);
 END $$;
 
-CREATE FUNCTION tidings_notify_unread_above(u_log tidings_notify_log, u_seq bigint)
-RETURNS bigint LANGUAGE sql STABLE AS $$
-    SELECT tidings_notify_unread_between(u_log, u_seq, u_log.top_seq)
+-- Counts the unread events of the inbox with numbers above u_above, up to u_up_to. Above u_above there are u_all: the
+-- shorter part of the log is counted, what is passed or what stays.
+CREATE FUNCTION tidings_notify_unread_passed(
+    u_log tidings_notify_log, u_above bigint, u_up_to bigint, u_all bigint
+) RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN u_up_to - greatest(u_above, u_log.read_seq) <= u_log.top_seq - u_up_to
+        THEN tidings_notify_unread_between(u_log, u_above, u_up_to)
+        ELSE u_all - tidings_notify_unread_between(u_log, u_up_to, u_log.top_seq) END
 $$;
 
 -- The number of the first event from u_first to u_last that is unread in the inbox.
