@@ -70,6 +70,7 @@ macro_rules! store_conformance {
                 inbox_ends_a_page_of_large_payloads_early,
                 inbox_filters_by_type_and_unread,
                 inbox_lists_what_is_archived,
+                inbox_lists_what_is_far_apart,
                 inbox_refuses_a_cursor_of_another_log,
             }
             change {

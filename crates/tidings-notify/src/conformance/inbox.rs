@@ -1,6 +1,6 @@
 //! Listing the inbox.
 
-use super::support::{append, append_sized, inbox, now, ok, seqs, user};
+use super::support::{append, append_sized, draft, inbox, now, ok, seqs, user};
 use crate::{
     Draft, Epoch, EventId, EventType, InboxAction, InboxQuery, MAX_INBOX_PAGE_BYTES, Payload,
     Store, StoreError,
@@ -119,6 +119,48 @@ pub async fn inbox_lists_what_is_archived(store: &dyn Store) {
         loop {
             let page = inbox(store, &ann, &query).await;
             assert_eq!((page.unread, page.cursor), (2, id(6)));
+            listed.extend(seqs(&page.events));
+            match page.next {
+                Some(next) => query = query.with_cursor(next),
+                None => break,
+            }
+        }
+        assert_eq!(listed, expected, "{query:?}");
+    }
+}
+
+/// However many events between them are archived or read, and however long they follow one another, all that are
+/// wanted are listed.
+pub async fn inbox_lists_what_is_far_apart(store: &dyn Store) {
+    let ann = user("ann");
+    let is_rare = |seq: &u64| seq % 100 == 7;
+    let is_kept = |seq: &u64| is_rare(seq) || (250..=420).contains(seq);
+    let is_read = |seq: &u64| (251..=419).contains(seq);
+    let draft = |seq| Draft {
+        event_type: EventType::new(if is_rare(&seq) { "rare" } else { "frequent" })
+            .expect("the name is valid"),
+        ..draft(&ann, seq)
+    };
+    let events = ok(store.append((1..=500).map(draft).collect()).await);
+    let ids = events.iter().map(|event| event.id);
+    let others = ids.clone().filter(|id| !is_kept(&id.seq)).collect();
+    let read = ids.filter(|id| is_read(&id.seq)).collect();
+    for action in [InboxAction::Archive(others), InboxAction::Read(read)] {
+        ok(store.change(&ann, &action, now()).await);
+    }
+    let kept: Vec<u64> = (1..=500).rev().filter(is_kept).collect();
+    let unread = kept.iter().copied().filter(|seq| !is_read(seq)).collect();
+    let rare = kept.iter().copied().filter(is_rare).collect();
+    let of_type = EventType::new("rare").expect("the name is valid");
+    for (query, expected) in [
+        (InboxQuery::default(), kept),
+        (InboxQuery::default().with_unread_only(), unread),
+        (InboxQuery::default().with_event_type(of_type), rare),
+    ] {
+        let mut query = query.with_limit(40);
+        let mut listed = Vec::new();
+        loop {
+            let page = inbox(store, &ann, &query).await;
             listed.extend(seqs(&page.events));
             match page.next {
                 Some(next) => query = query.with_cursor(next),

@@ -46,6 +46,13 @@ pub const PART: Part = Part {
             with: None,
         },
         Table {
+            name: "tidings_notify_archived",
+            columns: "log, first_seq, last_seq",
+            select: "key >> 32, key & 0xffffffff, last & 0xffffffff",
+            from: "notify_archived",
+            with: None,
+        },
+        Table {
             name: "tidings_notify_read_mark",
             columns: "log, up_to, at",
             select: "log, up_to, at",

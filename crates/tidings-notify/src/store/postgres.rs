@@ -5,6 +5,7 @@
 //! | `log` | one row a user: epoch, first and top number, counts, and the lock of those that write |
 //! | `event` | one row an event |
 //! | `state`, `read_mark` | what was read and archived, as on SQLite |
+//! | `archived` | the runs of archived events, as on SQLite |
 //! | `key` | the events of the inbox that have a key |
 //! | `delivered` | one row a user who was sent something |
 //!

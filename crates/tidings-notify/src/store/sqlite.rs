@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `notify_log` | one row a user: epoch, first and top number, counters, and `changed`, which numbers all changes of the file |
 //! | `notify_state`, `notify_read_mark` | what was read and archived, see `state.rs` |
+//! | `notify_archived` | the runs of archived events, see `archived.rs` |
 //! | `notify_key` | the events of the inbox that have a key |
 //! | `notify_event` | one row an event, keyed by log and number packed into one integer, so that a log is one stretch of one B-tree |
 
 mod append;
+mod archived;
 mod change;
 mod cleanup;
 mod copy;

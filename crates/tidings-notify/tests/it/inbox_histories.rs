@@ -11,7 +11,9 @@ use tidings_notify::{
 
 use tokio::runtime::Runtime;
 
-use crate::database::Schema;
+use tidings_sqlite::rusqlite::Row;
+
+use crate::database::{Schema, connect};
 use crate::support::{draft, fresh_sqlite, open_sqlite, user};
 
 pub(crate) const USERS: usize = 2;
@@ -52,6 +54,18 @@ enum Kind {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let trim = (1..20_usize).prop_map(Kind::TrimBefore);
     vec(step(prop_oneof![25 => kind(), 2 => trim]), 1..60)
+}
+
+/// A history in which runs of archived events often get longer and shorter, are joined and are split.
+fn steps_of_archive() -> impl Strategy<Value = Vec<Step>> {
+    let ids = || vec(0..14_u64, 1..8);
+    let kind = prop_oneof![
+        2 => vec(prop::option::of(0..2_u8), 1..5).prop_map(Kind::Append),
+        3 => ids().prop_map(Kind::Archive),
+        3 => ids().prop_map(Kind::Unarchive),
+        1 => (2..8_usize).prop_map(Kind::TrimBefore),
+    ];
+    vec(step(kind), 20..60)
 }
 
 /// A history that depends on nothing but its length: what is removed is removed whole.
@@ -345,12 +359,32 @@ fn next_microsecond() -> Timestamp {
     Timestamp::from_microsecond(next).unwrap()
 }
 
-async fn follow(steps: &[Step], first: &dyn Store, second: &dyn Store) {
+/// Takes the steps, and looks after each of them.
+async fn follow(steps: &[Step], first: &dyn Store, second: &dyn Store, look: impl AsyncFn()) {
     let mut world = World::new(first, second, fastrand::u64(..));
     for step in steps {
         world.take(step).await;
+        look().await;
     }
 }
+
+/// The runs of archived events that a file has, and those that its events make.
+const RUNS_ON_SQLITE: &str = "
+    SELECT (SELECT group_concat(key || '-' || last) FROM (SELECT * FROM notify_archived ORDER BY key)),
+        (SELECT group_concat(first || '-' || last) FROM (
+            SELECT min(key) AS first, max(key) AS last FROM (
+                SELECT key, key - row_number() OVER (ORDER BY key) AS run
+                FROM notify_state WHERE archived_at IS NOT NULL)
+            GROUP BY run ORDER BY run))";
+
+const RUNS_ON_POSTGRES: &str = "
+    SELECT (SELECT string_agg(log || ':' || first_seq || '-' || last_seq, ',' ORDER BY log, first_seq)
+            FROM tidings_notify_archived),
+        (SELECT string_agg(log || ':' || first || '-' || last, ',' ORDER BY log, first) FROM (
+            SELECT log, min(seq) AS first, max(seq) AS last FROM (
+                SELECT log, seq, seq - row_number() OVER (PARTITION BY log ORDER BY seq) AS run
+                FROM tidings_notify_state WHERE archived_at IS NOT NULL) AS archived
+            GROUP BY log, run) AS runs)";
 
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread()
@@ -369,8 +403,23 @@ proptest! {
     #[test]
     fn the_inbox_in_memory_is_that_of_the_model(steps in steps()) {
         let store = MemoryStore::new();
-        block_on(follow(&steps, &store, &store));
+        block_on(follow(&steps, &store, &store, async || {}));
     }
+}
+
+async fn follow_on_sqlite(steps: &[Step]) {
+    let (first, folder) = fresh_sqlite().await;
+    let database = open_sqlite(&folder);
+    let second = SqliteStore::open(database.clone(), SqliteOptions::default());
+    let runs = async || {
+        let runs = database.read::<[Option<String>; 2], tidings_sqlite::Error, _>(|connection| {
+            let both = |row: &Row<'_>| Ok([row.get(0)?, row.get(1)?]);
+            Ok(connection.query_row(RUNS_ON_SQLITE, [], both)?)
+        });
+        let [kept, made] = runs.await.unwrap();
+        assert_eq!(kept, made);
+    };
+    follow(steps, &first, &second.await.unwrap(), runs).await;
 }
 
 proptest! {
@@ -378,11 +427,12 @@ proptest! {
 
     #[test]
     fn the_inbox_on_sqlite_is_that_of_the_model(steps in steps()) {
-        block_on(async {
-            let (first, folder) = fresh_sqlite().await;
-            let second = SqliteStore::open(open_sqlite(&folder), SqliteOptions::default()).await.unwrap();
-            follow(&steps, &first, &second).await;
-        });
+        block_on(follow_on_sqlite(&steps));
+    }
+
+    #[test]
+    fn the_archive_on_sqlite_is_that_of_the_model(steps in steps_of_archive()) {
+        block_on(follow_on_sqlite(&steps));
     }
 }
 
@@ -394,32 +444,47 @@ proptest! {
         block_on(async {
             let prefix = crate::redis::prefix();
             let [first, second] = [&prefix, &prefix].map(|prefix| crate::redis::open(prefix));
-            follow(&steps, &first.await, &second.await).await;
+            follow(&steps, &first.await, &second.await, async || {}).await;
         });
     }
 }
 
-/// All histories share a schema, and each has users of its own.
 #[test]
 fn the_inbox_on_postgres_is_that_of_the_model() {
+    follow_on_postgres(&steps());
+}
+
+#[test]
+fn the_archive_on_postgres_is_that_of_the_model() {
+    follow_on_postgres(&steps_of_archive());
+}
+
+/// All histories share a schema, and each has users of its own.
+fn follow_on_postgres(steps: &impl Strategy<Value = Vec<Step>>) {
     let mut runner = TestRunner::new(ProptestConfig {
         cases: 12,
         source_file: Some(file!()),
         ..ProptestConfig::default()
     });
     let runtime = runtime();
-    let (schema, first, second) = runtime.block_on(async {
+    let (schema, first, second, client) = runtime.block_on(async {
         let schema = Schema::create().await;
         let [first, second] = [schema.store().await, schema.store().await];
-        (schema, first, second)
+        let client = connect(&schema.url()).await;
+        (schema, first, second, client)
     });
+    let runs = async || {
+        let row = client.query_one(RUNS_ON_POSTGRES, &[]).await.unwrap();
+        let [kept, made]: [Option<String>; 2] = [row.get(0), row.get(1)];
+        assert_eq!(kept, made);
+    };
     runner
-        .run(&steps(), |steps| {
-            runtime.block_on(follow(&steps, &first, &second));
+        .run(steps, |steps| {
+            runtime.block_on(follow(&steps, &first, &second, &runs));
             Ok(())
         })
         .unwrap();
-    drop((first, second));
+    drop((first, second, client));
     // Its connections end with the runtime.
     drop(runtime);
     drop(schema);

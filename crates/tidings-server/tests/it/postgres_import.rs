@@ -202,6 +202,12 @@ async fn everything_in_a_file_goes_on_in_the_database() {
     let schema = Schema::create().await;
     let printed = import(&home, &schema).await.unwrap();
     assert!(printed.starts_with("Imported "), "{printed}");
+    schema
+        .execute(
+            "DO $$ BEGIN ASSERT (SELECT array_agg(ARRAY[first_seq, last_seq] ORDER BY first_seq)
+             FROM tidings_notify_archived) = ARRAY[ARRAY[4, 4], ARRAY[9, 9]]::bigint[]; END $$",
+        )
+        .await;
     let home = Home::on(&schema.url(), &[]);
     let server = home.start().await;
     assert_eq!(seen(&server, &users[..2], &of_ben).await, expected);

@@ -148,36 +148,32 @@ pub(super) async fn find(
 ///
 /// What is read up to a mark is not looked at for what is unread.
 fn wanted(query: &InboxQuery) -> String {
-    let stretch = |tables: &str, condition: &str| {
+    let listed = |first: &str, is_unread: bool| {
         format!(
-            "(SELECT event.*, s.read_at, coalesce(s.is_unread, false) AS is_unread, s.archived_at
-              FROM {tables}
-              WHERE event.log = l.id AND event.seq <= $2 AND {condition}
+            "SELECT listed.*, NULL::bigint AS archived_at FROM tidings_notify_listed(
+                 l.id, {first}, least($2, l.top_seq), $3, {is_unread}, $4) AS listed"
+        )
+    };
+    let states = |condition: &str| {
+        format!(
+            "(SELECT event.seq, event.timestamp, event.type, event.payload, event.event_key,
+                  s.read_at, s.is_unread, s.archived_at
+              FROM tidings_notify_state AS s JOIN tidings_notify_event AS event
+                  ON event.log = s.log AND event.seq = s.seq
+              WHERE s.log = l.id AND event.log = l.id AND event.seq <= $2 AND {condition}
                 AND ($3::text IS NULL OR event.type = $3)
               ORDER BY event.seq DESC LIMIT $4)"
         )
     };
-    let events = "tidings_notify_event AS event LEFT JOIN tidings_notify_state AS s
-                  ON s.log = event.log AND s.seq = event.seq";
-    let states = "tidings_notify_state AS s JOIN tidings_notify_event AS event
-                  ON event.log = s.log AND event.seq = s.seq";
     match (query.archived_only, query.unread_only) {
-        (false, false) => stretch(events, "s.archived_at IS NULL"),
-        (true, false) => stretch(states, "s.archived_at IS NOT NULL AND s.log = l.id"),
-        (true, true) => stretch(
-            states,
-            "s.archived_at IS NOT NULL AND s.is_unread AND s.log = l.id",
+        (false, false) => listed("l.first_seq", false),
+        (true, false) => states("s.archived_at IS NOT NULL"),
+        (true, true) => states("s.archived_at IS NOT NULL AND s.is_unread"),
+        (false, true) => format!(
+            "{} UNION ALL {}",
+            listed("greatest(l.first_seq, l.read_seq + 1)", true),
+            states("s.seq <= l.read_seq AND s.is_unread AND s.archived_at IS NULL")
         ),
-        (false, true) => {
-            let new = "event.seq > l.read_seq AND s.archived_at IS NULL AND s.read_at IS NULL";
-            let again = "s.log = l.id AND s.seq <= l.read_seq AND s.is_unread
-                         AND s.archived_at IS NULL";
-            format!(
-                "{} UNION ALL {}",
-                stretch(events, new),
-                stretch(states, again)
-            )
-        }
     }
 }
 

@@ -15,6 +15,7 @@ pub(super) const STEPS: &[&str] = &[concat!(
     include_str!("schema/change.sql"),
     include_str!("schema/delivered.sql"),
     include_str!("schema/cursor.sql"),
+    include_str!("schema/inbox.sql"),
     include_str!("schema/cleanup.sql"),
     include_str!("schema/notify.sql"),
 )];

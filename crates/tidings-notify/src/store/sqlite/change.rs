@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rusqlite::Transaction;
 
+use super::archived;
 use super::log::{Log, find_log};
 use super::schema::{clamp_seq, key};
 use super::state::{State, unread_passed};
@@ -163,20 +164,27 @@ fn set(
     let is_counted = |state: State| !state.is_read(log, seq) && state.archived_at.is_none();
     let (was_counted, is_counted) = (is_counted(before), is_counted(after));
     save(tx, log, seq, after)?;
+    let event = key(log.id, clamp_seq(seq))?;
     let statement = match (before.archived_at, after.archived_at) {
-        (None, Some(_)) => Some(
-            "DELETE FROM notify_key WHERE log = ?1 AND seq = ?2
-             AND event_key = (SELECT event_key FROM notify_event WHERE key = ?3)",
-        ),
-        (Some(_), None) => Some(
-            "INSERT INTO notify_key (log, event_key, seq)
-             SELECT ?1, event_key, ?2 FROM notify_event WHERE key = ?3 AND event_key IS NOT NULL",
-        ),
+        (None, Some(_)) => {
+            archived::add(tx, event)?;
+            Some(
+                "DELETE FROM notify_key WHERE log = ?1 AND seq = ?2
+                 AND event_key = (SELECT event_key FROM notify_event WHERE key = ?3)",
+            )
+        }
+        (Some(_), None) => {
+            archived::remove(tx, event)?;
+            Some(
+                "INSERT INTO notify_key (log, event_key, seq)
+                 SELECT ?1, event_key, ?2 FROM notify_event WHERE key = ?3 AND event_key IS NOT NULL",
+            )
+        }
         _ => None,
     };
     if let Some(statement) = statement {
-        let row = (log.id, clamp_seq(seq), key(log.id, clamp_seq(seq))?);
-        tx.prepare_cached(statement)?.execute(row)?;
+        tx.prepare_cached(statement)?
+            .execute((log.id, clamp_seq(seq), event))?;
     }
     if was_counted != is_counted {
         log.count(seq, is_counted);

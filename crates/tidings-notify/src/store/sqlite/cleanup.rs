@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Transaction};
 use tidings_sqlite::Handle;
 
+use super::archived;
 use super::change::save_counts;
 use super::log::{Log, find_log};
 use super::schema::{clamp_seq, key, seq_of};
@@ -184,6 +185,7 @@ fn remove(tx: &Transaction<'_>, mut log: Log, last: u64) -> Result<u64, StoreErr
         .execute(keys)?;
     tx.prepare_cached("DELETE FROM notify_state WHERE key BETWEEN ?1 AND ?2")?
         .execute(keys)?;
+    archived::trim(tx, keys.0, keys.1)?;
     tx.prepare_cached("DELETE FROM notify_read_mark WHERE log = ?1 AND up_to <= ?2")?
         .execute((log.id, last))?;
     tx.prepare_cached("UPDATE notify_log SET first_seq = ?2 WHERE id = ?1")?

@@ -1,9 +1,11 @@
 //! Listing the inbox.
 
-use rusqlite::{Connection, named_params};
+use rusqlite::{Connection, Row, named_params};
 
-use super::log::{EVENT_COLUMNS, Events, Log, find_log, payload_bytes};
+use super::archived;
+use super::log::{EVENT_COLUMNS, Events, Log, STATE_COLUMNS, find_log, payload_bytes};
 use super::schema::{clamp_seq, key};
+use super::state::State;
 use crate::budget::Budget;
 use crate::{EventType, InboxPage, InboxQuery, MAX_INBOX_PAGE_BYTES, StoreError, UserId};
 
@@ -29,20 +31,27 @@ pub(super) fn page(
     let mut events = Events::new(connection, user, &log)?;
     for stretch in stretches(query, &log, newest) {
         let mut statement = connection.prepare_cached(&stretch.select(query))?;
-        // One event more than asked for shows whether there is a next page.
-        let wanted = query.limit - page.events.len() + 1;
-        let mut rows = statement.query(named_params! {
-            ":first": key(log.id, clamp_seq(stretch.first))?,
-            ":newest": key(log.id, clamp_seq(stretch.newest))?,
-            ":type": query.event_type.as_ref().map(EventType::as_str),
-            ":limit": i64::try_from(wanted).unwrap_or(i64::MAX),
-        })?;
-        while let Some(row) = rows.next()? {
-            if page.events.len() == query.limit || !budget.admit(payload_bytes(row)?) {
-                page.next = page.events.last().map(|event| event.id);
-                return Ok(page);
+        let mut newest = Some(key(log.id, clamp_seq(stretch.newest))?);
+        while let Some(up_to) = newest.take() {
+            // One event more than asked for shows whether there is a next page.
+            let wanted = query.limit - page.events.len() + 1;
+            let mut rows = statement.query(named_params! {
+                ":first": key(log.id, clamp_seq(stretch.first))?,
+                ":newest": up_to,
+                ":type": query.event_type.as_ref().map(EventType::as_str),
+                ":limit": i64::try_from(wanted).unwrap_or(i64::MAX),
+            })?;
+            while let Some(row) = rows.next()? {
+                if stretch.meets_archived(row)? {
+                    newest = Some(archived::below(connection, row.get(0)?)?);
+                    break;
+                }
+                if page.events.len() == query.limit || !budget.admit(payload_bytes(row)?) {
+                    page.next = page.events.last().map(|event| event.id);
+                    return Ok(page);
+                }
+                page.events.push(events.event(row)?);
             }
-            page.events.push(events.event(row)?);
         }
     }
     Ok(page)
@@ -52,48 +61,42 @@ pub(super) fn page(
 struct Stretch {
     first: u64,
     newest: u64,
-    rows: &'static str,
+    tables: &'static str,
+    condition: &'static str,
 }
 
-/// The statement names the index, because SQLite has no statistics to choose by.
-const ALL: &str = "notify_event AS e NOT INDEXED LEFT JOIN notify_state AS s ON s.key = e.key
-    WHERE s.archived_at IS NULL";
-const NOT_READ: &str = "notify_event AS e NOT INDEXED LEFT JOIN notify_state AS s ON s.key = e.key
-    WHERE s.archived_at IS NULL AND s.read_at IS NULL";
-const UNREAD_AGAIN: &str =
-    "notify_state AS s INDEXED BY notify_state_unread CROSS JOIN notify_event AS e ON e.key = s.key
-    WHERE s.is_unread = 1 AND s.archived_at IS NULL";
-const ARCHIVED: &str =
-    "notify_state AS s INDEXED BY notify_state_archived CROSS JOIN notify_event AS e ON e.key = s.key
-    WHERE s.archived_at IS NOT NULL";
-const ARCHIVED_UNREAD: &str =
-    "notify_state AS s INDEXED BY notify_state_archived CROSS JOIN notify_event AS e ON e.key = s.key
-    WHERE s.is_unread = 1 AND s.archived_at IS NOT NULL";
+/// The statements name the index, because SQLite has no statistics to choose by.
+const EVENTS: &str = "notify_event AS e NOT INDEXED LEFT JOIN notify_state AS s ON s.key = e.key";
+const UNREAD_AGAIN: &str = "notify_state AS s INDEXED BY notify_state_unread CROSS JOIN notify_event AS e ON e.key = s.key";
+const ARCHIVED: &str = "notify_state AS s INDEXED BY notify_state_archived CROSS JOIN notify_event AS e ON e.key = s.key";
 
 /// Newest first. What is read up to a mark is not looked at for what is unread.
 fn stretches(query: &InboxQuery, log: &Log, newest: u64) -> Vec<Stretch> {
     let first = log.head.first_seq;
-    let whole = |rows| {
+    let whole = |tables, condition| {
         vec![Stretch {
             first,
             newest,
-            rows,
+            tables,
+            condition,
         }]
     };
     match (query.archived_only, query.unread_only) {
-        (true, false) => whole(ARCHIVED),
-        (true, true) => whole(ARCHIVED_UNREAD),
-        (false, false) => whole(ALL),
+        (true, false) => whole(ARCHIVED, "s.archived_at IS NOT NULL"),
+        (true, true) => whole(ARCHIVED, "s.archived_at IS NOT NULL AND s.is_unread = 1"),
+        (false, false) => whole(EVENTS, "TRUE"),
         (false, true) => vec![
             Stretch {
                 first: first.max(log.read_seq + 1),
                 newest,
-                rows: NOT_READ,
+                tables: EVENTS,
+                condition: "s.read_at IS NULL",
             },
             Stretch {
                 first,
                 newest: newest.min(log.read_seq),
-                rows: UNREAD_AGAIN,
+                tables: UNREAD_AGAIN,
+                condition: "s.is_unread = 1 AND s.archived_at IS NULL",
             },
         ],
     }
@@ -106,14 +109,24 @@ impl Stretch {
             Some(_) => "e.type = :type",
             None => ":type IS NULL",
         };
-        let order = match self.rows {
-            ALL | NOT_READ => "e.key",
-            _ => "s.key",
+        let condition = self.condition;
+        let (order, wanted) = match self.tables {
+            // One that is archived ends the statement, whatever it is.
+            EVENTS => (
+                "e.key",
+                format!("(s.archived_at IS NOT NULL OR ({condition} AND {filter}))"),
+            ),
+            _ => ("s.key", format!("{condition} AND {filter}")),
         };
         format!(
-            "SELECT {EVENT_COLUMNS} FROM {} AND {order} BETWEEN :first AND :newest AND {filter}
+            "SELECT {EVENT_COLUMNS} FROM {} WHERE {wanted} AND {order} BETWEEN :first AND :newest
              ORDER BY {order} DESC LIMIT :limit",
-            self.rows
+            self.tables
         )
+    }
+
+    /// Whether a row is of an archived event that is not wanted: the list continues below its run.
+    fn meets_archived(&self, row: &Row<'_>) -> Result<bool, StoreError> {
+        Ok(self.tables == EVENTS && State::from_row(row, STATE_COLUMNS)?.archived_at.is_some())
     }
 }

@@ -16,6 +16,9 @@ use crate::{
 pub(super) const EVENT_COLUMNS: &str =
     "e.key, e.timestamp, e.type, e.payload, e.event_key, s.read_at, s.is_unread, s.archived_at";
 
+/// Where the columns of the state begin.
+pub(super) const STATE_COLUMNS: usize = 5;
+
 /// Where events are found with their states.
 const EVENTS: &str = "notify_event AS e LEFT JOIN notify_state AS s ON s.key = e.key";
 
@@ -146,7 +149,7 @@ impl<'a> Events<'a> {
 
     pub(super) fn event(&mut self, row: &Row<'_>) -> Result<Event, StoreError> {
         let seq = seq_of(row.get(0)?);
-        let state = State::from_row(row, 5)?;
+        let state = State::from_row(row, STATE_COLUMNS)?;
         let event_type = row.get_ref(2)?.as_str().map_err(StoreError::backend)?;
         let event_key = row
             .get_ref(4)?

@@ -49,6 +49,10 @@ pub(in crate::store) const STEPS: &[&str] = &["
     CREATE INDEX notify_state_unread ON notify_state (key)
         WHERE is_unread = 1 AND archived_at IS NULL;
     CREATE INDEX notify_state_archived ON notify_state (key) WHERE archived_at IS NOT NULL;
+    CREATE TABLE notify_archived (
+        key INTEGER PRIMARY KEY,
+        last INTEGER NOT NULL
+    ) STRICT;
     CREATE TABLE notify_read_mark (
         log INTEGER NOT NULL,
         up_to INTEGER NOT NULL,

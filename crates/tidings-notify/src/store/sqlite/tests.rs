@@ -27,6 +27,7 @@ const REPLACED: &str = "
         SELECT 1 << 32 | seq, 0, 0, 0, 't', '1', 'k' FROM n;
     INSERT INTO notify_state (key, is_unread, archived_at)
         SELECT key, 1, 0 FROM notify_event WHERE key <= (1 << 32 | ?1);
+    INSERT INTO notify_archived (key, last) VALUES (1 << 32 | 1, 1 << 32 | ?1);
     INSERT INTO notify_key (log, event_key, seq) VALUES (1, 'k', ?1 + 1);
 ";
 
@@ -128,4 +129,21 @@ fn regression_a_list_of_what_is_unread_costs_as_much_beside_any_number_of_replac
         let unread = InboxQuery::default().with_unread_only();
         log.steps_of(|tx| assert_eq!(inbox::page(tx, &ann(), &unread).unwrap().events, []))
     });
+}
+
+#[test]
+fn regression_a_list_costs_as_much_beside_any_number_of_replaced_events() {
+    for query in [
+        InboxQuery::default(),
+        InboxQuery::default().with_unread_only(),
+    ] {
+        assert_costs_the_same(|log| {
+            let newest = id(log.replaced + 1);
+            log.steps_of(|tx| {
+                let page = inbox::page(tx, &ann(), &query).unwrap();
+                let listed: Vec<_> = page.events.iter().map(|event| event.id).collect();
+                assert_eq!((listed, page.next), (vec![newest], None));
+            })
+        });
+    }
 }

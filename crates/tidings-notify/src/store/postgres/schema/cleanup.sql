@@ -58,6 +58,10 @@ BEGIN
     WHERE event.log = t_log AND event.seq BETWEEN v_log.first_seq AND v_last;
     DELETE FROM tidings_notify_state AS state
     WHERE state.log = t_log AND state.seq BETWEEN v_log.first_seq AND v_last;
+    DELETE FROM tidings_notify_archived AS run
+    WHERE run.log = t_log AND run.first_seq <= v_last AND run.last_seq <= v_last;
+    UPDATE tidings_notify_archived AS run SET first_seq = v_last + 1
+    WHERE run.log = t_log AND run.first_seq <= v_last;
     DELETE FROM tidings_notify_read_mark AS mark WHERE mark.log = t_log AND mark.up_to <= v_last;
     v_has_changed := v_unread <> v_log.unread OR v_unseen <> v_log.unseen;
     -- A change of the inbox waits for the disk: after a crash of the server the number of its revision would be that of another

@@ -48,6 +48,8 @@ DECLARE
     v_is_read boolean;
     v_was_listed boolean;
     v_more integer;
+    v_first bigint;
+    v_last bigint;
 BEGIN
     SELECT * INTO v_log FROM tidings_notify_log AS log WHERE log.id = s_log;
     SELECT * INTO v_state FROM tidings_notify_state AS state
@@ -74,12 +76,32 @@ BEGIN
         DELETE FROM tidings_notify_key AS live USING tidings_notify_event AS event
         WHERE event.log = s_log AND event.seq = s_seq AND live.log = s_log
             AND live.seq = s_seq AND live.event_key = event.event_key COLLATE "C";
+        DELETE FROM tidings_notify_archived AS run
+        WHERE run.log = s_log AND run.first_seq = s_seq + 1
+        RETURNING run.last_seq INTO v_last;
+        UPDATE tidings_notify_archived AS run SET last_seq = coalesce(v_last, s_seq)
+        WHERE run.log = s_log AND run.last_seq = s_seq - 1 AND run.first_seq = (
+            SELECT max(below.first_seq) FROM tidings_notify_archived AS below
+            WHERE below.log = s_log AND below.first_seq < s_seq);
+        IF NOT FOUND THEN
+            INSERT INTO tidings_notify_archived (log, first_seq, last_seq)
+            VALUES (s_log, s_seq, coalesce(v_last, s_seq));
+        END IF;
     ELSIF s_action = 'unarchive' THEN
         IF v_was_listed THEN RETURN false; END IF;
         v_state.archived_at := NULL;
         INSERT INTO tidings_notify_key (log, event_key, seq)
         SELECT s_log, event.event_key, s_seq FROM tidings_notify_event AS event
         WHERE event.log = s_log AND event.seq = s_seq AND event.event_key IS NOT NULL;
+        DELETE FROM tidings_notify_archived AS run
+        WHERE run.log = s_log AND run.last_seq >= s_seq AND run.first_seq = (
+            SELECT max(below.first_seq) FROM tidings_notify_archived AS below
+            WHERE below.log = s_log AND below.first_seq <= s_seq)
+        RETURNING run.first_seq, run.last_seq INTO v_first, v_last;
+        INSERT INTO tidings_notify_archived (log, first_seq, last_seq)
+        SELECT s_log, part.first_seq, part.last_seq
+        FROM (VALUES (v_first, s_seq - 1), (s_seq + 1, v_last)) AS part (first_seq, last_seq)
+        WHERE part.first_seq <= part.last_seq;
     ELSE
         RAISE EXCEPTION 'unknown action %', s_action;
     END IF;

@@ -66,6 +66,14 @@ CREATE INDEX tidings_notify_state_unread ON tidings_notify_state (log, seq)
 CREATE INDEX tidings_notify_state_archived ON tidings_notify_state (log, seq)
     WHERE archived_at IS NOT NULL;
 
+-- The runs of archived events, which lists of the inbox skip: as on SQLite, see the module `archived` there.
+CREATE TABLE tidings_notify_archived (
+    log bigint NOT NULL,
+    first_seq bigint NOT NULL,
+    last_seq bigint NOT NULL,
+    PRIMARY KEY (log, first_seq)
+) WITH (fillfactor = 70);
+
 -- Everything in the inbox up to a number was read at a time.
 CREATE TABLE tidings_notify_read_mark (
     log bigint NOT NULL,
