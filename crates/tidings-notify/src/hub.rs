@@ -79,15 +79,23 @@ impl Hub {
 
     /// Refuses new streams, and ends the open ones once they have delivered what is known.
     pub(crate) fn close(&self) {
-        let channels: Vec<_> = {
-            let mut table = self.table();
-            table.closing = true;
-            let entries = table.channels.values();
-            entries.map(|entry| entry.channel.clone()).collect()
-        };
-        for channel in channels {
+        self.table().closing = true;
+        for channel in self.channels() {
             channel.close();
         }
+    }
+
+    /// Forgets all inboxes, because the store was rewound: all logs must be looked at next.
+    pub(crate) fn forget_inboxes(&self) {
+        for channel in self.channels() {
+            channel.forget_inbox();
+        }
+    }
+
+    fn channels(&self) -> Vec<Arc<Channel>> {
+        let table = self.table();
+        let entries = table.channels.values();
+        entries.map(|entry| entry.channel.clone()).collect()
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

@@ -30,6 +30,8 @@ struct State {
     /// The newest events without holes, ending at `position`; or empty.
     ring: Ring,
     inbox: Inbox,
+    /// How often the inbox was forgotten.
+    forgotten: u64,
     closing: bool,
 }
 
@@ -54,6 +56,8 @@ pub(crate) struct Asked {
     pub(crate) position: Position,
     /// The newest revision of the inbox.
     revision: u64,
+    /// How often the inbox had been forgotten.
+    forgotten: u64,
 }
 
 /// What a result of the store says about a log.
@@ -80,6 +84,7 @@ impl Channel {
             position: Position::UNKNOWN,
             ring: Ring::new(capacity),
             inbox: Inbox::new(capacity),
+            forgotten: 0,
             closing: false,
         };
         Self {
@@ -164,6 +169,15 @@ impl Channel {
         self.wake.notify_waiters();
     }
 
+    /// Forgets the inbox: the store was rewound, and may have given a revision that is known to another change. Only
+    /// an append begins a new epoch, so the store must be asked next: the readers get what it returns.
+    pub(super) fn forget_inbox(&self) {
+        let mut state = self.state();
+        state.inbox.restart();
+        state.ring.clear();
+        state.forgotten += 1;
+    }
+
     /// Ends the streams, once each has delivered what is known.
     pub(super) fn close(&self) {
         self.state().closing = true;
@@ -229,6 +243,7 @@ impl State {
         Asked {
             position: self.position,
             revision: self.inbox.revision(),
+            forgotten: self.forgotten,
         }
     }
 
@@ -268,6 +283,10 @@ impl State {
     /// Returns `true` if the position or the inbox changed.
     fn observe(&mut self, seen: Seen, asked: Asked) -> bool {
         let moved = self.observe_position(seen.position, asked.position);
+        if asked.forgotten != self.forgotten {
+            // These counts may be from before the store was rewound. It is asked again in any case.
+            return moved;
+        }
         let Position { epoch, top_seq } = seen.position;
         if asked.position.epoch == epoch && seen.counts.revision < asked.revision {
             // What was changed last is not so any more.

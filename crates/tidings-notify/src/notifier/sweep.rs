@@ -30,6 +30,7 @@ pub(crate) async fn run(instance: &Instance, poll_interval: Duration) {
     let mut sweeper = Sweeper {
         instance,
         mark: None,
+        must_check_all: false,
         failed: HashSet::new(),
     };
     let mut trouble = Trouble::new();
@@ -38,9 +39,7 @@ pub(crate) async fn run(instance: &Instance, poll_interval: Duration) {
             _ = ticks.tick() => {}
             () = instance.hints.sweep_wanted() => {}
         }
-        if instance.hints.take_all_wanted() {
-            sweeper.mark = None;
-        }
+        sweeper.must_check_all |= instance.hints.take_all_wanted();
         match sweeper.sweep().await {
             Ok(()) => {
                 if trouble.worked() {
@@ -67,6 +66,8 @@ pub(crate) async fn run(instance: &Instance, poll_interval: Duration) {
 struct Sweeper<'a> {
     instance: &'a Instance,
     mark: Option<ChangeMark>,
+    /// What the store lists may lack something: see [`Wake::Reconnected`](crate::Wake::Reconnected).
+    must_check_all: bool,
     /// Those with streams whose logs changed before the mark and could not be read.
     failed: HashSet<UserId>,
 }
@@ -77,9 +78,7 @@ impl Sweeper<'_> {
     async fn sweep(&mut self) -> Result<(), StoreError> {
         let Some(mut mark) = self.mark.clone() else {
             let mark = self.instance.store.mark().await?;
-            check_all(self.instance).await?;
-            self.mark = Some(mark);
-            return Ok(());
+            return self.check_all_from(mark).await;
         };
         let failed: Vec<_> = self.failed.iter().cloned().collect();
         let mut outcome = Ok(());
@@ -98,9 +97,10 @@ impl Sweeper<'_> {
                 tracing::warn!(
                     "the notification store is in an older state than before, as after a restored backup; checking the logs of all open streams"
                 );
-                check_all(self.instance).await?;
-                self.mark = Some(next);
-                return Ok(());
+                self.instance.hub.forget_inboxes();
+            }
+            if rewound || self.must_check_all {
+                return self.check_all_from(next).await;
             }
             let has_news = |user: &UserId, seen| {
                 let channel = self.instance.hub.channel(user);
@@ -117,6 +117,14 @@ impl Sweeper<'_> {
             }
         }
         outcome.and(self.refresh(failed).await)
+    }
+
+    /// Looks where every log with streams stands, to continue from a mark that is older.
+    async fn check_all_from(&mut self, mark: ChangeMark) -> Result<(), StoreError> {
+        check_all(self.instance).await?;
+        self.mark = Some(mark);
+        self.must_check_all = false;
+        Ok(())
     }
 
     /// Reads these logs for their streams. Those that could not be read are noted, and one of the reasons is

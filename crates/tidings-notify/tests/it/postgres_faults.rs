@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tidings_notify::postgres::{Config, PostgresOptions, PostgresStore};
 use tidings_notify::{
-    Event, GapReason, Item, Notifier, Since, Store, StoreError, Subscription, WakeSender,
+    Changed, Event, GapReason, InboxAction, InboxChange, Item, Notifier, Since, Store, StoreError,
+    Subscription, Wake, WakeSender,
 };
 use tidings_test_support::{Fault, Outage, PostgresOutage, PostgresServer, Proxy, soon};
 
@@ -352,17 +353,9 @@ async fn a_listener_that_was_cut_off_comes_back_and_misses_nothing() {
     assert_eq!(soon("the third", numbers(&mut stream, 1)).await, [3]);
 }
 
-/// The replica lacks the last events of its primary, and gives their numbers to others.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_promoted_replica_lacks_is_a_gap() {
-    let primary = PostgresServer::start().unwrap();
-    let proxy = Proxy::start(&primary.url()).await.unwrap();
-    let store = open(proxy.url()).await;
-    let notifier = notifier(Arc::new(store.clone()));
-    let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
-    let stored = store.append((0..5).map(draft).collect()).await.unwrap();
+/// A standby that has what the primary has now, and gets nothing of what comes.
+async fn cut_off_standby(primary: &PostgresServer) -> PostgresServer {
     let standby = primary.start_standby(Duration::ZERO).unwrap();
-    // From here on it gets nothing.
     let deaf = "ALTER SYSTEM SET primary_conninfo = ''";
     standby.execute(deaf).unwrap();
     standby.execute("SELECT pg_reload_conf()").unwrap();
@@ -373,6 +366,19 @@ async fn what_a_promoted_replica_lacks_is_a_gap() {
         }
     })
     .await;
+    standby
+}
+
+/// The replica lacks the last events of its primary, and gives their numbers to others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_promoted_replica_lacks_is_a_gap() {
+    let primary = PostgresServer::start().unwrap();
+    let proxy = Proxy::start(&primary.url()).await.unwrap();
+    let store = open(proxy.url()).await;
+    let notifier = notifier(Arc::new(store.clone()));
+    let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
+    let stored = store.append((0..5).map(draft).collect()).await.unwrap();
+    let standby = cut_off_standby(&primary).await;
     store.append((5..8).map(draft).collect()).await.unwrap();
     assert_eq!(
         soon("all", numbers(&mut stream, 8)).await,
@@ -404,4 +410,89 @@ async fn what_a_promoted_replica_lacks_is_a_gap() {
     assert_eq!(gap.reason, GapReason::UnknownEpoch);
     let kept = soon("what is kept", numbers(&mut stream, 10)).await;
     assert_eq!(kept, [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_a_change_on_a_promoted_replica_is_not_taken_for_one_that_it_lacks() {
+    let primary = PostgresServer::start().unwrap();
+    let proxy = Proxy::start(&primary.url()).await.unwrap();
+    let screens = Screens::of(Arc::new(open(proxy.url()).await)).await;
+    let standby = cut_off_standby(&primary).await;
+    screens
+        .hear_of_a_change_after(async || {
+            proxy.lead_to(&standby.url()).unwrap();
+            standby.promote().unwrap();
+            primary.crash().unwrap();
+        })
+        .await;
+}
+
+/// Two screens of the same user, who has five events, on two instances that sweep when they are asked to.
+pub(crate) struct Screens {
+    notifiers: [Notifier; 2],
+    streams: [Subscription; 2],
+    wakes: WakeSender,
+    stored: Vec<Event>,
+}
+
+impl Screens {
+    pub(crate) async fn of(store: Arc<dyn Store>) -> Self {
+        let wakes = WakeSender::new(4);
+        let mut first = Observed::silent(store.clone());
+        first.wakes = Some(wakes.clone());
+        let second = Observed::silent(store.clone());
+        let notifiers = [first, second].map(|store| without_sweep(store).build().unwrap());
+        let mut streams = Vec::new();
+        for notifier in &notifiers {
+            streams.push(notifier.subscribe(ann(), Since::Now).await.unwrap());
+        }
+        let stored = store.append((0..5).map(draft).collect()).await.unwrap();
+        for (notifier, stream) in notifiers.iter().zip(&mut streams) {
+            notifier.hint_all();
+            let swept = numbers(stream, 5);
+            assert_eq!(soon("a sweep", swept).await, [0, 1, 2, 3, 4]);
+        }
+        Self {
+            notifiers,
+            streams: streams.try_into().unwrap(),
+            wakes,
+            stored,
+        }
+    }
+
+    /// Has a change of the inbox lost by a failover, and makes another one before any sweep. Only an append would
+    /// begin another epoch, so it gets the revision of the first.
+    pub(crate) async fn hear_of_a_change_after(mut self, failover: impl AsyncFnOnce()) {
+        let [here, there] = &self.notifiers;
+        let lost = InboxAction::Read(vec![self.stored[0].id]);
+        let lost = here.change(&ann(), &lost).await.unwrap();
+        there.hint(&ann());
+        for stream in &mut self.streams {
+            let change = soon("the change that is lost", changed(stream)).await;
+            assert_eq!(change.unread, 4);
+        }
+        failover().await;
+        let archive = InboxAction::Archive(vec![self.stored[1].id, self.stored[2].id]);
+        let changing = retried(async || {
+            let changed = here.change(&ann(), &archive).await;
+            changed.map_err(StoreError::backend)
+        });
+        let kept = soon("the new server", changing).await;
+        assert_eq!((kept.changed, kept.revision), (2, lost.revision));
+        self.wakes.send(Wake::Reconnected);
+        there.hint_all();
+        for stream in &mut self.streams {
+            let change = soon("the change after the failover", changed(stream)).await;
+            assert_eq!((change.what, change.unread), (Changed::Unknown, 3));
+        }
+    }
+}
+
+/// The next change of the inbox that a stream gives.
+async fn changed(stream: &mut Subscription) -> InboxChange {
+    loop {
+        if let Item::Changed(change) = stream.next().await.unwrap() {
+            return change;
+        }
+    }
 }

@@ -8,6 +8,7 @@ use tidings_notify::{GapReason, Item, Notifier, Since, Store, StoreError, Subscr
 use tidings_test_support::{Proxy, RedisServer, soon};
 use tokio::time::sleep;
 
+use crate::postgres_faults::Screens;
 use crate::redis::{open_at, retried};
 use crate::support::{ann, draft, number, numbers};
 
@@ -129,6 +130,26 @@ async fn what_a_lagging_replica_lacks_is_a_gap() {
         assert!(gaps.contains(&GapReason::UnknownEpoch), "{name}: {gaps:?}");
         assert_eq!(given, [0, 1, 2, 3, 4, 10, 11, 12, 13, 14], "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_a_change_on_a_promoted_replica_is_not_taken_for_one_that_it_lacks() {
+    let mut primary = RedisServer::start().await.unwrap();
+    let replica = RedisServer::start().await.unwrap();
+    let way = Proxy::start(&primary.url()).await.unwrap();
+    let link = Proxy::start(&primary.url()).await.unwrap();
+    follow(&replica, &primary, &link).await;
+    let store = open_at(way.url(), RedisOptions::default()).await;
+    let screens = Screens::of(Arc::new(store)).await;
+    until_alike(&replica, &primary).await;
+    link.freeze();
+    screens
+        .hear_of_a_change_after(async || {
+            way.lead_to(&replica.url()).unwrap();
+            primary.stop().unwrap();
+            replica.promote().unwrap();
+        })
+        .await;
 }
 
 /// It keeps its connections, and replies to what only reads.

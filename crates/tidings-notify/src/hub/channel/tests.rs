@@ -275,6 +275,32 @@ fn regression_a_rewind_that_lost_only_changes_of_the_inbox_is_reported() {
     assert_eq!(channel.view().change_after(heard, top), None);
 }
 
+/// The new server gives the revision of a change that is lost to another one, in the same epoch.
+#[test]
+fn regression_after_a_rewind_a_known_revision_may_be_another_change() {
+    let channel = Channel::new(8);
+    let top = id(EPOCH, 9);
+    channel.observe(head(EPOCH, 9, 4), channel.asked());
+    channel.offer(&[event(EPOCH, 9)]);
+    let asked = channel.asked();
+    channel.change(&update(5, &[top], top), Timestamp::UNIX_EPOCH);
+    channel.forget_inbox();
+    assert!(matches!(
+        channel.view().after(id(EPOCH, 8)),
+        AfterCursor::AskStore
+    ));
+    // What was asked before is not believed.
+    channel.observe(head(EPOCH, 9, 5), asked);
+    assert_eq!(channel.view().change_after(0, top), None);
+    channel.observe(head(EPOCH, 9, 5), channel.asked());
+    let (change, heard) = channel.view().change_after(0, top).unwrap();
+    assert_eq!((change.what, change.cursor), (Changed::Unknown, top));
+    channel.change(&update(6, &[top], top), Timestamp::UNIX_EPOCH);
+    let (change, heard) = channel.view().change_after(heard, top).unwrap();
+    assert_eq!(change.what, Changed::Read([top].into()));
+    assert_eq!(channel.view().change_after(heard, top), None);
+}
+
 #[test]
 fn a_page_is_taken_in_whole_or_left_to_the_store() {
     let channel = Channel::new(8);
