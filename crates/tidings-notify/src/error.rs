@@ -6,7 +6,7 @@ use tidings_reconnect::Cause;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The store was closed.
+    /// The store was closed. Nothing was done.
     #[error("the notification store is closed")]
     Closed,
     /// The disk is full, and nothing was done. Reads continue; writes succeed again once there is room.

@@ -57,7 +57,8 @@ pub const MAX_PAGE_BYTES: usize = 256 * 1024;
 /// - **Cancelled calls** may or may not have taken effect, as a whole.
 /// - **A failed call** has had no effect, unless the error is [`StoreError::OutcomeUnknown`]: then it has
 ///   had its whole effect or none.
-/// - After [`close`](Self::close) every call returns [`StoreError::Closed`].
+/// - After [`close`](Self::close) every call returns [`StoreError::Closed`], which means that nothing was done. One that
+///   was begun before ends as it would have otherwise.
 ///
 /// The feature `conformance` has these rules as functions to run on your own store.
 #[async_trait]
@@ -147,11 +148,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// it is set back, the next events of a log count as stored when its newest was: they are kept longer
     /// by as much, and none goes too early.
     ///
-    /// Works in bounded steps, between which other calls are served. A cancelled call has done some
+    /// Works in bounded steps, between which other calls are served. A cancelled or failed call has done some
     /// of them.
     async fn cleanup(&self, cutoff: Timestamp) -> Result<u64, StoreError>;
 
-    /// Refuses all later calls. Closing twice is harmless.
+    /// Refuses all later calls. Closing twice is harmless. It may wait for calls that were begun.
     async fn close(&self);
 }
 

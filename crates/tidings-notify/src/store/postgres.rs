@@ -147,8 +147,10 @@ struct Shared {
     retention: Retention,
     /// How long a call waits for a log that another transaction holds.
     patience: Duration,
-    /// Appending, announcing, listening; empty once the store is closed.
+    /// Announcing and listening; empty once the store is closed.
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
+    /// After the store was closed, it refuses what it is given.
+    _committing: AbortOnDropHandle<()>,
 }
 
 impl PostgresStore {
@@ -187,7 +189,6 @@ impl PostgresStore {
         let heard = options.channel.as_ref().map(|channel| channel.wakes());
         let announcing = announcer.clone().run(connections.clone(), options.channel);
         let mut tasks = vec![
-            AbortOnDropHandle::new(tokio::spawn(committing)),
             AbortOnDropHandle::new(tokio::spawn(announcing)),
             AbortOnDropHandle::new(tokio::spawn(listening)),
         ];
@@ -205,6 +206,7 @@ impl PostgresStore {
                 retention: options.retention,
                 patience,
                 tasks: Mutex::new(tasks),
+                _committing: AbortOnDropHandle::new(tokio::spawn(committing)),
             }),
         })
     }
@@ -308,17 +310,20 @@ impl Store for PostgresStore {
         cleanup::run(self.connections(), cutoff, self.shared.retention).await
     }
 
-    /// Refuses later calls on this store and its clones, and ends its connections.
+    /// Refuses later calls on this store and its clones, waits for those that the server has begun, no longer than
+    /// connecting and a reply may take, and closes the connections.
     async fn close(&self) {
-        self.shared.connections.close();
-        self.shared.appending.close();
+        let Shared {
+            connections,
+            appending,
+            tasks,
+            ..
+        } = &*self.shared;
+        connections.close();
+        appending.close();
         // The list is whole after every statement, so a poisoned lock is still right.
-        let mut tasks = self
-            .shared
-            .tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        tasks.clear();
+        tasks.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        tokio::join!(connections.closed(), appending.closed());
     }
 }
 

@@ -66,7 +66,7 @@ pub use tidings_redis::Config;
 use tidings_redis::Server;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::{
     ChangeMark, Changes, Draft, Epoch, Event, EventId, Head, InboxAction, InboxChange, InboxPage,
@@ -114,6 +114,8 @@ struct Shared {
     run: &'static str,
     wakes: WakeSender,
     closing: CancellationToken,
+    /// Calls that were begun before the store was closed.
+    running: TaskTracker,
     listening: AbortOnDropHandle<()>,
 }
 
@@ -143,12 +145,13 @@ impl RedisStore {
                 run: options.run,
                 wakes,
                 closing: CancellationToken::new(),
+                running: TaskTracker::new(),
                 listening: AbortOnDropHandle::new(tokio::spawn(listening)),
             }),
         })
     }
 
-    /// Runs a call unless the store is closed, or gives it up when that happens.
+    /// Runs a call unless the store is closed. One that was begun is not given up, because it may have been done.
     async fn call<T, E>(
         &self,
         call: impl Future<Output = Result<T, E>> + Send,
@@ -156,10 +159,11 @@ impl RedisStore {
     where
         StoreError: From<E>,
     {
-        match self.shared.closing.run_until_cancelled(call).await {
-            Some(called) => Ok(called?),
-            None => Err(StoreError::Closed),
+        let _running = self.shared.running.token();
+        if self.shared.closing.is_cancelled() {
+            return Err(StoreError::Closed);
         }
+        Ok(call.await?)
     }
 }
 
@@ -376,10 +380,21 @@ impl Store for RedisStore {
         }
     }
 
+    /// Refuses later calls on this store and its clones, waits for those that were begun, no longer than connecting
+    /// and the replies may take, and closes the connections.
     async fn close(&self) {
-        self.shared.closing.cancel();
-        self.shared.listening.abort();
-        self.shared.scripts.server().disconnect();
+        let Shared {
+            closing,
+            running,
+            listening,
+            scripts,
+            ..
+        } = &*self.shared;
+        closing.cancel();
+        running.close();
+        listening.abort();
+        running.wait().await;
+        scripts.server().disconnect();
     }
 }
 

@@ -3,8 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_notify::{Closed, Error, Item, MAX_PAGE_BYTES, MemoryStore, Notifier, Since};
+use tidings_notify::postgres::{Config, PostgresOptions, PostgresStore};
+use tidings_notify::redis::RedisOptions;
+use tidings_notify::{
+    Closed, Error, Item, MAX_PAGE_BYTES, MemoryStore, Notifier, Since, Store, StoreError,
+};
+use tidings_test_support::{RedisServer, soon};
 
+use crate::database::{PATIENT, Schema};
+use crate::redis::open_at;
 use crate::support::{
     ann, draft, event_numbers, fresh_sqlite, numbers, push_numbers, without_sweep,
 };
@@ -115,4 +122,82 @@ async fn regression_a_stream_that_opens_while_the_last_one_closes_gets_live_even
         assert_eq!(numbers(&mut stream, 1).await, [round]);
         leaving = stream;
     }
+}
+
+/// Closes a store while its server holds an append back, and lets it go on when another one was refused.
+async fn closing_during_an_append(
+    store: &dyn Store,
+    begun: impl Future<Output = ()> + Send,
+    go_on: impl Future<Output = ()> + Send,
+) {
+    let closing = async {
+        begun.await;
+        let refusing = async {
+            let refused = store.append(vec![draft(2)]);
+            let (refused, ()) = tokio::join!(refused, go_on);
+            assert!(matches!(refused, Err(StoreError::Closed)), "{refused:?}");
+        };
+        tokio::join!(store.close(), refusing);
+    };
+    let appending = store.append(vec![draft(1)]);
+    let (appended, ()) = soon("the append", async { tokio::join!(appending, closing) }).await;
+    assert_eq!(appended.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn regression_an_append_that_postgres_has_begun_is_not_given_up_by_a_close() {
+    const HOLD: &str = "CREATE TABLE opened ();
+        CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            WHILE NOT EXISTS (SELECT FROM opened) LOOP PERFORM pg_sleep(0.01); END LOOP;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER hold BEFORE INSERT ON tidings_notify_event
+        FOR EACH ROW EXECUTE FUNCTION hold()";
+    const HELD: &str = "SELECT count(*) FROM pg_stat_activity
+        WHERE application_name = $1 AND wait_event = 'PgSleep'";
+    let schema = Schema::create().await;
+    let client = schema.config().connect().await.unwrap();
+    let name = format!("held{:016x}", fastrand::u64(..));
+    let config = Config::new(&format!("{}&application_name={name}", schema.url())).unwrap();
+    let store = PostgresStore::open(config.with_reply_limit(PATIENT), PostgresOptions::default());
+    let store = store.await.unwrap();
+    client.batch_execute(HOLD).await.unwrap();
+    let is_held = async || {
+        let row = client.query_one(HELD, &[&name]).await.unwrap();
+        row.get::<_, i64>(0) > 0
+    };
+    let begun = async { while !is_held().await {} };
+    closing_during_an_append(&store, begun, async {
+        let open = "INSERT INTO opened DEFAULT VALUES";
+        client.batch_execute(open).await.unwrap();
+    })
+    .await;
+    let other = schema.store().await;
+    assert_eq!(other.head(&ann()).await.unwrap().top_seq, 1);
+}
+
+#[tokio::test]
+async fn regression_an_append_that_redis_has_got_is_not_given_up_by_a_close() {
+    let server = RedisServer::start().await.unwrap();
+    let store = open_at(&server.url(), RedisOptions::default()).await;
+    server
+        .command(&["CLIENT", "PAUSE", "100000", "WRITE"])
+        .unwrap();
+    let is_held = || {
+        server
+            .command(&["INFO", "clients"])
+            .unwrap()
+            .contains("blocked_clients:1")
+    };
+    let begun = async {
+        while !is_held() {
+            tokio::task::yield_now().await;
+        }
+    };
+    closing_during_an_append(&store, begun, async {
+        server.command(&["CLIENT", "UNPAUSE"]).unwrap();
+    })
+    .await;
+    let other = open_at(&server.url(), RedisOptions::default()).await;
+    assert_eq!(other.head(&ann()).await.unwrap().top_seq, 1);
 }

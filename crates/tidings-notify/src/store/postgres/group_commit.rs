@@ -12,9 +12,10 @@ mod locked;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_group_commit::{Queue, Request};
+use tidings_group_commit::{NotDone, Queue, Request};
 use tidings_postgres::tokio_postgres::error::SqlState;
 use tidings_postgres::{Connections, Error};
+use tidings_reconnect::Cause;
 use tokio::time::{Instant, sleep_until};
 
 use super::announce::Announcer;
@@ -93,8 +94,11 @@ impl GroupCommit {
             drafts,
             patience: Patience::new(self.patience),
         };
-        let appended = self.queue.call(request).await;
-        appended.unwrap_or(Err(StoreError::Closed))
+        match self.queue.call(request).await {
+            Ok(appended) => appended,
+            Err(NotDone::Untaken(_)) => Err(StoreError::Closed),
+            Err(taken @ NotDone::Taken) => Err(StoreError::OutcomeUnknown(Cause::new(taken))),
+        }
     }
 }
 
