@@ -120,8 +120,8 @@ impl PostgresOptions {
         self
     }
 
-    /// Sends wake-ups over this channel, and by `NOTIFY` only when it fails. What other processes send is
-    /// heard from both.
+    /// Sends wake-ups over this channel, and by `NOTIFY` only when it fails, panics, or has not sent within the reply
+    /// limit of the database. What other processes send is heard from both.
     pub fn with_wake_channel(mut self, channel: Arc<dyn WakeChannel>) -> Self {
         self.channel = Some(channel);
         self
@@ -187,7 +187,9 @@ impl PostgresStore {
         let (commit, committing) =
             group_commit::group_commit(appending.clone(), announcer.clone(), patience);
         let heard = options.channel.as_ref().map(|channel| channel.wakes());
-        let announcing = announcer.clone().run(connections.clone(), options.channel);
+        let announcing = announcer
+            .clone()
+            .run(connections.clone(), options.channel, patience);
         let mut tasks = vec![
             AbortOnDropHandle::new(tokio::spawn(announcing)),
             AbortOnDropHandle::new(tokio::spawn(listening)),

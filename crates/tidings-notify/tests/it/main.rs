@@ -20,6 +20,7 @@ mod postgres;
 mod postgres_creation;
 mod postgres_faults;
 mod postgres_roles;
+mod postgres_wakes;
 mod presence;
 mod pushing;
 mod redis;

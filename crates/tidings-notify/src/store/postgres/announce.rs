@@ -4,12 +4,16 @@
 //! commits transactions that notify one after the other. Changes within some milliseconds share one.
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::{Connections, Error};
+use tidings_reconnect::Trouble;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::store::message;
 use crate::{UserId, Wake, WakeChannel, WakeSender};
@@ -71,16 +75,22 @@ impl Announcer {
     }
 
     /// Announces for as long as it is polled: over the channel if there is one, and by the database if
-    /// that fails.
+    /// that fails, or has not sent within the limit.
     pub(super) async fn run(
         self,
         connections: Arc<Connections>,
         channel: Option<Arc<dyn WakeChannel>>,
+        limit: Duration,
     ) {
+        let mut trouble = Trouble::new();
         loop {
             self.news.notified().await;
             let wakes = wakes(std::mem::take(&mut *self.lock()));
-            if !is_sent(channel.as_deref(), &wakes).await {
+            let is_sent = match &channel {
+                Some(channel) => send(&**channel, &wakes, limit, &mut trouble).await,
+                None => false,
+            };
+            if !is_sent {
                 let payloads = message::write(&self.sender, &wakes);
                 match connections
                     .query(NOTIFY, &[(&payloads, Type::TEXT_ARRAY)])
@@ -115,17 +125,36 @@ fn wakes(users: BTreeSet<UserId>) -> Vec<Wake> {
     users.into_iter().map(Wake::Changed).collect()
 }
 
-/// Sends over the channel, if there is one.
-async fn is_sent(channel: Option<&dyn WakeChannel>, wakes: &[Wake]) -> bool {
-    let Some(channel) = channel else {
-        return false;
+/// Sends over a channel, which may be code of the application: whatever it does, this returns whether it has sent.
+async fn send(
+    channel: &dyn WakeChannel,
+    wakes: &[Wake],
+    limit: Duration,
+    trouble: &mut Trouble,
+) -> bool {
+    let sending = AssertUnwindSafe(async { channel.send(wakes).await }).catch_unwind();
+    let failure = match timeout(limit, sending).await {
+        Ok(Ok(Ok(()))) => {
+            if trouble.worked() {
+                tracing::info!("waking other processes over the channel works again");
+            }
+            return true;
+        }
+        Ok(Ok(Err(error))) => {
+            let error: &dyn std::error::Error = &error;
+            tracing::debug!(error, "failed to wake other processes over the channel");
+            return false;
+        }
+        Ok(Err(_panic)) => "panicked",
+        Err(_elapsed) => "did not return in time",
     };
-    let sent = channel.send(wakes).await;
-    if let Err(error) = &sent {
-        let error: &dyn std::error::Error = error;
-        tracing::debug!(error, "failed to wake other processes over the channel");
+    if trouble.failed() {
+        tracing::warn!(
+            failure,
+            "failed to wake other processes over the channel, notifying them by the database"
+        );
     }
-    sent.is_ok()
+    false
 }
 
 #[cfg(test)]
