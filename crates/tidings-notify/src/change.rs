@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::EventId;
+use crate::{EventId, StoreError};
+
+/// Most events that one [`InboxAction`] names. What is marked "up to" an event, or all, has no limit.
+pub const MAX_IDS: usize = 10_000;
 
 /// What to change in a user's inbox. Ids of other logs, and of events that are gone, change nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +30,13 @@ pub enum InboxAction {
     SeeAll,
 }
 
-#[cfg(any(feature = "postgres", feature = "redis"))]
 impl InboxAction {
+    /// Refuses more events than one action may name.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        let (_, ids) = self.name_and_ids();
+        StoreError::check_count("ids", ids.len(), MAX_IDS)
+    }
+
     /// Its name for the functions of a server, and the ids that it is about: none stand for all.
     pub(crate) fn name_and_ids(&self) -> (&'static str, &[EventId]) {
         match self {
@@ -44,6 +52,7 @@ impl InboxAction {
     }
 
     /// What it has changed: the single events, or those up to one, if that is of this log.
+    #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(crate) fn changed(&self, ids: Vec<EventId>) -> Changed {
         let up_to = |what: fn(EventId) -> Changed| {
             ids.first().copied().map_or(Changed::Read([].into()), what)

@@ -51,6 +51,7 @@ macro_rules! store_conformance {
             append {
                 append_assigns_dense_numbers_from_one,
                 append_returns_events_in_the_order_of_the_drafts,
+                append_refuses_too_many_drafts,
                 every_log_has_an_epoch_of_its_own,
                 all_fields_survive_a_round_trip,
                 concurrent_appends_neither_repeat_nor_skip_a_number,
@@ -77,6 +78,7 @@ macro_rules! store_conformance {
                 mark_read_is_exact_and_idempotent,
                 mark_read_up_to_leaves_later_events_unread,
                 mark_read_ignores_other_logs,
+                a_change_of_too_many_events_is_refused,
                 mark_all_read_leaves_none,
                 unread_again_is_exact,
                 archived_events_leave_the_inbox_and_come_back,

@@ -26,6 +26,15 @@ pub enum StoreError {
     /// already. Nothing was done. The call may be repeated.
     #[error("another transaction holds the log of one of the users")]
     Locked,
+    /// There are too many drafts, ids or users for one call, which would hold up the calls of others. Nothing was done:
+    /// make several calls.
+    #[error("expected at most {most} {what} in one call")]
+    TooMany {
+        /// What there are too many of.
+        what: &'static str,
+        /// How many there may be.
+        most: usize,
+    },
     /// The store has no number left for another event of this user, or for another user.
     #[error("the notification store has no numbers left")]
     NumbersExhausted,
@@ -55,6 +64,14 @@ impl StoreError {
     /// Wraps the failure of a backend.
     pub fn backend(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Backend(Cause::new(source))
+    }
+
+    /// Refuses more than one call may be about.
+    pub(crate) fn check_count(what: &'static str, count: usize, most: usize) -> Result<(), Self> {
+        if count > most {
+            return Err(Self::TooMany { what, most });
+        }
+        Ok(())
     }
 
     /// Whether the call may have been done although it failed.

@@ -119,7 +119,7 @@ pub mod telemetry;
 mod user;
 pub mod wire;
 
-pub use change::{Changed, InboxAction, InboxChange, InboxUpdate};
+pub use change::{Changed, InboxAction, InboxChange, InboxUpdate, MAX_IDS};
 pub use error::{Closed, Error, StoreError};
 pub use event::{Draft, Event, EventType};
 pub use event_id::{Epoch, EventId, InvalidEventId};
@@ -144,8 +144,8 @@ pub use store::redis;
 #[cfg(feature = "sqlite")]
 pub use store::sqlite;
 pub use store::{
-    ChangeMark, Changes, Head, LogChange, MAX_PAGE_BYTES, MemoryStore, Page, Store, Wake,
-    WakeChannel, WakeSender, Wakes,
+    ChangeMark, Changes, Head, LogChange, MAX_DRAFTS, MAX_PAGE_BYTES, MemoryStore, Page, Store,
+    Wake, WakeChannel, WakeSender, Wakes,
 };
 pub use subscription::{Gap, GapReason, Hello, Item, Subscription};
 pub use tidings_reconnect::Cause;

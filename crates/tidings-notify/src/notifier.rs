@@ -16,7 +16,8 @@ use crate::instance::{Instance, Tasks};
 use crate::subscription::Subscription;
 use crate::telemetry::Metrics;
 use crate::{
-    Draft, Error, Event, InboxAction, InboxUpdate, Presence, Since, Store, StoreError, UserId,
+    Draft, Error, Event, InboxAction, InboxUpdate, MAX_DRAFTS, Presence, Since, Store, StoreError,
+    UserId,
 };
 
 pub use builder::{
@@ -101,10 +102,13 @@ impl Notifier {
     /// their streams. Returns for each user what was done, in the order given; a user who is named
     /// twice gets the event once.
     ///
+    /// There may be [`MAX_DRAFTS`] users, so that the pushes of others do not wait for long. A caller who has more
+    /// makes several calls, and knows by their results which users have it.
+    ///
     /// # Errors
     ///
-    /// [`Error::Closed`] after [`close`](Self::close), [`Error::Store`] when the store fails: then
-    /// no user has got it, unless the error [may have been done](Error::may_have_been_done).
+    /// [`Error::Closed`] after [`close`](Self::close), [`Error::Store`] with [`StoreError::TooMany`] for more users, and
+    /// with another error when the store fails: then no user has got it, unless the error [may have been done](Error::may_have_been_done).
     ///
     /// # Cancel safety
     ///
@@ -118,6 +122,7 @@ impl Notifier {
         let mut users: Vec<_> = users.into_iter().collect();
         let mut named = HashSet::with_capacity(users.len());
         users.retain(|user| named.insert(user.clone()));
+        StoreError::check_count("users", users.len(), MAX_DRAFTS)?;
         let online = self.online(&users).await;
         let is_online = |user: &&UserId| online.as_ref().is_none_or(|it| it.contains(*user));
         let of_user = |user: &UserId| draft.clone().with_user(user.clone());

@@ -34,6 +34,10 @@ pub use wakes::{Wake, WakeChannel, WakeSender, Wakes};
 /// slow reader holds in memory stays small however large its events are.
 pub const MAX_PAGE_BYTES: usize = 256 * 1024;
 
+/// Most drafts of one [`append`](Store::append): while the store does it, the calls of others wait. A caller who has more makes
+/// several calls, each of which is all or nothing.
+pub const MAX_DRAFTS: usize = 10_000;
+
 /// Keeps the log of every user: the events, their state in the inbox, and what was delivered. Used as
 /// `Arc<dyn Store>`.
 ///
@@ -66,6 +70,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Appends the drafts to the logs of their users, all or none, and returns one event for each,
     /// in the same order. Drafts for one user get rising numbers in that order. A draft with a key
     /// archives the user's earlier events with that key.
+    ///
+    /// Returns [`StoreError::TooMany`], and does nothing, if there are more than [`MAX_DRAFTS`].
     async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError>;
 
     /// Reads at most `limit` events with a number above `after`, rising, and after the first of them
@@ -102,6 +108,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Changes the user's inbox at the time `at`. Events that are in the wanted state already keep
     /// their times. The counts are exact afterwards, and what is marked "up to" an event costs as much
     /// for a million events as for one.
+    ///
+    /// Returns [`StoreError::TooMany`], and does nothing, if the action names more than [`MAX_IDS`](crate::MAX_IDS) events.
     async fn change(
         &self,
         user: &UserId,
@@ -154,6 +162,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Refuses all later calls. Closing twice is harmless. It may wait for calls that were begun.
     async fn close(&self);
+}
+
+/// Refuses more drafts than one append may have.
+pub(crate) fn check_drafts(drafts: &[Draft]) -> Result<(), StoreError> {
+    StoreError::check_count("drafts", drafts.len(), MAX_DRAFTS)
 }
 
 /// A stretch of a log, with where the log stood at the same instant.

@@ -3,7 +3,10 @@
 use std::collections::HashSet;
 
 use super::support::{append, draft, head, inbox, numbers, ok, seqs, user};
-use crate::{Draft, Epoch, Event, EventId, EventKey, EventType, InboxQuery, Payload, Store};
+use crate::{
+    Draft, Epoch, Event, EventId, EventKey, EventType, Head, InboxQuery, MAX_DRAFTS, Payload,
+    Store, StoreError,
+};
 
 /// Numbers are 1, 2, 3 … in one epoch, and the head follows.
 pub async fn append_assigns_dense_numbers_from_one(store: &dyn Store) {
@@ -33,6 +36,20 @@ pub async fn append_returns_events_in_the_order_of_the_drafts(store: &dyn Store)
         [1, 1, 2, 1, 3]
     );
     assert_eq!(ok(store.append(Vec::new()).await), []);
+}
+
+/// More drafts than one call may have are refused before anything is stored, and no fewer.
+pub async fn append_refuses_too_many_drafts(store: &dyn Store) {
+    let ann = user("ann");
+    let drafts = |count| vec![draft(&ann, 0); count];
+    let refused = store.append(drafts(MAX_DRAFTS + 1)).await;
+    assert!(
+        matches!(refused, Err(StoreError::TooMany { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(head(store, &ann).await, Head::EMPTY);
+    let stored = ok(store.append(drafts(MAX_DRAFTS)).await);
+    assert_eq!(stored.len(), MAX_DRAFTS);
 }
 
 /// Epochs are random, and stay with their log.

@@ -3,7 +3,10 @@
 use jiff::SignedDuration;
 
 use super::support::{append, draft, head, inbox, now, ok, seqs, user};
-use crate::{Changed, Draft, Epoch, EventId, EventKey, InboxAction, InboxQuery, Store, UserId};
+use crate::{
+    Changed, Draft, Epoch, EventId, EventKey, InboxAction, InboxQuery, MAX_IDS, Store, StoreError,
+    UserId,
+};
 
 /// Marking returns what changed, keeps the first time, and changes nothing the second time.
 pub async fn mark_read_is_exact_and_idempotent(store: &dyn Store) {
@@ -76,6 +79,29 @@ pub async fn mark_read_ignores_other_logs(store: &dyn Store) {
         assert_eq!((update.changed, update.change.unread), (0, 2), "{scope:?}");
     }
     assert_eq!(head(store, &user("bob")).await.unread, 2);
+}
+
+/// More events than one action may name are refused before anything is changed, and no fewer.
+pub async fn a_change_of_too_many_events_is_refused(store: &dyn Store) {
+    let ann = user("ann");
+    let id = append(store, &ann, 1).await[0].id;
+    let actions = [
+        InboxAction::Read,
+        InboxAction::Unread,
+        InboxAction::Archive,
+        InboxAction::Unarchive,
+    ];
+    for action in actions {
+        let action = action(vec![id; MAX_IDS + 1]);
+        let refused = store.change(&ann, &action, now()).await;
+        assert!(
+            matches!(refused, Err(StoreError::TooMany { .. })),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(head(store, &ann).await.revision, 0);
+    let read = InboxAction::Read(vec![id; MAX_IDS]);
+    assert_eq!(ok(store.change(&ann, &read, now()).await).changed, 1);
 }
 
 /// Everything there is becomes read, of this user alone.

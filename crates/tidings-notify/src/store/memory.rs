@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use self::log::{Kept, Log};
+use super::check_drafts;
 use crate::budget::{Budget, cost};
 use crate::event::to_microseconds;
 use crate::{
@@ -146,6 +147,7 @@ impl Logs {
 #[async_trait]
 impl Store for MemoryStore {
     async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError> {
+        check_drafts(&drafts)?;
         let mut logs = self.open()?;
         // Under the lock, so that the times rise along every log.
         let now = to_microseconds(Timestamp::now());
@@ -203,6 +205,7 @@ impl Store for MemoryStore {
         action: &InboxAction,
         at: Timestamp,
     ) -> Result<InboxUpdate, StoreError> {
+        action.check()?;
         let mut logs = self.open()?;
         let Some(log) = logs.by_user.get_mut(user) else {
             return Ok(InboxUpdate::nothing());

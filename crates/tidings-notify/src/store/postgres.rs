@@ -61,6 +61,7 @@ use tidings_postgres::{Connections, Database, Sessions};
 use tokio_postgres::types::Type;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::check_drafts;
 use super::retention::Retention;
 use crate::{
     ChangeMark, Changes, Draft, Event, EventId, Head, InboxAction, InboxPage, InboxQuery,
@@ -230,6 +231,7 @@ impl Store for PostgresStore {
         if drafts.is_empty() {
             return Ok(Vec::new());
         }
+        check_drafts(&drafts)?;
         self.shared.commit.append(drafts).await
     }
 
@@ -255,6 +257,7 @@ impl Store for PostgresStore {
         action: &InboxAction,
         at: Timestamp,
     ) -> Result<InboxUpdate, StoreError> {
+        action.check()?;
         let patience = Patience::new(self.shared.patience);
         let update = change::change(self.connections(), patience, user, action, at).await?;
         if update.changed > 0 {

@@ -68,6 +68,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use super::check_drafts;
 use crate::{
     ChangeMark, Changes, Draft, Epoch, Event, EventId, Head, InboxAction, InboxChange, InboxPage,
     InboxQuery, InboxUpdate, LogChange, MAX_PAGE_BYTES, Page, Store, StoreError, UserId, Wake,
@@ -170,6 +171,7 @@ impl RedisStore {
 #[async_trait]
 impl Store for RedisStore {
     async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError> {
+        check_drafts(&drafts)?;
         let scripts = &self.shared.scripts;
         let mut places = HashMap::new();
         let mut users = Vec::new();
@@ -267,6 +269,7 @@ impl Store for RedisStore {
         action: &InboxAction,
         at: Timestamp,
     ) -> Result<InboxUpdate, StoreError> {
+        action.check()?;
         let scripts = &self.shared.scripts;
         let mut call = scripts.call(Script::Change);
         let (name, ids) = action.name_and_ids();

@@ -22,6 +22,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tidings_sqlite::{Database, Handle};
 
+use super::check_drafts;
 use super::retention::Retention;
 use crate::{
     ChangeMark, Changes, Draft, Event, EventId, Head, InboxAction, InboxPage, InboxQuery,
@@ -87,6 +88,7 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError> {
+        check_drafts(&drafts)?;
         self.handle.write(move |tx| append_in(tx, &drafts)).await
     }
 
@@ -127,6 +129,7 @@ impl Store for SqliteStore {
         action: &InboxAction,
         at: Timestamp,
     ) -> Result<InboxUpdate, StoreError> {
+        action.check()?;
         let (user, action) = (user.clone(), action.clone());
         self.handle
             .write(move |tx| change::change(tx, &user, &action, at))

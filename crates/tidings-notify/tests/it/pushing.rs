@@ -8,8 +8,8 @@ use tidings_notify::presence::{
     Heartbeat, Lease, LeaseId, Mark, PresenceError, Standing, Transitions, Update,
 };
 use tidings_notify::{
-    Error, MemoryPresence, MemoryStore, OfflinePolicy, Presence, Pushed, RoutingInfo, Since,
-    UserId, sqlite,
+    Error, MAX_DRAFTS, MemoryPresence, MemoryStore, OfflinePolicy, Presence, Pushed, RoutingInfo,
+    Since, StoreError, UserId, sqlite,
 };
 
 use crate::support::{
@@ -40,6 +40,24 @@ async fn regression_a_batch_gives_every_user_an_event_with_its_own_id() {
     assert_eq!(anns.cursor(), event.id);
     let empty: [UserId; 0] = [];
     assert_eq!(notifier.push_multi(empty, draft(8)).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_push_to_too_many_users_is_refused() {
+    let store = Observed::default();
+    let notifier = without_sweep(store.clone()).build().unwrap();
+    let users = |count| (0..count).map(|n| user(&format!("user-{n}")));
+    let before = store.calls.load(Ordering::SeqCst);
+    let refused = notifier.push_multi(users(MAX_DRAFTS + 1), draft(1)).await;
+    assert!(
+        matches!(refused, Err(Error::Store(StoreError::TooMany { .. }))),
+        "{refused:?}"
+    );
+    assert_eq!(store.calls.load(Ordering::SeqCst), before);
+    // One who is named twice counts once.
+    let most = users(MAX_DRAFTS).chain(users(1));
+    let pushed = notifier.push_multi(most, draft(1)).await.unwrap();
+    assert_eq!(pushed.len(), MAX_DRAFTS);
 }
 
 #[tokio::test]

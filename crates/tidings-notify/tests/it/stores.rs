@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use tidings_notify::conformance::Subject;
 use tidings_notify::sqlite::{SqliteOptions, SqliteStore};
 use tidings_notify::{
-    Draft, EventId, EventType, InboxAction, Item, MemoryStore, Payload, Since, Store, UserId,
-    store_conformance,
+    Draft, EventId, EventType, InboxAction, Item, MAX_DRAFTS, MemoryStore, Payload, Since, Store,
+    UserId, store_conformance,
 };
 
 use crate::support::{
@@ -82,7 +82,9 @@ async fn every_log_of_an_older_copy_gets_a_new_epoch_and_keeps_it() {
         let (kind, payload) = (EventType::new("test.number"), Payload::from_value(&1));
         Draft::new(user.clone(), kind.unwrap(), payload.unwrap())
     };
-    store.append(users.iter().map(of).collect()).await.unwrap();
+    for users in users.chunks(MAX_DRAFTS) {
+        store.append(users.iter().map(of).collect()).await.unwrap();
+    }
     let before = epochs(&store).await;
     database.close().await;
     let (store, database) = open().await;

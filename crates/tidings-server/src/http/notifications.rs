@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tidings_notify::{Draft, Event, EventKey, EventType, Payload, UserId};
+use tidings_notify::{Draft, Event, EventKey, EventType, MAX_DRAFTS, Payload, UserId};
 
 use super::body::Body;
 use super::error::ApiError;
@@ -23,9 +23,6 @@ use crate::idempotency::Once;
 use crate::storage::{Accept, Accepted, StorageError};
 use crate::wire::Data;
 use crate::wire::notification::{self, MAX_STORED_BYTES, MessagePayload};
-
-/// Maximum number of notifications in one request.
-const MAX_NOTIFICATIONS: usize = 10_000;
 
 pub(crate) async fn create(
     State(app): State<SharedApp>,
@@ -131,7 +128,7 @@ request! {
         /// The user. Either this or `user_ids` is required.
         "user_id" user: Option<UserId>,
         /// The users; one who is named twice gets one notification.
-        #[schemars(length(min = 1, max = MAX_NOTIFICATIONS))]
+        #[schemars(length(min = 1, max = MAX_DRAFTS))]
         "user_ids" users: Option<Vec<UserId>>,
         /// What happened; `notification` if it is missing.
         "type" event_type: Option<EventType>,
@@ -152,7 +149,7 @@ request! {
     #[schemars(deny_unknown_fields)]
     struct NewBatch<'body> {
         /// The notifications, at most 10,000 over all their users.
-        #[schemars(required, with = "Vec<NewNotification>", length(min = 1, max = MAX_NOTIFICATIONS))]
+        #[schemars(required, with = "Vec<NewNotification>", length(min = 1, max = MAX_DRAFTS))]
         "notifications" notifications: Raw<'body>,
     }
 }
@@ -239,8 +236,8 @@ impl Batch {
             }
             Recipients::Many(users) => (distinct(users), "user_ids", "user_ids"),
         };
-        if self.drafts.len() + users.len() > MAX_NOTIFICATIONS {
-            let expected = format!("expected at most {MAX_NOTIFICATIONS} notifications a request");
+        if self.drafts.len() + users.len() > MAX_DRAFTS {
+            let expected = format!("expected at most {MAX_DRAFTS} notifications a request");
             return Err(ApiError::invalid(number_of, expected));
         }
         let more = users.len().saturating_mul(request.payload.as_str().len());
