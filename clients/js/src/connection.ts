@@ -53,10 +53,9 @@ const MAX_REFUSALS = 8;
 
 /**
  * After so many replies in a row that are not from Tidings, and of which none says that the server is away, the address
- * is taken for a wrong one. With the default waits that takes some four minutes, which a proxy has to learn of a
- * server that has moved.
+ * may be a wrong one. It is not certain: a proxy replies so as well while the server restarts or moves.
  */
-const MAX_FOREIGN = 20;
+const MANY_FOREIGN = 5;
 
 /** How a connection ended. */
 interface End {
@@ -143,14 +142,14 @@ export class Connection implements Feed {
     }
   }
 
-  /** Counts replies that are not from Tidings, and says so in the last of them. */
+  /** Counts replies that are not from Tidings, and says after many what to check. */
   #counted(error: TidingsError): TidingsError {
-    const { code, status, message } = error;
+    const { code, status, retryAfterMs, message } = error;
     const isForeign = code === "unexpected_response" && status !== undefined && status < 500 && status !== 408;
     this.#foreign = isForeign ? this.#foreign + 1 : 0;
-    if (this.#foreign < MAX_FOREIGN) return error;
+    if (this.#foreign < MANY_FOREIGN) return error;
     const advice = "check the url, and whether a proxy passes its routes on to the server";
-    return new TidingsError(`${message}, ${MAX_FOREIGN} times in a row: ${advice}`, { code, status, cause: error });
+    return new TidingsError(`${message}, ${this.#foreign} times in a row: ${advice}`, { code, status, retryAfterMs, cause: error });
   }
 
   /** When to connect again; `undefined` if it is of no use. */
@@ -183,7 +182,7 @@ export class Connection implements Feed {
       const later = this.#backoff.next(hint);
       return { ms: isAtOnce ? hinted(hint) : later, canHurry: false };
     }
-    if (!error.isRetryable || this.#foreign >= MAX_FOREIGN) return undefined;
+    if (!error.isRetryable) return undefined;
     const hint = error.retryAfterMs;
     return { ms: this.#backoff.next(hint), canHurry: hint === undefined };
   }

@@ -116,38 +116,46 @@ describe("errors", { concurrency: true }, () => {
 
   for (const transport of ["sse", "websocket"]) {
     for (const status of [200, 403, 404, 405]) {
-      test(`a stream fails if all that replies with ${status} is not Tidings (${transport})`, async (t) => {
+      test(`a stream whose every reply has ${status} and is not from Tidings says what to check, and lives on (${transport})`, async (t) => {
+        const server = await new Home(t).start();
         let requests = 0;
-        const url = await script(t, (_, response) => {
+        const refuse = (response) => response.writeHead(status, { "content-type": "text/html" }).end("<!doctype html><h1>Nothing here");
+        const url = await script(t, async ({ url: path }, response) => {
           requests += 1;
-          response.writeHead(status, { "content-type": "text/html" }).end("<!doctype html><h1>Nothing here");
+          // Of a WebSocket, the upgrade and the request that shows its status.
+          if (requests < (transport === "sse" ? 40 : 80)) return refuse(response);
+          if (transport === "websocket") return response.destroy();
+          const { body } = await fetch(server.url + path);
+          response.writeHead(200, { "content-type": "text/event-stream" });
+          body.pipeTo(Writable.toWeb(response)).catch(() => {});
         });
-        const error = await failed(t, { url, transport });
-        assert.deepEqual([error.code, error.status], ["unexpected_response", status]);
-        assert.match(error.message, / 20 times in a row: .*url.*proxy/);
-        // Of a WebSocket, the upgrade and the request that shows its status.
-        assert.equal(requests, transport === "sse" ? 20 : 40);
+        const errors = [];
+        const stream = new Tidings({ url, user: "anna", transport, maxWaitMs: 20 }).stream({ onStatus: (_, error) => error && errors.push(error) });
+        t.after(() => stream.close());
+        const isOver = () => stream.status === "failed" || (transport === "sse" ? stream.status === "live" : errors.at(-1)?.code === "unreachable");
+        await until("the end of the refusals", isOver);
+        assert.notEqual(stream.status, "failed");
+        const refused = errors.filter(({ code }) => code === "unexpected_response");
+        assert.equal(refused.length, 39);
+        assert.ok(refused.every((error) => error.status === status));
+        const advising = refused.filter(({ message }) => / times in a row: .*url.*proxy/.test(message));
+        assert.equal(refused.indexOf(advising[0]), 4, "the fifth");
+        assert.match(refused.at(-1).message, / 39 times in a row: /);
       });
     }
   }
 
-  test("a stream lives through refusals of a proxy that end in time", async (t) => {
-    const server = await new Home(t).start();
-    let requests = 0;
-    const url = await script(t, async ({ url: path }, response) => {
-      requests += 1;
-      // Two runs of refusals, each one short of too many, with a reply between them that the server is away.
-      if (requests < 40) return response.writeHead(requests === 20 ? 502 : 404).end("<h1>Nothing here");
-      const { body } = await fetch(server.url + path);
-      response.writeHead(200, { "content-type": "text/event-stream" });
-      body.pipeTo(Writable.toWeb(response)).catch(() => {});
+  test("a reply that the server is away takes back what was said to check, and a wait that is asked for is kept", async (t) => {
+    const replies = [404, 404, 404, 404, 404, 502, 404];
+    const url = await script(t, (_, response) => {
+      const last = replies.length === 1;
+      response.writeHead(last ? replies[0] : replies.shift(), last ? { "retry-after": "600" } : {}).end("<h1>Nothing here");
     });
-    const statuses = [];
-    const stream = new Tidings({ url, user: "anna", maxWaitMs: 20 }).stream({ onStatus: (status) => statuses.push(status) });
+    const errors = [];
+    const stream = new Tidings({ url, user: "anna", maxWaitMs: 20 }).stream({ onStatus: (_, error) => error && errors.push(error) });
     t.after(() => stream.close());
-    await until("the end of the tries", () => ["live", "failed"].includes(stream.status));
-    assert.equal(stream.status, "live", statuses.join());
-    assert.equal(requests, 40);
+    await until("the last reply", () => errors.at(-1)?.retryAfterMs === 600_000);
+    assert.deepEqual(errors.map(({ message }) => /check the url/.test(message)), [false, false, false, false, true, false, false]);
   });
 
   test("an API key, which no WebSocket can carry, is named as the reason", async (t) => {

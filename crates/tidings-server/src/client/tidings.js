@@ -606,7 +606,7 @@ async function explain(api, { token, signal }) {
 const OPENING_MS = 20_000;
 const STABLE_MS = 10_000;
 const MAX_REFUSALS = 8;
-const MAX_FOREIGN = 20;
+const MANY_FOREIGN = 5;
 class Connection {
 	cursor;
 	#api;
@@ -661,13 +661,13 @@ class Connection {
 		}
 	}
 	#counted(error) {
-		const { code, status, message } = error;
+		const { code, status, retryAfterMs, message } = error;
 		const isForeign = code === "unexpected_response" && status !== undefined && status < 500 && status !== 408;
 		this.#foreign = isForeign ? this.#foreign + 1 : 0;
-		if (this.#foreign < MAX_FOREIGN)
+		if (this.#foreign < MANY_FOREIGN)
 			return error;
 		const advice = "check the url, and whether a proxy passes its routes on to the server";
-		return new TidingsError(`${message}, ${MAX_FOREIGN} times in a row: ${advice}`, { code, status, cause: error });
+		return new TidingsError(`${message}, ${this.#foreign} times in a row: ${advice}`, { code, status, retryAfterMs, cause: error });
 	}
 	async #planAfter(end, error) {
 		const { bye, token, openedAt } = end;
@@ -700,7 +700,7 @@ class Connection {
 			const later = this.#backoff.next(hint);
 			return { ms: isAtOnce ? hinted(hint) : later, canHurry: false };
 		}
-		if (!error.isRetryable || this.#foreign >= MAX_FOREIGN)
+		if (!error.isRetryable)
 			return undefined;
 		const hint = error.retryAfterMs;
 		return { ms: this.#backoff.next(hint), canHurry: hint === undefined };
