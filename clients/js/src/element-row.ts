@@ -61,7 +61,7 @@ export class Row {
 
     // What a screen reader says when the row gets the focus.
     const said = { "aria-labelledby": `${unreadId} ${titleId} ${timeId}`, "aria-describedby": body === undefined ? undefined : bodyId };
-    this.element = make("li", { tabindex: -1, ...said, "data-id": notification.id }, pictureOf(image, title), content, side);
+    this.element = make("li", { ...said, "data-id": notification.id }, pictureOf(image, title), content, side);
     // One without a link can be clicked as well: it is read then.
     this.element.addEventListener("click", (event) => {
       // The target may be an icon that the click has just replaced. The path is that of before.
@@ -70,12 +70,14 @@ export class Row {
       const isElsewhere = !inside.some((node) => node instanceof HTMLAnchorElement || node instanceof HTMLButtonElement);
       if (isElsewhere) open(event);
     });
+    this.reach(false);
     this.#show();
     this.tick();
   }
 
-  get notification(): Notification {
-    return this.#notification;
+  /** Lets the tabulator reach the row and what is in it, or not. */
+  reach(isReached: boolean): void {
+    for (const part of [this.element, ...this.element.querySelectorAll<HTMLElement>("a, button")]) part.tabIndex = isReached ? 0 : -1;
   }
 
   update(notification: Notification): void {

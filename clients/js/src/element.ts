@@ -33,7 +33,10 @@ export class TidingsInboxElement extends Base {
   #inbox: Inbox | undefined;
   #unsubscribe: (() => void) | undefined;
   #parts: Parts | undefined;
+  /** The rows of the list, as it was when it was shown last. */
   readonly #rows = new Map<EventId, Row>();
+  /** The row that the tabulator reaches. */
+  #reached: Row | undefined;
   /** The notification that has arrived last. */
   #arrived: Notification | undefined;
   /** How many notifications have arrived that the announcer has not said. */
@@ -166,6 +169,7 @@ export class TidingsInboxElement extends Base {
     if (list.contains(this.shadowRoot?.activeElement ?? null)) parts.panel.focus();
     list.replaceChildren();
     this.#rows.clear();
+    this.#reached = undefined;
     announcer.textContent = doneText.textContent = "";
     this.#showBadge(undefined);
     this.#showNotice(undefined, undefined);
@@ -216,6 +220,9 @@ export class TidingsInboxElement extends Base {
     close.addEventListener("click", () => panel.hidePopover());
     markAll.addEventListener("click", () => this.#do((inbox) => inbox.markAllRead()));
     more.addEventListener("click", () => this.#do((inbox) => inbox.loadMore()));
+    panel.addEventListener("beforetoggle", ({ newState }) => {
+      if (newState === "open" && this.#inbox !== undefined) this.#showList(this.#inbox.state);
+    });
     panel.addEventListener("toggle", () => {
       // The event comes later: who has opened the list may have removed the element since.
       const isOpen = this.#isOpen;
@@ -227,7 +234,7 @@ export class TidingsInboxElement extends Base {
     panel.addEventListener("keydown", (event) => this.#onKey(event));
     root.replaceChildren(bell, announcer, panel);
     this.#parts = {
-      bell, badge, markAll, list, empty, loading, more, scroll, notice, noticeText, noticeAction,
+      bell, badge, markAll, list, empty, loading, more, notice, noticeText, noticeAction,
       done, doneText, doneAction, panel, announcer,
     };
     this.#showBadge(undefined);
@@ -359,16 +366,25 @@ export class TidingsInboxElement extends Base {
   }
 
   #show(state: InboxState): void {
+    this.#showBadgeOf(state);
+    if (state.error !== undefined && state.error !== this.#reported) {
+      this.#reported = state.error;
+      this.#report(state.error);
+    }
+    // A list that nobody sees is not kept up to date.
+    if (this.#isOpen) this.#showList(state);
+  }
+
+  #showList(state: InboxState): void {
     const parts = this.#parts;
     if (parts === undefined) return;
     const { items, unread, hasMore, isLoading } = state;
-    this.#showBadgeOf(state);
     // The button that loads more goes, and who used it is in what it has loaded.
     const isDone = !hasMore && this.shadowRoot?.activeElement === parts.more;
-    const first = isDone ? parts.list.children.length : undefined;
+    const before = this.#rows.size;
     this.#showRows(items);
-    const reached = first === undefined ? undefined : (parts.list.children[first] ?? parts.list.lastElementChild);
-    if (reached instanceof HTMLElement) this.#focus(reached);
+    const loaded = this.#rows.get((items[before] ?? items.at(-1))?.id ?? "");
+    if (isDone && loaded !== undefined) this.#focus(loaded);
     else if (isDone) parts.panel.focus();
     if (unread === 0) this.#hide(parts.markAll);
     else parts.markAll.hidden = false;
@@ -377,12 +393,8 @@ export class TidingsInboxElement extends Base {
     const [words, retry] = this.#explain(state);
     parts.loading.hidden = !isLoading || words !== undefined;
     this.#showNotice(words, retry ? () => this.#restart() : undefined);
-    if (state.error !== undefined && state.error !== this.#reported) {
-      this.#reported = state.error;
-      this.#report(state.error);
-    }
     // A person who archives everything wants to see the rest.
-    if (hasMore && items.length < 5 && this.#isOpen) void this.#inbox?.loadMore().catch(() => {});
+    if (hasMore && items.length < 5) void this.#inbox?.loadMore().catch(() => {});
     this.#see(state);
   }
 
@@ -476,9 +488,10 @@ export class TidingsInboxElement extends Base {
     const wanted = new Set(items.map(({ id }) => id));
     for (const [id, row] of this.#rows) {
       if (wanted.has(id)) continue;
-      this.#moveFocusFrom(row.element);
+      this.#moveFocusFrom(row);
       row.element.remove();
       this.#rows.delete(id);
+      if (this.#reached === row) this.#reached = undefined;
     }
     let before: Element | null = null;
     for (const item of items) {
@@ -488,8 +501,8 @@ export class TidingsInboxElement extends Base {
       if (place !== row.element) list.insertBefore(row.element, place);
       before = row.element;
     }
-    const reached = list.querySelector('li[tabindex="0"]') ?? list.firstElementChild;
-    if (reached !== null) this.#reach(reached);
+    const first = this.#rowOf(list.firstElementChild);
+    if (this.#reached === undefined && first !== undefined) this.#reach(first);
   }
 
   #addRow(item: Notification): Row {
@@ -531,18 +544,19 @@ export class TidingsInboxElement extends Base {
   #onKey(event: KeyboardEvent): void {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     const { target } = event;
-    const rows = [...(this.#parts?.list.children ?? [])];
+    const list = this.#parts?.list;
+    const ends: Record<string, Element | null | undefined> = { Home: list?.firstElementChild, End: list?.lastElementChild };
     const row = target instanceof Element ? target.closest("li") : null;
     if (row === null) {
       // The list has just been opened.
-      const first = target === this.#parts?.panel ? { ArrowDown: rows[0], Home: rows[0], End: rows.at(-1) }[event.key] : undefined;
-      if (!(first instanceof HTMLElement)) return;
+      const first = target === this.#parts?.panel ? this.#rowOf({ ArrowDown: list?.firstElementChild, ...ends }[event.key]) : undefined;
+      if (first === undefined) return;
       this.#focus(first);
       event.preventDefault();
       return;
     }
-    const to = { ArrowDown: row.nextElementSibling, ArrowUp: row.previousElementSibling, Home: rows[0], End: rows.at(-1) }[event.key];
-    if (to instanceof HTMLElement) this.#focus(to);
+    const to = this.#rowOf({ ArrowDown: row.nextElementSibling, ArrowUp: row.previousElementSibling, ...ends }[event.key]);
+    if (to !== undefined) this.#focus(to);
     else if (event.key === "Delete") {
       // A key that is held down archives one, not all below it.
       if (!event.repeat) this.#archive(row.dataset["id"] ?? "");
@@ -551,25 +565,29 @@ export class TidingsInboxElement extends Base {
     event.preventDefault();
   }
 
+  /** The row of an element of the list. */
+  #rowOf(element: Element | null | undefined): Row | undefined {
+    return element instanceof HTMLElement ? this.#rows.get(element.dataset["id"] ?? "") : undefined;
+  }
+
   /** One row at a time, with what is in it, is reached by the tabulator. */
-  #reach(row: Element): void {
-    for (const { element } of this.#rows.values()) {
-      const isReached = element === row;
-      element.tabIndex = isReached ? 0 : -1;
-      for (const inner of element.querySelectorAll<HTMLElement>("a, button")) inner.tabIndex = isReached ? 0 : -1;
-    }
+  #reach(row: Row): void {
+    if (row === this.#reached) return;
+    this.#reached?.reach(false);
+    row.reach(true);
+    this.#reached = row;
   }
 
   /** The arrow keys choose the row. */
-  #focus(row: HTMLElement): void {
+  #focus(row: Row): void {
     this.#reach(row);
-    row.focus();
+    row.element.focus();
   }
 
-  #moveFocusFrom(row: Element): void {
-    if (!row.contains(this.shadowRoot?.activeElement ?? null)) return;
-    const next = row.nextElementSibling ?? row.previousElementSibling;
-    if (next instanceof HTMLElement) this.#focus(next);
+  #moveFocusFrom({ element }: Row): void {
+    if (!element.contains(this.shadowRoot?.activeElement ?? null)) return;
+    const next = this.#rowOf(element.nextElementSibling ?? element.previousElementSibling);
+    if (next !== undefined) this.#focus(next);
     else this.#parts?.panel.focus();
   }
 }
@@ -583,7 +601,6 @@ interface Parts {
   empty: HTMLElement;
   loading: HTMLElement;
   more: HTMLElement;
-  scroll: HTMLElement;
   notice: HTMLElement;
   noticeText: HTMLElement;
   noticeAction: HTMLElement;

@@ -77,10 +77,12 @@ const MAX_ARCHIVED = 100;
 /** How long the stream may take to report an action that the server has carried out. Then the list is loaded again. */
 const REPORT_MS = 3000;
 
+/** Listeners are called at most once in so long: of many notifications that arrive together, each would cost as much as the list. */
+const CALL_MS = 50;
+
 /** An action of this screen that the stream has not reported yet. */
 interface Pending {
   readonly action: Action;
-
   /** The server has carried it out. */
   isDone: boolean;
   /**
@@ -104,10 +106,9 @@ export class Inbox<Payload = unknown> {
   readonly #closed = new AbortController();
   readonly #listeners = new Set<(state: InboxState<Payload>) => void>();
   #contents: Contents<Payload> | undefined;
-    #pending: Pending[] = [];
+  #pending: Pending[] = [];
   /** Requests of actions to which the server has not replied yet. */
   readonly #requests = new Map<Promise<Counts>, Action>();
-
   /** One for each action that the server has carried out lately. */
   readonly #reportTimers = new Set<ReturnType<typeof setTimeout>>();
   /** What has arrived since a request for a page was sent, for each such request. */
@@ -127,8 +128,14 @@ export class Inbox<Payload = unknown> {
   #status: Status = "connecting";
   #streamError: TidingsError | undefined;
   #listError: TidingsError | undefined;
-  #state: InboxState<Payload>;
-  #isPublishing = false;
+  /** Made when it is asked for; `undefined` after a change. */
+  #state: InboxState<Payload> | undefined;
+  /** When the listeners were called last. */
+  #calledAt = -Infinity;
+  /** Whether the listeners will be called once the caller has finished. */
+  #isCalling = false;
+  /** Calls the listeners when they may be called again. */
+  #callTimer: ReturnType<typeof setTimeout> | undefined;
 
   /** Use {@link Tidings.inbox}. */
   constructor(client: InboxClient, options: InboxOptions<Payload> = {}) {
@@ -140,7 +147,6 @@ export class Inbox<Payload = unknown> {
     this.#client = client;
     this.#options = options;
     this.#limit = limit;
-    this.#state = this.#view();
     this.#stream = client.stream<Payload>({
       onHello: () => {
         // The server is there again.
@@ -165,12 +171,12 @@ export class Inbox<Payload = unknown> {
 
   /** The inbox at this moment: the same object until something changes. */
   get state(): InboxState<Payload> {
-    return this.#state;
+    return (this.#state ??= this.#view());
   }
 
   /**
-   * Calls the function after each change, at most once for changes that come together. Returns what ends that. It may be
-   * handed over without the inbox.
+   * Calls the function after changes: after the first one at once, for all that follow within 50 milliseconds once.
+   * Returns what ends that. It may be handed over without the inbox.
    */
   readonly subscribe = (listener: (state: InboxState<Payload>) => void): (() => void) => {
     expect("listener", typeof listener === "function", "a function", listener);
@@ -222,7 +228,10 @@ export class Inbox<Payload = unknown> {
   /** Ends the stream. The state stays as it is, with the status `closed`. */
   close(): void {
     this.#stream.close();
+    this.#state = this.#view();
     this.#closed.abort();
+    if (this.#callTimer !== undefined) queueMicrotask(() => this.#callListeners());
+    clearTimeout(this.#callTimer);
     this.#retryWait?.abort();
     for (const timer of this.#reportTimers) clearTimeout(timer);
   }
@@ -378,12 +387,11 @@ export class Inbox<Payload = unknown> {
   /** Shows an action at once, carries it out, and undoes it if that fails. */
   async #act(action: Action, request: () => Promise<Counts>): Promise<void> {
     if ("id" in action) expectEventId("id", action.id);
-        // A request that is sent again must not undo what was done after it, also if the stream has reported it by then.
+    // A request that is sent again must not undo what was done after it, also if the stream has reported it by then.
     const before = [...this.#requests].filter(([, earlier]) => isOrdered(earlier, action)).map(([response]) => response);
     const response = before.length === 0 ? request() : Promise.allSettled(before).then(request);
     this.#requests.set(response, action);
     const pending: Pending = { action, isDone: false, isUncertain: false };
-
     this.#pending = [...this.#pending, pending];
     this.#publish();
     const settle = () => {
@@ -392,13 +400,12 @@ export class Inbox<Payload = unknown> {
     };
     try {
       await response;
-        } catch (error) {
+    } catch (error) {
       settle();
       throw error;
     } finally {
       this.#requests.delete(response);
     }
-
     if (this.#closed.signal.aborted) return;
     pending.isDone = true;
     // The server reports only what has changed something.
@@ -411,21 +418,33 @@ export class Inbox<Payload = unknown> {
     this.#reportTimers.add(timer);
   }
 
-  /** Makes the state at this moment, and calls the listeners once the caller has finished. */
+  /** Something has changed. The listeners are called once the caller has finished, or a little later if they have just been. */
   #publish(): void {
-    if (this.#isPublishing || this.#closed.signal.aborted) return;
-    this.#isPublishing = true;
-    queueMicrotask(() => {
-      this.#isPublishing = false;
-      this.#state = this.#view();
-      for (const listener of this.#listeners) {
-        try {
-          listener(this.#state);
-        } catch (error) {
-          reportUncaught(error);
-        }
+    if (this.#closed.signal.aborted) return;
+    this.#state = undefined;
+    if (this.#isCalling) return;
+    const ms = this.#calledAt + CALL_MS - performance.now();
+    if (ms > 0) {
+      this.#callTimer ??= setTimeout(() => this.#callListeners(), ms);
+      return;
+    }
+    this.#isCalling = true;
+    queueMicrotask(() => this.#callListeners());
+  }
+
+  #callListeners(): void {
+    clearTimeout(this.#callTimer);
+    this.#callTimer = undefined;
+    this.#isCalling = false;
+    this.#calledAt = performance.now();
+    const { state } = this;
+    for (const listener of this.#listeners) {
+      try {
+        listener(state);
+      } catch (error) {
+        reportUncaught(error);
       }
-    });
+    }
   }
 
   #view(): InboxState<Payload> {

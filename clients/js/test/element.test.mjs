@@ -96,6 +96,7 @@ test("a page whose language is not well-formed has a list", async (t) => {
   const app = await pages(t, { "/": page(server).replace("<meta", `<html lang="en_US"><meta`) });
   await server.notify("anna", { title: "One" });
   await browser.goto(app);
+  await browser.click(find(".bell"));
   await browser.until("the list", isTrue(`$("li .title")?.textContent === "One" && $("time").title !== ""`));
 });
 
@@ -267,12 +268,16 @@ test("nothing stays of a user who signs out, and the list stays open for the nex
     return [atOnce, ${isEmpty}];
   }`;
   const wrong = [["user", null], ["user", ".."], ["server", "ftp://nowhere"]];
-  for (const [attribute, value] of wrong) {
-    await browser.until("hers", isTrue(`$$("li").length === 2 && $(".badge").textContent === "2"`));
-    assert.deepEqual(await browser.run(afterwards(attribute, value)), [true, true], `${attribute} ${value}`);
-    await browser.run(inside(`void (element.setAttribute("user", "anna"), element.setAttribute("server", "${server.url}"))`));
-  }
+  const goneWithEach = async (hers) => {
+    for (const [attribute, value] of wrong) {
+      await browser.until("hers", isTrue(hers));
+      assert.deepEqual(await browser.run(afterwards(attribute, value)), [true, true], `${attribute} ${value}`);
+      await browser.run(inside(`void (element.setAttribute("user", "anna"), element.setAttribute("server", "${server.url}"))`));
+    }
+  };
+  await goneWithEach(`$(".badge").textContent === "2"`);
   await browser.click(find(".bell"));
+  await goneWithEach(`$$("li").length === 2 && !$(".mark-all").hidden`);
   await browser.until("hers", isTrue(`$$("li").length === 2`));
   await browser.click(find("li .archive"));
   await browser.until("it can be undone", isTrue(`$$("li").length === 1 && !$(".done").hidden`));
@@ -359,6 +364,42 @@ test("what cannot be marked as seen is not tried again and again", async (t) => 
   await server.notify("anna", { title: "Two" });
   await browser.until("the next one", isTrue(`$$("li").length === 2`));
   assert.ok((await browser.run(`() => window.asked`)) <= 2);
+});
+
+/** Sends so many notifications with a link, in one request. */
+const sendMany = (server, count, from = 0) =>
+  server.post("/v1/notifications/batch", { notifications: Array.from({ length: count }, (_, n) => ({ user_id: "anna", payload: { title: `T${from + n}`, url: "/x" } })) });
+
+test("what arrives makes no row while the list is closed, and touches no other row while it is open", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await sendMany(server, 50);
+  await browser.goto(app);
+  await browser.until("the badge", isTrue(`$(".badge").textContent === "50"`));
+  await sendMany(server, 150, 50);
+  await browser.until("the badge", isTrue(`$(".badge").textContent === "99+" && element.inbox.state.items.length === 200`));
+  assert.equal(await browser.run(inside(`$$("li").length`)), 0);
+  await browser.click(find(".bell"));
+  await browser.until("the rows", isTrue(`$$("li").length === 200 && element.inbox.state.unseen === 0`));
+  assert.deepEqual(await browser.run(inside(`$$("li .title").slice(0, 2).map(({ textContent }) => textContent)`)), ["T199", "T198"]);
+  // What the tabulator reaches is one row.
+  await browser.run(`() => {
+    const { get, set } = Object.getOwnPropertyDescriptor(HTMLElement.prototype, "tabIndex");
+    window.touched = new Set();
+    Object.defineProperty(HTMLElement.prototype, "tabIndex", { get, set(value) {
+      const row = this.closest("li");
+      if (row !== null) window.touched.add(row.dataset.id);
+      set.call(this, value);
+    } });
+  }`);
+  const { id } = await server.notify("anna", { title: "New" });
+  await browser.until("the new row", isTrue(`$$("li").length === 201`));
+  assert.deepEqual(await browser.run(`() => [...window.touched]`), [id]);
+  assert.deepEqual(await browser.run(inside(`$$('li[tabindex="0"]').map(({ textContent }) => textContent.includes("T199"))`)), [true]);
+  // The row that is reached goes, and the first one is reached.
+  const second = await browser.run(inside(`$$("li")[1].dataset.id`));
+  await server.post(`/v1/users/anna/notifications/${second}/archive`, {});
+  await browser.until("the row is gone", isTrue(`$$("li").length === 200`));
+  assert.deepEqual(await browser.run(inside(`$$('li[tabindex="0"]').map(({ dataset }) => dataset.id)`)), [id]);
 });
 
 test("all of a notification with a link leads there", async (t) => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Home, relay, Tidings, TidingsError, until } from "./support.mjs";
+import { Home, Inbox, relay, Tidings, TidingsError, until } from "./support.mjs";
 
 const payloads = (inbox) => inbox.state.items.map(({ payload }) => payload);
 
@@ -385,6 +385,35 @@ test("subscribe can be handed over without the inbox", async (t) => {
   await until("the list", () => !inbox.state.isLoading);
   assert.ok(calls > 0);
   stop();
+});
+
+test("listeners are called for many notifications together, and the state is that of the moment", async (t) => {
+  let give;
+  const cursor = (n) => `00000000000000aa-${n}`;
+  const client = {
+    list: async () => ({ data: [], unread: 0, unseen: 0, cursor: cursor(0), next: null }),
+    stream: (options) => {
+      give = options.onNotification;
+      queueMicrotask(() => options.onHello());
+      return { close() {} };
+    },
+  };
+  const inbox = new Inbox(client);
+  t.after(() => inbox.close());
+  await until("the list", () => !inbox.state.isLoading);
+  const called = [];
+  inbox.subscribe(({ items }) => called.push(items.length));
+  const began = performance.now();
+  for (let n = 1; n <= 400; n += 1) {
+    give({ id: cursor(n), user_id: "anna", type: "t", payload: n, payload_text: `${n}`, timestamp: "2026-11-21T10:00:00Z", read_at: null, archived_at: null, key: null });
+    assert.equal(inbox.state.items.length, n);
+    assert.equal(inbox.state, inbox.state);
+    // Each in a turn of its own, as they come from another tab.
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  await until("the last call", () => called.at(-1) === 400);
+  const most = 2 + (performance.now() - began) / 50;
+  assert.ok(called.length <= most, `${called.length} calls, at most ${most}`);
 });
 
 test("a payload keeps every digit as text", async (t) => {

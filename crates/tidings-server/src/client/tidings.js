@@ -1503,6 +1503,7 @@ const MAX_ITEMS = 1000;
 const MAX_LIMIT = 1000;
 const MAX_ARCHIVED = 100;
 const REPORT_MS = 3000;
+const CALL_MS = 50;
 class Inbox {
 	#client;
 	#options;
@@ -1528,7 +1529,9 @@ class Inbox {
 	#streamError;
 	#listError;
 	#state;
-	#isPublishing = false;
+	#calledAt = -Infinity;
+	#isCalling = false;
+	#callTimer;
 	constructor(client, options = {}) {
 		const handlers = ["onNotification", "onCaughtUp", "onGap"];
 		expectOptions(options, "limit", ...handlers);
@@ -1538,7 +1541,6 @@ class Inbox {
 		this.#client = client;
 		this.#options = options;
 		this.#limit = limit;
-		this.#state = this.#view();
 		this.#stream = client.stream({
 			onHello: () => {
 				this.#hellos += 1;
@@ -1560,7 +1562,7 @@ class Inbox {
 		});
 	}
 	get state() {
-		return this.#state;
+		return (this.#state ??= this.#view());
 	}
 	subscribe = (listener) => {
 		expect("listener", typeof listener === "function", "a function", listener);
@@ -1601,7 +1603,11 @@ class Inbox {
 	}
 	close() {
 		this.#stream.close();
+		this.#state = this.#view();
 		this.#closed.abort();
+		if (this.#callTimer !== undefined)
+			queueMicrotask(() => this.#callListeners());
+		clearTimeout(this.#callTimer);
 		this.#retryWait?.abort();
 		for (const timer of this.#reportTimers)
 			clearTimeout(timer);
@@ -1795,21 +1801,33 @@ class Inbox {
 		this.#reportTimers.add(timer);
 	}
 	#publish() {
-		if (this.#isPublishing || this.#closed.signal.aborted)
+		if (this.#closed.signal.aborted)
 			return;
-		this.#isPublishing = true;
-		queueMicrotask(() => {
-			this.#isPublishing = false;
-			this.#state = this.#view();
-			for (const listener of this.#listeners) {
-				try {
-					listener(this.#state);
-				}
-				catch (error) {
-					reportUncaught(error);
-				}
+		this.#state = undefined;
+		if (this.#isCalling)
+			return;
+		const ms = this.#calledAt + CALL_MS - performance.now();
+		if (ms > 0) {
+			this.#callTimer ??= setTimeout(() => this.#callListeners(), ms);
+			return;
+		}
+		this.#isCalling = true;
+		queueMicrotask(() => this.#callListeners());
+	}
+	#callListeners() {
+		clearTimeout(this.#callTimer);
+		this.#callTimer = undefined;
+		this.#isCalling = false;
+		this.#calledAt = performance.now();
+		const { state } = this;
+		for (const listener of this.#listeners) {
+			try {
+				listener(state);
 			}
-		});
+			catch (error) {
+				reportUncaught(error);
+			}
+		}
 	}
 	#view() {
 		const status = this.#status;
@@ -2109,7 +2127,7 @@ class Row {
 		archive.addEventListener("click", () => listener.onArchive(this.#notification));
 		const side = make("div", { class: "side" }, this.#time, make("div", { class: "tools" }, this.#toggle, archive));
 		const said = { "aria-labelledby": `${unreadId} ${titleId} ${timeId}`, "aria-describedby": body === undefined ? undefined : bodyId };
-		this.element = make("li", { tabindex: -1, ...said, "data-id": notification.id }, pictureOf(image, title), content, side);
+		this.element = make("li", { ...said, "data-id": notification.id }, pictureOf(image, title), content, side);
 		this.element.addEventListener("click", (event) => {
 			const path = event.composedPath();
 			const inside = path.slice(0, path.indexOf(this.element));
@@ -2117,11 +2135,13 @@ class Row {
 			if (isElsewhere)
 				open(event);
 		});
+		this.reach(false);
 		this.#show();
 		this.tick();
 	}
-	get notification() {
-		return this.#notification;
+	reach(isReached) {
+		for (const part of [this.element, ...this.element.querySelectorAll("a, button")])
+			part.tabIndex = isReached ? 0 : -1;
 	}
 	update(notification) {
 		if (notification === this.#notification)
@@ -2314,6 +2334,7 @@ class TidingsInboxElement extends Base {
 	#unsubscribe;
 	#parts;
 	#rows = new Map();
+	#reached;
 	#arrived;
 	#unsaid = 0;
 	#ticking;
@@ -2434,6 +2455,7 @@ class TidingsInboxElement extends Base {
 			parts.panel.focus();
 		list.replaceChildren();
 		this.#rows.clear();
+		this.#reached = undefined;
 		announcer.textContent = doneText.textContent = "";
 		this.#showBadge(undefined);
 		this.#showNotice(undefined, undefined);
@@ -2475,6 +2497,10 @@ class TidingsInboxElement extends Base {
 		close.addEventListener("click", () => panel.hidePopover());
 		markAll.addEventListener("click", () => this.#do((inbox) => inbox.markAllRead()));
 		more.addEventListener("click", () => this.#do((inbox) => inbox.loadMore()));
+		panel.addEventListener("beforetoggle", ({ newState }) => {
+			if (newState === "open" && this.#inbox !== undefined)
+				this.#showList(this.#inbox.state);
+		});
 		panel.addEventListener("toggle", () => {
 			const isOpen = this.#isOpen;
 			this.#onToggle(isOpen);
@@ -2485,7 +2511,7 @@ class TidingsInboxElement extends Base {
 		panel.addEventListener("keydown", (event) => this.#onKey(event));
 		root.replaceChildren(bell, announcer, panel);
 		this.#parts = {
-			bell, badge, markAll, list, empty, loading, more, scroll, notice, noticeText, noticeAction,
+			bell, badge, markAll, list, empty, loading, more, notice, noticeText, noticeAction,
 			done, doneText, doneAction, panel, announcer,
 		};
 		this.#showBadge(undefined);
@@ -2606,17 +2632,25 @@ class TidingsInboxElement extends Base {
 		});
 	}
 	#show(state) {
+		this.#showBadgeOf(state);
+		if (state.error !== undefined && state.error !== this.#reported) {
+			this.#reported = state.error;
+			this.#report(state.error);
+		}
+		if (this.#isOpen)
+			this.#showList(state);
+	}
+	#showList(state) {
 		const parts = this.#parts;
 		if (parts === undefined)
 			return;
 		const { items, unread, hasMore, isLoading } = state;
-		this.#showBadgeOf(state);
 		const isDone = !hasMore && this.shadowRoot?.activeElement === parts.more;
-		const first = isDone ? parts.list.children.length : undefined;
+		const before = this.#rows.size;
 		this.#showRows(items);
-		const reached = first === undefined ? undefined : (parts.list.children[first] ?? parts.list.lastElementChild);
-		if (reached instanceof HTMLElement)
-			this.#focus(reached);
+		const loaded = this.#rows.get((items[before] ?? items.at(-1))?.id ?? "");
+		if (isDone && loaded !== undefined)
+			this.#focus(loaded);
 		else if (isDone)
 			parts.panel.focus();
 		if (unread === 0)
@@ -2628,11 +2662,7 @@ class TidingsInboxElement extends Base {
 		const [words, retry] = this.#explain(state);
 		parts.loading.hidden = !isLoading || words !== undefined;
 		this.#showNotice(words, retry ? () => this.#restart() : undefined);
-		if (state.error !== undefined && state.error !== this.#reported) {
-			this.#reported = state.error;
-			this.#report(state.error);
-		}
-		if (hasMore && items.length < 5 && this.#isOpen)
+		if (hasMore && items.length < 5)
 			void this.#inbox?.loadMore().catch(() => { });
 		this.#see(state);
 	}
@@ -2730,9 +2760,11 @@ class TidingsInboxElement extends Base {
 		for (const [id, row] of this.#rows) {
 			if (wanted.has(id))
 				continue;
-			this.#moveFocusFrom(row.element);
+			this.#moveFocusFrom(row);
 			row.element.remove();
 			this.#rows.delete(id);
+			if (this.#reached === row)
+				this.#reached = undefined;
 		}
 		let before = null;
 		for (const item of items) {
@@ -2743,9 +2775,9 @@ class TidingsInboxElement extends Base {
 				list.insertBefore(row.element, place);
 			before = row.element;
 		}
-		const reached = list.querySelector('li[tabindex="0"]') ?? list.firstElementChild;
-		if (reached !== null)
-			this.#reach(reached);
+		const first = this.#rowOf(list.firstElementChild);
+		if (this.#reached === undefined && first !== undefined)
+			this.#reach(first);
 	}
 	#addRow(item) {
 		const row = new Row(item, this.#labels, {
@@ -2786,18 +2818,19 @@ class TidingsInboxElement extends Base {
 		if (event.altKey || event.ctrlKey || event.metaKey)
 			return;
 		const { target } = event;
-		const rows = [...(this.#parts?.list.children ?? [])];
+		const list = this.#parts?.list;
+		const ends = { Home: list?.firstElementChild, End: list?.lastElementChild };
 		const row = target instanceof Element ? target.closest("li") : null;
 		if (row === null) {
-			const first = target === this.#parts?.panel ? { ArrowDown: rows[0], Home: rows[0], End: rows.at(-1) }[event.key] : undefined;
-			if (!(first instanceof HTMLElement))
+			const first = target === this.#parts?.panel ? this.#rowOf({ ArrowDown: list?.firstElementChild, ...ends }[event.key]) : undefined;
+			if (first === undefined)
 				return;
 			this.#focus(first);
 			event.preventDefault();
 			return;
 		}
-		const to = { ArrowDown: row.nextElementSibling, ArrowUp: row.previousElementSibling, Home: rows[0], End: rows.at(-1) }[event.key];
-		if (to instanceof HTMLElement)
+		const to = this.#rowOf({ ArrowDown: row.nextElementSibling, ArrowUp: row.previousElementSibling, ...ends }[event.key]);
+		if (to !== undefined)
 			this.#focus(to);
 		else if (event.key === "Delete") {
 			if (!event.repeat)
@@ -2809,23 +2842,25 @@ class TidingsInboxElement extends Base {
 			return;
 		event.preventDefault();
 	}
+	#rowOf(element) {
+		return element instanceof HTMLElement ? this.#rows.get(element.dataset["id"] ?? "") : undefined;
+	}
 	#reach(row) {
-		for (const { element } of this.#rows.values()) {
-			const isReached = element === row;
-			element.tabIndex = isReached ? 0 : -1;
-			for (const inner of element.querySelectorAll("a, button"))
-				inner.tabIndex = isReached ? 0 : -1;
-		}
+		if (row === this.#reached)
+			return;
+		this.#reached?.reach(false);
+		row.reach(true);
+		this.#reached = row;
 	}
 	#focus(row) {
 		this.#reach(row);
-		row.focus();
+		row.element.focus();
 	}
-	#moveFocusFrom(row) {
-		if (!row.contains(this.shadowRoot?.activeElement ?? null))
+	#moveFocusFrom({ element }) {
+		if (!element.contains(this.shadowRoot?.activeElement ?? null))
 			return;
-		const next = row.nextElementSibling ?? row.previousElementSibling;
-		if (next instanceof HTMLElement)
+		const next = this.#rowOf(element.nextElementSibling ?? element.previousElementSibling);
+		if (next !== undefined)
 			this.#focus(next);
 		else
 			this.#parts?.panel.focus();
