@@ -8,12 +8,15 @@ import type { EventId } from "./ids.js";
 import type { Inbox, InboxState } from "./inbox.js";
 import { ENGLISH, type Labels } from "./labels.js";
 import { isToken, type TokenSource } from "./tokens.js";
+import { wait } from "./wait.js";
 import type { Notification } from "./wire.js";
 
 /** How long a person may undo. */
 const UNDO_MS = 8000;
 /** How often the times are written anew while the list is open. */
 const TICK_MS = 30_000;
+/** The least time between two requests that say what a person has seen. */
+const SEEN_MS = 1000;
 
 /** Where there is no document, for instance on a server, the class exists and cannot be used. */
 const Base = globalThis.HTMLElement ?? (class {} as typeof HTMLElement);
@@ -49,6 +52,8 @@ export class TidingsInboxElement extends Base {
   #hasGap = false;
   /** The newest notification that was marked as seen. */
   #seen: EventId | undefined;
+  /** The inbox that was told lately what is seen, and is told no more for the moment. */
+  #seeing: Inbox | undefined;
 
   /** Returns a new token of the user. The attribute `token-url` is an alternative. */
   get token(): TokenSource | undefined {
@@ -311,16 +316,22 @@ export class TidingsInboxElement extends Base {
     return this.#parts?.panel.matches(":popover-open") ?? false;
   }
 
-  /** What is on the screen is seen. */
+  /** What is on the screen is seen. While much arrives, the server is told about once a second. */
   #see({ items, unseen }: InboxState): void {
     const newest = items[0]?.id;
     const inbox = this.#inbox;
-    if (inbox === undefined || !this.#isOpen || document.visibilityState !== "visible") return;
+    if (inbox === undefined || inbox === this.#seeing || !this.#isOpen || document.visibilityState !== "visible") return;
     // If that failed, it is not tried again before something else arrives.
     if (unseen === 0 || newest === this.#seen) return;
     this.#seen = newest;
-    inbox.markSeen().catch((error: unknown) => {
+    this.#seeing = inbox;
+    const told = inbox.markSeen().catch((error: unknown) => {
       if (inbox === this.#inbox) this.#report(error);
+    });
+    void told.then(() => wait(SEEN_MS)).then(() => {
+      if (inbox !== this.#inbox) return;
+      this.#seeing = undefined;
+      this.#see(inbox.state);
     });
   }
 

@@ -402,6 +402,30 @@ test("what arrives makes no row while the list is closed, and touches no other r
   assert.deepEqual(await browser.run(inside(`$$('li[tabindex="0"]').map(({ dataset }) => dataset.id)`)), [id]);
 });
 
+test("while much arrives in an open list, the server is told from time to time what is seen", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`!$(".empty").hidden`));
+  await browser.run(`() => {
+    const real = window.fetch;
+    window.told = [];
+    window.fetch = async (url, init) => {
+      if (!String(url).endsWith("/seen")) return real(url, init);
+      window.told.push(JSON.parse(init.body).up_to);
+      if (window.told.length === 1) await new Promise((resolve) => (window.release = resolve));
+      return real(url, init);
+    };
+  }`);
+  const ids = [];
+  for (let n = 0; n < 20; n += 1) ids.push((await server.notify("anna", { title: `T${n}` })).id);
+  await browser.until("all", isTrue(`$$("li").length === 20 && window.told.length > 0`));
+  assert.equal(await browser.run(`() => window.told.length`), 1);
+  await browser.run(`() => window.release()`);
+  await until("the server knows it", async () => (await counts(server)).unseen === 0);
+  assert.deepEqual(await browser.run(`() => window.told.slice(1)`), [ids.at(-1)]);
+});
+
 test("all of a notification with a link leads there", async (t) => {
   const { server, app, browser } = await opened(t);
   const actions = [{ label: "Pay", url: "#pay" }];

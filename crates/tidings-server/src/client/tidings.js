@@ -2324,6 +2324,7 @@ li:hover time, li:focus-within time { opacity: 0 }
 // element.ts
 const UNDO_MS = 8000;
 const TICK_MS = 30_000;
+const SEEN_MS = 1000;
 const Base = globalThis.HTMLElement ?? class {
 };
 class TidingsInboxElement extends Base {
@@ -2343,6 +2344,7 @@ class TidingsInboxElement extends Base {
 	#reported;
 	#hasGap = false;
 	#seen;
+	#seeing;
 	get token() {
 		return this.#token;
 	}
@@ -2585,14 +2587,21 @@ class TidingsInboxElement extends Base {
 	#see({ items, unseen }) {
 		const newest = items[0]?.id;
 		const inbox = this.#inbox;
-		if (inbox === undefined || !this.#isOpen || document.visibilityState !== "visible")
+		if (inbox === undefined || inbox === this.#seeing || !this.#isOpen || document.visibilityState !== "visible")
 			return;
 		if (unseen === 0 || newest === this.#seen)
 			return;
 		this.#seen = newest;
-		inbox.markSeen().catch((error) => {
+		this.#seeing = inbox;
+		const told = inbox.markSeen().catch((error) => {
 			if (inbox === this.#inbox)
 				this.#report(error);
+		});
+		void told.then(() => wait(SEEN_MS)).then(() => {
+			if (inbox !== this.#inbox)
+				return;
+			this.#seeing = undefined;
+			this.#see(inbox.state);
 		});
 	}
 	#do(action) {
