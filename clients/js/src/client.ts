@@ -18,7 +18,7 @@ export interface TidingsOptions {
    * server refuses one. Not needed with a cookie, and for a server with `--dev`.
    */
   token?: TokenSource;
-  /** `sse` (default): Server-Sent Events. `websocket`: a WebSocket, whose silence a browser cannot notice. */
+  /** `sse` (default): Server-Sent Events. `websocket`: a WebSocket. */
   transport?: Transport;
   /** Whether the tabs of a browser share one connection; default `true`, where the browser can. */
   share?: boolean;

@@ -2,7 +2,7 @@ import type { Api } from "./api.js";
 import { asTidingsError, TidingsError } from "./error.js";
 import { isUpTo, type EventId } from "./ids.js";
 import { type Closed, receiveEvents, receiveFrames, type Transport } from "./transport.js";
-import { Backoff, hinted, MAX_TIMER_MS, silenceOf, wait } from "./wait.js";
+import { Backoff, hinted, silenceOf, wait } from "./wait.js";
 import type { Bye, Frame, Gap, Hello } from "./wire.js";
 
 /**
@@ -228,8 +228,8 @@ export class Connection implements Feed {
       end.token = await this.#api.tokens.current();
       if (signal.aborted) return end;
       onActivity();
-      const isSocket = this.#options.transport === "websocket";
-      const closed = await (isSocket ? receiveFrames : receiveEvents)(this.#api, {
+      const receive = this.#options.transport === "websocket" ? receiveFrames : receiveEvents;
+      const closed = await receive(this.#api, {
         cursor: this.cursor,
         since: this.#options.since,
         token: end.token,
@@ -243,8 +243,7 @@ export class Connection implements Feed {
           if (frame.event === "hello") {
             end.openedAt = performance.now();
             const { ping_interval_ms: pingMs } = JSON.parse(frame.text) as Hello;
-            // A browser hides the pings of a WebSocket, so their absence cannot be noticed.
-            silenceMs = isSocket ? MAX_TIMER_MS : silenceOf(pingMs);
+            silenceMs = silenceOf(pingMs);
             onActivity();
             this.#takeOver(attempt);
           }
@@ -294,6 +293,7 @@ export class Connection implements Feed {
         void this.#replace(token);
         return;
       case "bye":
+      case "ping":
         return;
     }
     this.#listener.onFrame(frame);

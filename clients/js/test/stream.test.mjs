@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { createHmac } from "node:crypto";
+import { createHash, createHmac } from "node:crypto";
 import { describe, test } from "node:test";
 import { Home, relay, script, Tidings, TidingsError, until } from "./support.mjs";
 
@@ -306,6 +306,52 @@ test("what is not from Tidings is tried again, and an error of Tidings is final"
   assert.ok(failed.errors[0] instanceof TidingsError);
   assert.equal(failed.errors[0].message, "since: expected a time");
   assert.equal(failed.errors[0].field, "since");
+});
+
+/** A server that accepts WebSockets, and hands over a function that sends a frame. `cut` ends them. */
+async function sockets(t, accept) {
+  const { createServer } = await import("node:http");
+  const server = createServer();
+  const open = new Set();
+  server.on("upgrade", ({ headers }, socket) => {
+    open.add(socket);
+    socket.on("error", () => {});
+    const key = createHash("sha1").update(`${headers["sec-websocket-key"]}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest("base64");
+    socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: ${key}\r\nSec-WebSocket-Protocol: tidings.v1\r\n\r\n`);
+    accept((document) => {
+      const text = Buffer.from(JSON.stringify(document));
+      const head = text.length < 126 ? [0x81, text.length] : [0x81, 126, text.length >> 8, text.length & 255];
+      socket.write(Buffer.concat([Buffer.from(head), text]));
+    });
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => {
+    open.forEach((socket) => socket.destroy());
+    server.close();
+  });
+  return `http://127.0.0.1:${server.address().port}`;
+}
+
+test("a silent WebSocket is replaced, and one that pings is kept", async (t) => {
+  let opened = 0;
+  const silent = await sockets(t, (say) => {
+    opened += 1;
+    say({ event: "hello", ...HELLO, ping_interval_ms: opened === 1 ? 10 : 20_000 });
+  });
+  let pings = 0;
+  const pinging = await sockets(t, (say) => {
+    say({ event: "hello", ...HELLO, ping_interval_ms: 10 });
+    const timer = setInterval(() => {
+      pings += 1;
+      say({ event: "ping" });
+    }, 100);
+    t.after(() => clearInterval(timer));
+  });
+  const [replaced, kept] = [silent, pinging].map((url) => record(t, { url, transport: "websocket" }));
+  await until("the second connection", () => replaced.hellos === 2);
+  assert.deepEqual(replaced.errors.map(({ code }) => code), ["timeout"]);
+  await until("pings for longer than silence may last", () => pings > 70);
+  assert.deepEqual([kept.hellos, kept.stream.status, kept.errors], [1, "live", []]);
 });
 
 test("a silent connection is replaced", async (t) => {

@@ -9,6 +9,7 @@
 //! | written by | [`SseWriter`], or [`server_sent_events`] as a whole | [`WebSocketFrame`] |
 //! | a notification | `data:` its JSON, `id:` its id | `{"event":"notification","data":…}` |
 //! | anything else | `event: tidings.<name>` | `{"event":"<name>",…}` |
+//! | keeps a silent connection alive | a comment, `: ping` | `{"event":"ping"}` beside a ping of the protocol |
 //! | the reader's cursor | the `Last-Event-ID` header | a parameter of the URL |
 //! | what the client may say | | [`Request`] |
 //!
@@ -33,7 +34,7 @@ pub use control::{
 pub use sse::{EventNaming, SSE_PREFIX, SseWriter, server_sent_events};
 pub use start::{InvalidSince, since};
 pub use time::parse_time;
-pub use websocket::{ERROR, Notification, Request, WebSocketFrame};
+pub use websocket::{ERROR, Notification, PING, Ping, Request, WebSocketFrame};
 
 /// Most items in one write. More would only delay the first of them.
 pub const MAX_BATCH: usize = 128;

@@ -8,6 +8,9 @@ use crate::{Event, EventId, Item};
 /// The name of the frame that replies to a request which cannot be carried out.
 pub const ERROR: &str = "error";
 
+/// The name of [`Ping`].
+pub const PING: &str = "ping";
+
 /// A text frame: a name, with the document inside it or beside it. Its JSON is what is sent.
 #[derive(Debug, Serialize)]
 pub struct WebSocketFrame<D> {
@@ -24,6 +27,23 @@ pub struct WebSocketFrame<D> {
 pub struct Notification<'a> {
     /// The notification.
     pub data: &'a Event,
+}
+
+/// What keeps a silent connection alive. Send it beside each ping of the protocol, because a browser hides that one from
+/// the page, which then could not notice that the connection is dead.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct Ping {}
+
+impl WebSocketFrame<Ping> {
+    /// The frame beside a ping.
+    pub fn ping() -> Self {
+        Self {
+            event: PING,
+            document: Ping {},
+        }
+    }
 }
 
 impl<D: Serialize> WebSocketFrame<D> {

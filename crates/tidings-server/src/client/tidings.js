@@ -745,8 +745,8 @@ class Connection {
 			if (signal.aborted)
 				return end;
 			onActivity();
-			const isSocket = this.#options.transport === "websocket";
-			const closed = await (isSocket ? receiveFrames : receiveEvents)(this.#api, {
+			const receive = this.#options.transport === "websocket" ? receiveFrames : receiveEvents;
+			const closed = await receive(this.#api, {
 				cursor: this.cursor,
 				since: this.#options.since,
 				token: end.token,
@@ -761,7 +761,7 @@ class Connection {
 					if (frame.event === "hello") {
 						end.openedAt = performance.now();
 						const { ping_interval_ms: pingMs } = JSON.parse(frame.text);
-						silenceMs = isSocket ? MAX_TIMER_MS : silenceOf(pingMs);
+						silenceMs = silenceOf(pingMs);
 						onActivity();
 						this.#takeOver(attempt);
 					}
@@ -815,6 +815,7 @@ class Connection {
 				void this.#replace(token);
 				return;
 			case "bye":
+			case "ping":
 				return;
 		}
 		this.#listener.onFrame(frame);

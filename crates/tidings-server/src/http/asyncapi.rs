@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use tidings_notify::Event;
 use tidings_notify::wire::{
     BYE, Bye, CAUGHT_UP, CHANGED, CaughtUp, ChangedFrame, ERROR, EXPIRING, Expiring, GAP, GapFrame,
-    HELLO, Hello, NOTIFICATION, Notification, Request, SSE_PREFIX,
+    HELLO, Hello, NOTIFICATION, Notification, PING, Ping, Request, SSE_PREFIX,
 };
 
 use super::operation::SchemaOf;
@@ -104,6 +104,15 @@ fn make() -> Value {
             "name": ERROR,
             "summary": "After a request that cannot be carried out.",
             "payload": framed(ERROR, &json!(error)),
+        }),
+    );
+    let ping = sent.subschema_for::<Ping>();
+    frames.insert(
+        PING.to_owned(),
+        json!({
+            "name": PING,
+            "summary": "Beside each ping of the protocol, which a browser hides from the page.",
+            "payload": framed(PING, &json!(ping)),
         }),
     );
     let request = received.subschema_for::<Request>();

@@ -194,4 +194,8 @@ impl Encoder for Unversioned {
     fn control(&self, _control: Control<'_>) -> serde_json::Result<Option<String>> {
         Ok(None)
     }
+
+    fn ping(&self) -> serde_json::Result<Option<String>> {
+        Ok(None)
+    }
 }

@@ -81,6 +81,9 @@ pub(crate) trait Encoder: Send + Sync + 'static {
 
     /// The text of a control frame; `None` if the client gets no frame for it.
     fn control(&self, control: Control<'_>) -> serde_json::Result<Option<String>>;
+
+    /// The text of the frame beside a ping; `None` if the client gets none.
+    fn ping(&self) -> serde_json::Result<Option<String>>;
 }
 
 /// `{"event":…}` frames.
@@ -96,6 +99,10 @@ impl Encoder for Versioned {
 
     fn control(&self, control: Control<'_>) -> serde_json::Result<Option<String>> {
         WebSocketFrame::from(control).to_text().map(Some)
+    }
+
+    fn ping(&self) -> serde_json::Result<Option<String>> {
+        WebSocketFrame::ping().to_text().map(Some)
     }
 }
 
@@ -213,8 +220,9 @@ impl<E: Encoder> Encoding for Session<E> {
         match step {
             Step::Items(items) => self.frames(items).ok(),
             Step::Ping if self.pings_without_pong < MAX_PINGS_WITHOUT_PONG => {
+                let text = self.encoder.ping().ok()?.map(text_frame);
                 self.pings_without_pong += 1;
-                Some(ping_frame())
+                Some([ping_frame(), text.unwrap_or_default()].concat().into())
             }
             _ => None,
         }
@@ -439,7 +447,11 @@ impl<E: Encoder> Session<E> {
             }
             Next::Step(Step::Ping) => {
                 self.pings_without_pong += 1;
-                socket.send(Message::Ping(Bytes::new())).await?;
+                socket.feed(Message::Ping(Bytes::new())).await?;
+                if let Some(text) = self.encoder.ping()? {
+                    socket.feed(Message::Text(text.into())).await?;
+                }
+                socket.flush().await?;
             }
             Next::Step(Step::Expiring(at)) => {
                 let expiring = Control::Expiring(Expiring::new(at));

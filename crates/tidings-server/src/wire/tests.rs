@@ -214,6 +214,7 @@ async fn every_sample_of_the_document_has_the_shape_of_the_types() {
     ];
     shapes.extend(webhook_shapes().await);
     shapes.extend(controls(&user).map(|control| json(WebSocketFrame::from(control))));
+    shapes.push(json(WebSocketFrame::ping()));
     let samples = samples();
     for shape in &shapes {
         assert!(

@@ -28,10 +28,29 @@ async fn regression_a_client_that_only_listens_survives_the_pause_after_a_busy_t
     // More pings than may stay without a reply.
     for _ in 0..5 {
         assert_eq!(socket.next().await, Some(Frame::Ping));
+        socket.until("ping").await;
         socket.send(PONG, b"").await;
     }
     server.notify("anna", json!("still here")).await;
     socket.until("notification").await;
+}
+
+/// A browser hides pings from a page, which could not notice then that its connection is dead.
+#[tokio::test]
+async fn regression_beside_each_ping_a_stream_has_a_frame_that_a_page_sees() {
+    let home = Home::with(&["--ping-interval", "1s"]);
+    let server = home.start().await;
+    let ping = || Frame::Text(json!({ "event": "ping" }));
+    for (path, beside) in [("/v1/users/anna/ws", Some(ping())), ("/ws/anna", None)] {
+        let mut socket = RawSocket::open(&server, path).await;
+        // It is served as one that sends something, then as one that is idle.
+        socket.send(PING, b"").await;
+        while socket.next().await.unwrap() != Frame::Pong {}
+        let expected = [Some(Frame::Ping), beside];
+        for expected in [&expected, &expected].into_iter().flatten().flatten() {
+            assert_eq!(&socket.next().await.unwrap(), expected, "{path}");
+        }
+    }
 }
 
 #[tokio::test]

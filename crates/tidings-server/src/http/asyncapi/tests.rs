@@ -36,6 +36,9 @@ fn every_control_document_is_described_by_its_name() {
         assert!(!problems(&document, "socket", ERROR, &frame).is_empty());
     }
     assert_eq!(names, CONTROLS.map(|(name, ..)| name).into_iter().collect());
+    let ping = serde_json::to_value(WebSocketFrame::ping()).unwrap();
+    assert_eq!(problems(&document, "socket", PING, &ping), [""; 0]);
+    assert!(!problems(&document, "socket", ERROR, &ping).is_empty());
 }
 
 #[test]
