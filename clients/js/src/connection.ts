@@ -27,6 +27,8 @@ export interface FeedListener {
 export interface Feed {
   /** The last event that was received, or where the feed begins. */
   readonly cursor: EventId | undefined;
+  /** Connects at once if the feed waits, unless the server has asked to wait. */
+  hurry(): void;
   close(): void;
 }
 
@@ -44,6 +46,15 @@ const OPENING_MS = 20_000;
 
 /** A connection that lasted so long was no failure: the next wait is a short one. */
 const STABLE_MS = 10_000;
+
+/** How often it is noted that a person looks at the page. */
+const LOOK_MS = 10_000;
+
+/** After nobody has looked for so long, because another application was in front or the machine slept, a connection may be dead. */
+const AWAY_MS = 30_000;
+
+/** The least time between two tries of a connection on which something arrives although the browser has no network. */
+const TRY_MS = 1000;
 
 /**
  * After so many refused tokens in a row the application has no good one. It is more than a few, because a server may
@@ -78,6 +89,8 @@ interface Plan {
 /** One connection. */
 interface Attempt {
   controller: AbortController;
+  /** Its first frame has come. */
+  isOpen: boolean;
   ended: Promise<End>;
 }
 
@@ -96,6 +109,11 @@ export class Connection implements Feed {
   #successor: Attempt | undefined;
   #refusals = 0;
   #foreign = 0;
+  /** The page has lost the network, as the browser says, and nothing has arrived since. */
+  #isOffline = false;
+  #triedAt = -Infinity;
+  /** When a person looked last: by the clock, which goes on while the machine sleeps. */
+  #lookedAt = Date.now();
   /** Ends the wait for the next connection, if it may be ended. */
   #hurried: AbortController | undefined;
 
@@ -106,6 +124,7 @@ export class Connection implements Feed {
     this.#backoff = new Backoff(options.maxWaitMs);
     this.cursor = options.cursor;
     this.#current = this.#open();
+    if (typeof document !== "undefined") this.#watchPage();
     void this.#run();
   }
 
@@ -115,9 +134,49 @@ export class Connection implements Feed {
     this.#successor?.controller.abort();
   }
 
-  /** Connects at once, unless the server has asked to wait: the network is back, or a person looks at the page. */
   hurry(): void {
     this.#hurried?.abort();
+  }
+
+  /** A person looks at a page of this browser. After a while in which nobody did, the connection is tried. */
+  look(): void {
+    const now = Date.now();
+    if (now - this.#lookedAt > AWAY_MS) this.#try();
+    this.#lookedAt = now;
+  }
+
+  /** A connection may be dead for a while before its silence shows that: the browser knows earlier when to look. */
+  #watchPage(): void {
+    const { signal } = this.#closed;
+    const isVisible = () => document.visibilityState === "visible";
+    const timer = setInterval(() => {
+      if (isVisible()) this.look();
+    }, LOOK_MS);
+    signal.addEventListener("abort", () => clearInterval(timer));
+    const onShow = () => {
+      if (!isVisible()) return;
+      this.look();
+      this.hurry();
+    };
+    document.addEventListener("visibilitychange", onShow, { signal });
+    const onOnline = () => {
+      this.#try();
+      if (isVisible()) this.hurry();
+    };
+    addEventListener("online", onOnline, { signal });
+    const onOffline = () => {
+      if (!this.#current.isOpen || this.#isOffline) return;
+      this.#isOffline = true;
+      this.#listener.onStatus("waiting", new TidingsError("the browser has no network", { code: "unreachable" }));
+    };
+    addEventListener("offline", onOffline, { signal });
+  }
+
+  /** Opens another connection beside one that may be dead, and that goes on until the other one is open. */
+  #try(): void {
+    if (!this.#current.isOpen || this.#successor !== undefined) return;
+    this.#triedAt = performance.now();
+    this.#openSuccessor();
   }
 
   async #run(): Promise<void> {
@@ -131,6 +190,7 @@ export class Connection implements Feed {
       if (attempt !== this.#current) continue;
       this.#successor?.controller.abort();
       this.#successor = undefined;
+      this.#isOffline = false;
       const error = this.#counted(end.error ?? new TidingsError(end.bye?.reason ?? "the connection was closed", { code: "ended" }));
       const next = await this.#planAfter(end, error);
       if (this.#closed.signal.aborted) return;
@@ -187,21 +247,12 @@ export class Connection implements Feed {
     return { ms: this.#backoff.next(hint), canHurry: hint === undefined };
   }
 
-  /** Waits, or until the network comes back or the page is shown. */
+  /** Waits, or until somebody is in a hurry. */
   async #waitForRetry(ms: number, canHurry: boolean): Promise<void> {
     const hurried = new AbortController();
     const { signal } = hurried;
     this.#closed.signal.addEventListener("abort", () => hurried.abort(), { signal });
-    if (canHurry) {
-      this.#hurried = hurried;
-      if (typeof document !== "undefined") {
-        const onEvent = () => {
-          if (document.visibilityState === "visible") this.hurry();
-        };
-        addEventListener("online", onEvent, { signal });
-        document.addEventListener("visibilitychange", onEvent, { signal });
-      }
-    }
+    if (canHurry) this.#hurried = hurried;
     if (!this.#closed.signal.aborted) await wait(ms, signal);
     hurried.abort();
     this.#hurried = undefined;
@@ -209,7 +260,7 @@ export class Connection implements Feed {
 
   #open(): Attempt {
     const controller = new AbortController();
-    const attempt: Attempt = { controller, ended: Promise.resolve({ token: undefined }) };
+    const attempt: Attempt = { controller, isOpen: false, ended: Promise.resolve({ token: undefined }) };
     // It begins after `attempt` is known to the caller.
     attempt.ended = Promise.resolve().then(() => this.#receive(attempt));
     return attempt;
@@ -234,7 +285,12 @@ export class Connection implements Feed {
         since: this.#options.since,
         token: end.token,
         signal,
-        onActivity,
+        onActivity: () => {
+          onActivity();
+          // The network is there after all.
+          const isThere = this.#isOffline && attempt === this.#current;
+          if (isThere && performance.now() - this.#triedAt >= TRY_MS) this.#try();
+        },
         onRetry: (ms) => {
           this.#backoff.baseMs = Math.max(ms, 100);
         },
@@ -242,6 +298,7 @@ export class Connection implements Feed {
           if (signal.aborted) return;
           if (frame.event === "hello") {
             end.openedAt = performance.now();
+            attempt.isOpen = true;
             const { ping_interval_ms: pingMs } = JSON.parse(frame.text) as Hello;
             silenceMs = silenceOf(pingMs);
             onActivity();
@@ -256,17 +313,19 @@ export class Connection implements Feed {
       end.error = asTidingsError(thrown);
     } finally {
       clearTimeout(timer);
+      attempt.isOpen = false;
     }
     return end;
   }
 
-  /** A connection that was opened with a new token replaces the one before. */
+  /** A connection that was opened beside another one replaces it. */
   #takeOver(attempt: Attempt): void {
     if (attempt !== this.#successor) return;
     this.#successor = undefined;
     const before = this.#current;
     this.#current = attempt;
     this.#refusals = 0;
+    this.#isOffline = false;
     before.controller.abort();
   }
 
@@ -310,9 +369,13 @@ export class Connection implements Feed {
       if (renewed === undefined) await wait(backoff.next(), signal);
     }
     // With the same token, the other connection would expire at the same time.
-    if (renewed === token || signal.aborted || this.#successor !== undefined) return;
-    this.#successor = this.#open();
-    const successor = this.#successor;
+    if (renewed !== token && !signal.aborted && this.#successor === undefined) this.#openSuccessor();
+  }
+
+  /** Opens a connection that takes over once it is open. If it fails, the present one goes on. */
+  #openSuccessor(): void {
+    const successor = this.#open();
+    this.#successor = successor;
     void successor.ended.then(() => {
       if (this.#successor === successor) this.#successor = undefined;
     });

@@ -19,8 +19,8 @@ type SentError = ErrorDetails & { message: string };
 
 /** What tabs say to each other. `term` names the time during which one tab leads. */
 type Message =
-  /** To the leading tab: I am here. The reply is `state`. `isUrgent`: a person looks at me, or the network is back. */
-  | { kind: "join"; from: string; isUrgent: boolean }
+  /** To the leading tab: I am here. The reply is `state`. `isUrgent`: a person has begun to look at me, or the network is back. */
+  | { kind: "join"; from: string; isVisible: boolean; isUrgent: boolean }
   /** To all tabs: I lead from now on. */
   | { kind: "lead"; term: string }
   /** To the tab `to`: what you get from now on comes after `cursor`. */
@@ -114,6 +114,13 @@ export class SharedFeed implements Feed {
     addEventListener("online", () => this.#checkLeader(true), { signal });
   }
 
+  hurry(): void {
+    this.#steppedDown?.abort();
+    this.#leading?.hurry();
+    this.#catchUp?.hurry();
+    this.#join(true);
+  }
+
   close(): void {
     this.#closed.abort();
     clearTimeout(this.#replyTimer);
@@ -196,7 +203,7 @@ export class SharedFeed implements Feed {
   /** Asks the leading tab where it is. */
   #join(isUrgent = false): void {
     if (this.#leading !== undefined || this.#isAlone || this.#closed.signal.aborted) return;
-    this.#say({ kind: "join", from: this.#tab, isUrgent });
+    this.#say({ kind: "join", from: this.#tab, isVisible: document.visibilityState === "visible", isUrgent });
     clearTimeout(this.#replyTimer);
     this.#replyTimer = setTimeout(() => {
       if (document.visibilityState === "visible" && this.#steppedDown === undefined) void this.#compete(true);
@@ -380,9 +387,14 @@ class Leading {
     });
   }
 
-  welcome({ from, isUrgent }: Message & { kind: "join" }, say: (state: Message) => void): void {
-    if (isUrgent) this.#connection.hurry();
+  welcome({ from, isVisible, isUrgent }: Message & { kind: "join" }, say: (state: Message) => void): void {
+    if (isVisible) this.#connection.look();
+    if (isUrgent) this.hurry();
     say({ kind: "state", to: from, term: this.#term, cursor: this.#connection.cursor, ...this.#progress });
+  }
+
+  hurry(): void {
+    this.#connection.hurry();
   }
 
   end(): void {
@@ -404,6 +416,10 @@ class CatchUp {
   keep(frame: Frame): void {
     if (this.kept.length < MAX_KEPT) this.kept.push(frame);
     else this.isComplete = false;
+  }
+
+  hurry(): void {
+    this.#connection.hurry();
   }
 
   close(): void {

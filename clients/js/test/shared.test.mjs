@@ -250,6 +250,73 @@ test("a tab in view ends the wait of the tab that leads when the network is back
   assert.equal(await open(server), 1);
 });
 
+/** Events of the browser in all tabs, and a time in which nobody looked at any of them: `window.sign` resolves when they have happened. */
+const SIGNS = `
+  const real = Date.now;
+  let leap = 0;
+  Date.now = () => real() + leap;
+  const happen = (name) => (name === "away" ? (leap = 31_000) : dispatchEvent(new Event(name)));
+  const signs = new BroadcastChannel("signs");
+  signs.onmessage = ({ data }) => {
+    happen(data);
+    signs.postMessage("happened");
+  };
+  window.sign = (name, tabs) => {
+    happen(name);
+    if (tabs === 1) return;
+    return new Promise((resolve) => {
+      signs.onmessage = resolve;
+      signs.postMessage(name);
+    });
+  };`;
+const UNSHARED = `Object.defineProperty(navigator, "locks", { value: undefined });`;
+
+for (const [where, tabs, before] of [["", 1, UNSHARED], ["of a hidden tab ", 2, ""]]) {
+  for (const [what, name] of [["the network is back", "online"], ["a person comes back", "away"]]) {
+    test(`a connection ${where}that died without a word is replaced when ${what}`, async (t) => {
+      const { server } = await serverWith(t, 1);
+      const { url, freeze } = await relay(t, server.address);
+      const app = await pages(t, streams(url, SIGNS + before));
+      const browser = await browse(t);
+      await browser.goto(app);
+      await browser.until("the stream", isLive);
+      if (tabs === 2) {
+        await browser.openTab(app);
+        await browser.until("the second tab is live", isLive);
+      }
+      // Of a person who has looked a moment ago nothing is tried.
+      const show = `() => document.dispatchEvent(new Event("visibilitychange"))`;
+      await browser.run(show);
+      await server.notify("anna", 1);
+      await browser.until("the first one", saw, "[1]");
+      assert.equal(await browser.run(`() => window.hellos.length`), 1);
+      freeze();
+      await server.notify("anna", 2);
+      await browser.run(`(name, tabs) => window.sign(name, tabs)`, name, tabs);
+      await browser.run(show);
+      await browser.until("what was missed", saw, "[1,2]");
+      await server.notify("anna", 3);
+      await browser.until("the next one", saw, "[1,2,3]");
+      assert.deepEqual(await browser.run(`() => window.statuses`), ["connecting", "live"]);
+    });
+  }
+}
+
+test("a page without a network waits, and is live as soon as something arrives", async (t) => {
+  const { server } = await serverWith(t, 1);
+  const app = await pages(t, streams(server.url));
+  const browser = await browse(t);
+  await browser.goto(app);
+  await browser.until("the stream", isLive);
+  await browser.run(`() => dispatchEvent(new Event("offline"))`);
+  assert.deepEqual(await browser.run(`() => [window.stream.status, window.errors]`), ["waiting", ["unreachable"]]);
+  await server.notify("anna", 1);
+  await browser.until("it is live again", `() => window.stream.status === "live" && window.caughtUps === 2`);
+  await browser.until("the new one", saw, "[1]");
+  assert.deepEqual(await browser.run(`() => window.statuses`), ["connecting", "live", "waiting", "live"]);
+  await until("one connection", async () => (await open(server)) === 1);
+});
+
 for (const [what, notifications] of [["with", ["new log"]], ["without", []]]) {
 test(`a tab that has heard of a new log ${what} events follows one that has not`, async (t) => {
   const { server, ids } = await serverWith(t, 3, { address: "127.0.0.9:0" });

@@ -103,7 +103,10 @@ export async function script(test, serve) {
   return `http://127.0.0.1:${server.address().port}`;
 }
 
-/** A TCP relay that can be cut, and refuses connections while it is paused: what a network may do. */
+/**
+ * A TCP relay that can be cut, refuses connections while it is paused, and can freeze: the connections of that moment stay
+ * open, and pass nothing on any more. All that a network may do.
+ */
 export async function relay(test, target) {
   const { connect } = await import("node:net");
   const pairs = new Set();
@@ -132,5 +135,11 @@ export async function relay(test, target) {
     isPaused = paused;
     if (paused) cut();
   };
-  return { url: `http://127.0.0.1:${server.address().port}`, cut, pause };
+  const freeze = () => {
+    for (const [near, far] of pairs) {
+      near.unpipe(far).resume();
+      far.unpipe(near).resume();
+    }
+  };
+  return { url: `http://127.0.0.1:${server.address().port}`, cut, pause, freeze };
 }

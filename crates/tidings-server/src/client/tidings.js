@@ -605,6 +605,9 @@ async function explain(api, { token, signal }) {
 // connection.ts
 const OPENING_MS = 20_000;
 const STABLE_MS = 10_000;
+const LOOK_MS = 10_000;
+const AWAY_MS = 30_000;
+const TRY_MS = 1000;
 const MAX_REFUSALS = 8;
 const MANY_FOREIGN = 5;
 class Connection {
@@ -618,6 +621,9 @@ class Connection {
 	#successor;
 	#refusals = 0;
 	#foreign = 0;
+	#isOffline = false;
+	#triedAt = -Infinity;
+	#lookedAt = Date.now();
 	#hurried;
 	constructor(api, options, listener) {
 		this.#api = api;
@@ -626,6 +632,8 @@ class Connection {
 		this.#backoff = new Backoff(options.maxWaitMs);
 		this.cursor = options.cursor;
 		this.#current = this.#open();
+		if (typeof document !== "undefined")
+			this.#watchPage();
 		void this.#run();
 	}
 	close() {
@@ -635,6 +643,47 @@ class Connection {
 	}
 	hurry() {
 		this.#hurried?.abort();
+	}
+	look() {
+		const now = Date.now();
+		if (now - this.#lookedAt > AWAY_MS)
+			this.#try();
+		this.#lookedAt = now;
+	}
+	#watchPage() {
+		const { signal } = this.#closed;
+		const isVisible = () => document.visibilityState === "visible";
+		const timer = setInterval(() => {
+			if (isVisible())
+				this.look();
+		}, LOOK_MS);
+		signal.addEventListener("abort", () => clearInterval(timer));
+		const onShow = () => {
+			if (!isVisible())
+				return;
+			this.look();
+			this.hurry();
+		};
+		document.addEventListener("visibilitychange", onShow, { signal });
+		const onOnline = () => {
+			this.#try();
+			if (isVisible())
+				this.hurry();
+		};
+		addEventListener("online", onOnline, { signal });
+		const onOffline = () => {
+			if (!this.#current.isOpen || this.#isOffline)
+				return;
+			this.#isOffline = true;
+			this.#listener.onStatus("waiting", new TidingsError("the browser has no network", { code: "unreachable" }));
+		};
+		addEventListener("offline", onOffline, { signal });
+	}
+	#try() {
+		if (!this.#current.isOpen || this.#successor !== undefined)
+			return;
+		this.#triedAt = performance.now();
+		this.#openSuccessor();
 	}
 	async #run() {
 		while (!this.#closed.signal.aborted) {
@@ -647,6 +696,7 @@ class Connection {
 				continue;
 			this.#successor?.controller.abort();
 			this.#successor = undefined;
+			this.#isOffline = false;
 			const error = this.#counted(end.error ?? new TidingsError(end.bye?.reason ?? "the connection was closed", { code: "ended" }));
 			const next = await this.#planAfter(end, error);
 			if (this.#closed.signal.aborted)
@@ -709,17 +759,8 @@ class Connection {
 		const hurried = new AbortController();
 		const { signal } = hurried;
 		this.#closed.signal.addEventListener("abort", () => hurried.abort(), { signal });
-		if (canHurry) {
+		if (canHurry)
 			this.#hurried = hurried;
-			if (typeof document !== "undefined") {
-				const onEvent = () => {
-					if (document.visibilityState === "visible")
-						this.hurry();
-				};
-				addEventListener("online", onEvent, { signal });
-				document.addEventListener("visibilitychange", onEvent, { signal });
-			}
-		}
 		if (!this.#closed.signal.aborted)
 			await wait(ms, signal);
 		hurried.abort();
@@ -727,7 +768,7 @@ class Connection {
 	}
 	#open() {
 		const controller = new AbortController();
-		const attempt = { controller, ended: Promise.resolve({ token: undefined }) };
+		const attempt = { controller, isOpen: false, ended: Promise.resolve({ token: undefined }) };
 		attempt.ended = Promise.resolve().then(() => this.#receive(attempt));
 		return attempt;
 	}
@@ -751,7 +792,12 @@ class Connection {
 				since: this.#options.since,
 				token: end.token,
 				signal,
-				onActivity,
+				onActivity: () => {
+					onActivity();
+					const isThere = this.#isOffline && attempt === this.#current;
+					if (isThere && performance.now() - this.#triedAt >= TRY_MS)
+						this.#try();
+				},
 				onRetry: (ms) => {
 					this.#backoff.baseMs = Math.max(ms, 100);
 				},
@@ -760,6 +806,7 @@ class Connection {
 						return;
 					if (frame.event === "hello") {
 						end.openedAt = performance.now();
+						attempt.isOpen = true;
 						const { ping_interval_ms: pingMs } = JSON.parse(frame.text);
 						silenceMs = silenceOf(pingMs);
 						onActivity();
@@ -779,6 +826,7 @@ class Connection {
 		}
 		finally {
 			clearTimeout(timer);
+			attempt.isOpen = false;
 		}
 		return end;
 	}
@@ -789,6 +837,7 @@ class Connection {
 		const before = this.#current;
 		this.#current = attempt;
 		this.#refusals = 0;
+		this.#isOffline = false;
 		before.controller.abort();
 	}
 	#take(frame, token) {
@@ -831,10 +880,12 @@ class Connection {
 			if (renewed === undefined)
 				await wait(backoff.next(), signal);
 		}
-		if (renewed === token || signal.aborted || this.#successor !== undefined)
-			return;
-		this.#successor = this.#open();
-		const successor = this.#successor;
+		if (renewed !== token && !signal.aborted && this.#successor === undefined)
+			this.#openSuccessor();
+	}
+	#openSuccessor() {
+		const successor = this.#open();
+		this.#successor = successor;
 		void successor.ended.then(() => {
 			if (this.#successor === successor)
 				this.#successor = undefined;
@@ -1084,6 +1135,12 @@ class SharedFeed {
 		document.addEventListener("visibilitychange", () => this.#checkLeader(true), { signal });
 		addEventListener("online", () => this.#checkLeader(true), { signal });
 	}
+	hurry() {
+		this.#steppedDown?.abort();
+		this.#leading?.hurry();
+		this.#catchUp?.hurry();
+		this.#join(true);
+	}
 	close() {
 		this.#closed.abort();
 		clearTimeout(this.#replyTimer);
@@ -1159,7 +1216,7 @@ class SharedFeed {
 	#join(isUrgent = false) {
 		if (this.#leading !== undefined || this.#isAlone || this.#closed.signal.aborted)
 			return;
-		this.#say({ kind: "join", from: this.#tab, isUrgent });
+		this.#say({ kind: "join", from: this.#tab, isVisible: document.visibilityState === "visible", isUrgent });
 		clearTimeout(this.#replyTimer);
 		this.#replyTimer = setTimeout(() => {
 			if (document.visibilityState === "visible" && this.#steppedDown === undefined)
@@ -1348,10 +1405,15 @@ class Leading {
 			},
 		});
 	}
-	welcome({ from, isUrgent }, say) {
+	welcome({ from, isVisible, isUrgent }, say) {
+		if (isVisible)
+			this.#connection.look();
 		if (isUrgent)
-			this.#connection.hurry();
+			this.hurry();
 		say({ kind: "state", to: from, term: this.#term, cursor: this.#connection.cursor, ...this.#progress });
+	}
+	hurry() {
+		this.#connection.hurry();
 	}
 	end() {
 		this.#connection.close();
@@ -1370,6 +1432,9 @@ class CatchUp {
 			this.kept.push(frame);
 		else
 			this.isComplete = false;
+	}
+	hurry() {
+		this.#connection.hurry();
 	}
 	close() {
 		this.#connection.close();
