@@ -7,15 +7,23 @@ pub(super) use crate::columns::{
 /// Whose tables these are, in the file's list of schemas.
 pub(crate) const COMPONENT: &str = "webhooks";
 
-/// What made the tables; a released step never changes.
+/// The steps of the migration. One that was released is never changed; a change is another step.
 ///
 /// Times are in microseconds since 1970. `due_at`, `free_at`, `next_due`, `blocked_until`,
 /// `failing_since`, `resume_at` and the clock are of the clock of what is due, the others of the
 /// wall. States are 0 pending, 1 delivered, 2 failed, 3 cancelled.
 ///
 /// `free_at` is when a lane may be leased: when its lease ends, or when there is something to do.
-pub(crate) const STEPS: &[&str] = &[
-    "
+/// `was_unblocked` is whether something ended the block of a lane while it was leased: its holder may not know yet.
+/// `next_open_for` is for how long the circuit of a lane opens next, in microseconds; 0 if it is closed.
+///
+/// Endpoints are numbered in the order in which they are made. A number is used once, so the last one is kept apart from
+/// the endpoints, which may go. The leader is the instance that makes deliveries of accepted events.
+///
+/// The deliveries of an endpoint are found by two indexes: a place for each endpoint is written once for a delivery, when
+/// it ends. Those that wait are few, and near each other. Of two indexes that fit as well, SQLite takes the later one: the
+/// index of those that wait comes after that of those that are due.
+pub(crate) const STEPS: &[&str] = &["
     CREATE TABLE webhook_clock (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         now INTEGER NOT NULL
@@ -30,7 +38,8 @@ pub(crate) const STEPS: &[&str] = &[
         disabled_because TEXT,
         removed INTEGER NOT NULL DEFAULT 0,
         revision INTEGER NOT NULL,
-        created_at INTEGER NOT NULL
+        created_at INTEGER NOT NULL,
+        number INTEGER NOT NULL DEFAULT 0
     ) STRICT;
     CREATE INDEX webhook_endpoint_user ON webhook_endpoint (user, created_at) WHERE removed = 0;
     CREATE INDEX webhook_endpoint_removed ON webhook_endpoint (endpoint) WHERE removed = 1;
@@ -61,10 +70,13 @@ pub(crate) const STEPS: &[&str] = &[
     ) STRICT;
     CREATE INDEX webhook_delivery_due ON webhook_delivery (endpoint, due_at, delivery)
         WHERE state = 0;
-    CREATE INDEX webhook_delivery_endpoint ON webhook_delivery (endpoint, state, delivery);
     CREATE INDEX webhook_delivery_state ON webhook_delivery (state, delivery);
     CREATE INDEX webhook_delivery_finished ON webhook_delivery (finished_at)
         WHERE finished_at IS NOT NULL;
+    CREATE INDEX webhook_delivery_waiting ON webhook_delivery (endpoint, delivery)
+        WHERE state = 0;
+    CREATE INDEX webhook_delivery_ended ON webhook_delivery (endpoint, state, delivery)
+        WHERE state > 0;
     CREATE TABLE webhook_attempt (
         delivery INTEGER NOT NULL,
         number INTEGER NOT NULL,
@@ -80,7 +92,9 @@ pub(crate) const STEPS: &[&str] = &[
         next_due INTEGER NOT NULL,
         blocked_until INTEGER NOT NULL DEFAULT 0,
         owner TEXT,
-        free_at INTEGER NOT NULL
+        free_at INTEGER NOT NULL,
+        was_unblocked INTEGER NOT NULL DEFAULT 0,
+        next_open_for INTEGER NOT NULL DEFAULT 0
     ) STRICT;
     CREATE INDEX webhook_lane_free ON webhook_lane (free_at);
     CREATE INDEX webhook_lane_owner ON webhook_lane (owner) WHERE owner IS NOT NULL;
@@ -102,25 +116,11 @@ pub(crate) const STEPS: &[&str] = &[
         per_second INTEGER NOT NULL,
         resume_at INTEGER NOT NULL
     ) STRICT;
-",
-    // Whether something ended the block of a lane while it was leased: its holder may not know yet.
-    "
-    ALTER TABLE webhook_lane ADD COLUMN was_unblocked INTEGER NOT NULL DEFAULT 0;
-",
-    // Endpoints are numbered in the order in which they are made. A number is used once, so the last one
-    // is kept apart from the endpoints, which may go.
-    "
-    ALTER TABLE webhook_endpoint ADD COLUMN number INTEGER NOT NULL DEFAULT 0;
-    UPDATE webhook_endpoint SET number = ordered.number FROM (
-        SELECT endpoint, row_number() OVER (ORDER BY created_at, endpoint) AS number
-        FROM webhook_endpoint) AS ordered
-    WHERE ordered.endpoint = webhook_endpoint.endpoint;
     CREATE TABLE webhook_newest_endpoint (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         number INTEGER NOT NULL
     ) STRICT;
-    INSERT INTO webhook_newest_endpoint (one, number)
-    SELECT 1, coalesce(max(number), 0) FROM webhook_endpoint;
+    INSERT INTO webhook_newest_endpoint (one, number) VALUES (1, 0);
     CREATE TABLE webhook_deferred (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL UNIQUE,
@@ -129,26 +129,9 @@ pub(crate) const STEPS: &[&str] = &[
         event TEXT NOT NULL
     ) STRICT;
     CREATE INDEX webhook_deferred_user ON webhook_deferred (user);
-",
-    // Which instance makes deliveries of accepted events.
-    "
     CREATE TABLE webhook_leader (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         instance TEXT NOT NULL,
         until INTEGER NOT NULL
     ) STRICT;
-",
-    // The deliveries of an endpoint, by two indexes: a place for each endpoint is written once for a delivery,
-    // when it ends. Those that wait are few, and near each other.
-    "
-    DROP INDEX webhook_delivery_endpoint;
-    CREATE INDEX webhook_delivery_waiting ON webhook_delivery (endpoint, delivery)
-        WHERE state = 0;
-    CREATE INDEX webhook_delivery_ended ON webhook_delivery (endpoint, state, delivery)
-        WHERE state > 0;
-",
-    // For how long the circuit of a lane opens next, in microseconds; 0 if it is closed.
-    "
-    ALTER TABLE webhook_lane ADD COLUMN next_open_for INTEGER NOT NULL DEFAULT 0;
-",
-];
+"];

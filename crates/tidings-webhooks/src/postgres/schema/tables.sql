@@ -1,3 +1,10 @@
+-- Every change is one call of a function, so that it is one short transaction. Rows are locked in
+-- this order, and several of a table by their keys: endpoints, events, deliveries, lanes, health.
+--
+-- What is asked all the time is a function, too. A statement within it is planned once a session, even behind a pooler that
+-- keeps no prepared statements, and in the same way for all parameters: these tables change too fast for what the server
+-- knows of their contents.
+--
 -- Times are in microseconds since 1970. due_at, free_at, next_due, blocked_until, failing_since,
 -- resume_at and the clock are of the clock of what is due, the others of the wall. States are
 -- 0 pending, 1 delivered, 2 failed, 3 cancelled. free_at is when a lane may be leased: when its lease
@@ -16,11 +23,14 @@ CREATE TABLE tidings_webhook_endpoint (
     disabled_because text,
     removed boolean NOT NULL DEFAULT false,
     revision bigint NOT NULL,
-    created_at bigint NOT NULL
+    created_at bigint NOT NULL,
+    -- Endpoints are numbered in the order in which they are made.
+    number bigserial
 );
 CREATE INDEX tidings_webhook_endpoint_user ON tidings_webhook_endpoint (user_id, created_at)
     WHERE NOT removed;
 CREATE INDEX tidings_webhook_endpoint_removed ON tidings_webhook_endpoint (endpoint) WHERE removed;
+CREATE INDEX tidings_webhook_endpoint_number ON tidings_webhook_endpoint (number);
 CREATE TABLE tidings_webhook_event (
     event bigserial PRIMARY KEY,
     id text NOT NULL UNIQUE,
@@ -73,7 +83,9 @@ CREATE TABLE tidings_webhook_lane (
     owner text,
     free_at bigint NOT NULL,
     -- Whether something ended the block while the lane was leased: its holder may not know yet.
-    was_unblocked boolean NOT NULL DEFAULT false
+    was_unblocked boolean NOT NULL DEFAULT false,
+    -- For how long the circuit opens next, in microseconds; 0 if it is closed.
+    next_open_for bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 CREATE INDEX tidings_webhook_lane_free ON tidings_webhook_lane (free_at);
 CREATE INDEX tidings_webhook_lane_owner ON tidings_webhook_lane (owner) WHERE owner IS NOT NULL;
@@ -94,4 +106,18 @@ CREATE TABLE tidings_webhook_replay (
     last bigint NOT NULL,
     per_second integer NOT NULL,
     resume_at bigint NOT NULL
+);
+CREATE TABLE tidings_webhook_deferred (
+    number bigserial PRIMARY KEY,
+    id text NOT NULL UNIQUE,
+    user_id text,
+    newest_endpoint bigint NOT NULL,
+    event text NOT NULL
+);
+CREATE INDEX tidings_webhook_deferred_user ON tidings_webhook_deferred (user_id);
+-- Which instance makes deliveries of accepted events.
+CREATE TABLE tidings_webhook_leader (
+    one boolean PRIMARY KEY CHECK (one),
+    instance text NOT NULL,
+    until bigint NOT NULL
 );

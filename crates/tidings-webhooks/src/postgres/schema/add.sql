@@ -1,9 +1,3 @@
--- Deliveries that are made now are handed to the lanes of the same instance, and lanes without work are
--- looked at together.
-
-DROP FUNCTION tidings_webhook_add(
-    text[], text[], text[], bigint[], text[], boolean[], integer[], bigint[], bigint[], bigint);
-
 -- Returns the delivery of each address; NULL for one that was there, or whose event was.
 CREATE FUNCTION tidings_webhook_add(
     e_ids text[], e_users text[], e_types text[], e_timestamps bigint[], e_payloads text[],
@@ -80,23 +74,24 @@ BEGIN
     RETURN coalesce(made, '{}');
 END $$;
 
--- When something is due in each of some lanes, by all that is stored, and the revision of the endpoint.
-CREATE FUNCTION tidings_webhook_next_due(w_endpoints bigint[]) RETURNS TABLE (
-    revision bigint, due bigint
-) LANGUAGE plpgsql STABLE
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
-#variable_conflict use_column
+-- Events and addresses as for tidings_webhook_add. What that does not name was there, or its event was: those that
+-- have been added now are the rows of this transaction.
+CREATE FUNCTION tidings_webhook_add_counted(
+    e_ids text[], e_users text[], e_types text[], e_timestamps bigint[], e_payloads text[],
+    e_has_delivery boolean[],
+    d_events integer[], d_endpoints bigint[], d_dues bigint[],
+    a_at bigint, OUT made bigint[], OUT added bigint
+) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
-    RETURN QUERY
-        SELECT
-            coalesce((SELECT stored.revision FROM tidings_webhook_endpoint AS stored
-                WHERE stored.endpoint = given.endpoint), 0),
-            -- The smaller of both, or the one that there is.
-            least(
-                (SELECT min(pending.due_at) FROM tidings_webhook_delivery AS pending
-                    WHERE pending.endpoint = given.endpoint AND pending.state = 0),
-                (SELECT replay.resume_at FROM tidings_webhook_replay AS replay
-                    WHERE replay.endpoint = given.endpoint))
-        FROM unnest(w_endpoints) WITH ORDINALITY AS given (endpoint, n)
-        ORDER BY given.n;
+    made := tidings_webhook_add(e_ids, e_users, e_types, e_timestamps, e_payloads, e_has_delivery,
+        d_events, d_endpoints, d_dues, a_at);
+    added := cardinality(made);
+    IF array_position(made, NULL) IS NOT NULL THEN
+        SELECT count(DISTINCT delivery.delivery) INTO added
+        FROM unnest(d_events, d_endpoints) AS wanted (event, endpoint)
+        JOIN tidings_webhook_event AS stored ON stored.id = e_ids[wanted.event]
+        JOIN tidings_webhook_delivery AS delivery
+            ON delivery.event = stored.event AND delivery.endpoint = wanted.endpoint
+        WHERE delivery.xmin = pg_current_xact_id()::xid;
+    END IF;
 END $$;

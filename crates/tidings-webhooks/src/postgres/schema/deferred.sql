@@ -1,16 +1,3 @@
--- Endpoints are numbered in the order in which they are made.
-ALTER TABLE tidings_webhook_endpoint ADD COLUMN number bigserial;
-CREATE INDEX tidings_webhook_endpoint_number ON tidings_webhook_endpoint (number);
-
-CREATE TABLE tidings_webhook_deferred (
-    number bigserial PRIMARY KEY,
-    id text NOT NULL UNIQUE,
-    user_id text,
-    newest_endpoint bigint NOT NULL,
-    event text NOT NULL
-);
-CREATE INDEX tidings_webhook_deferred_user ON tidings_webhook_deferred (user_id);
-
 CREATE FUNCTION tidings_webhook_defer(
     d_ids text[], d_users text[], d_newest_endpoints bigint[], d_events text[]
 ) RETURNS void LANGUAGE sql AS $$
@@ -31,14 +18,14 @@ CREATE FUNCTION tidings_webhook_defer(
 $$;
 
 -- All of them or none: if another instance has taken some, it makes the deliveries of those, and the
--- rest comes after.
-CREATE FUNCTION tidings_webhook_add_deferred(
+-- rest comes after. Returns how many deliveries were added; NULL if nothing changed.
+CREATE FUNCTION tidings_webhook_add_deferred_counted(
     a_numbers bigint[],
     e_ids text[], e_users text[], e_types text[], e_timestamps bigint[], e_payloads text[],
     e_has_delivery boolean[],
     d_events integer[], d_endpoints bigint[], d_dues bigint[],
     a_at bigint
-) RETURNS boolean LANGUAGE plpgsql SET enable_seqscan = off AS $$
+) RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     locked bigint[];
 BEGIN
@@ -46,10 +33,9 @@ BEGIN
     locked := ARRAY(SELECT number FROM tidings_webhook_deferred
         WHERE number = ANY (a_numbers) ORDER BY number FOR UPDATE);
     IF cardinality(locked) < cardinality(a_numbers) THEN
-        RETURN false;
+        RETURN NULL;
     END IF;
     DELETE FROM tidings_webhook_deferred WHERE number = ANY (a_numbers);
-    PERFORM tidings_webhook_add(e_ids, e_users, e_types, e_timestamps, e_payloads, e_has_delivery,
-        d_events, d_endpoints, d_dues, a_at);
-    RETURN true;
+    RETURN (SELECT counted.added FROM tidings_webhook_add_counted(e_ids, e_users, e_types, e_timestamps,
+        e_payloads, e_has_delivery, d_events, d_endpoints, d_dues, a_at) AS counted);
 END $$;

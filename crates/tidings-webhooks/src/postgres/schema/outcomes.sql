@@ -1,9 +1,6 @@
--- A delivery that was begun again while an attempt of it was under way stays begun, unless that attempt delivered it; and
--- one that was cancelled meanwhile is delivered, if it arrived all the same. And
--- an endpoint that asked for a wait gets it, also if nothing is left for it when its lane is given back.
-
--- What instances of an earlier version call stays beside it. The outcomes of one round are of different deliveries; later
--- rounds come after it.
+-- The outcomes of one round are of different deliveries; later rounds come after it. Outcomes that are recorded again change
+-- nothing. A delivery that was begun again while an attempt of it was under way stays begun, unless that attempt delivered
+-- it; and one that was cancelled meanwhile is delivered, if it arrived all the same.
 CREATE FUNCTION tidings_webhook_record(
     o_rounds integer[], o_deliveries bigint[], o_endpoints bigint[], o_were_due bigint[],
     o_states smallint[], o_dues bigint[], o_reasons text[], o_numbers integer[], o_started bigint[],
@@ -110,89 +107,4 @@ BEGIN
             + CASE WHEN health.hour = excluded.hour THEN health.failed ELSE 0 END,
         hour = excluded.hour
     RETURNING health.endpoint, health.failing_since;
-END $$;
-
-DROP FUNCTION tidings_webhook_work(bigint, bigint, bigint[], bigint, bigint);
-
--- What is due at an endpoint and not held, in order, up to w_limit deliveries and, after the first one,
--- w_bytes of payload. Each row has the number of all candidates: one more than the limit at most. The last
--- row, without a delivery, has when something later is due, when a replay goes on, and, with a limit of zero,
--- whether something is due.
-CREATE FUNCTION tidings_webhook_work(
-    w_endpoint bigint, w_now bigint, w_held bigint[], w_limit bigint, w_bytes bigint
-) RETURNS TABLE (
-    delivery bigint, attempts integer, tries integer, id text, user_id text, type text,
-    "timestamp" bigint, payload text, candidates bigint,
-    next_due bigint, resume_at bigint, has_due boolean, due_at bigint
-) LANGUAGE plpgsql STABLE
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
-#variable_conflict use_column
-BEGIN
-    IF w_limit > 0 THEN
-        RETURN QUERY
-            SELECT due.delivery, due.attempts, due.tries, due.id, due.user_id, due.type,
-                due.timestamp, due.payload, due.candidates, NULL::bigint, NULL::bigint, NULL::boolean,
-                due.due_at
-            FROM (
-                SELECT chosen.*, event.id, event.user_id, event.type, event.timestamp, event.payload,
-                    row_number() OVER in_order AS place,
-                    count(*) OVER () AS candidates,
-                    sum(coalesce(octet_length(event.payload), 0)) OVER in_order
-                        - coalesce(octet_length(event.payload), 0) AS bytes_before
-                FROM (
-                    SELECT stored.delivery, stored.event, stored.attempts, stored.tries, stored.due_at
-                    FROM tidings_webhook_delivery AS stored
-                    -- A subquery, which is hashed: an array would be searched for each delivery.
-                    WHERE stored.endpoint = w_endpoint AND stored.state = 0 AND stored.due_at <= w_now
-                        AND stored.delivery NOT IN (SELECT unnest(w_held))
-                    ORDER BY stored.due_at, stored.delivery LIMIT w_limit + 1
-                ) AS chosen LEFT JOIN tidings_webhook_event AS event USING (event)
-                WINDOW in_order AS (ORDER BY chosen.due_at, chosen.delivery)
-            ) AS due
-            WHERE due.place <= w_limit AND due.bytes_before <= w_bytes ORDER BY due.place;
-    END IF;
-    next_due := (SELECT min(stored.due_at) FROM tidings_webhook_delivery AS stored
-        WHERE stored.endpoint = w_endpoint AND stored.state = 0 AND stored.due_at > w_now);
-    resume_at := (SELECT replay.resume_at FROM tidings_webhook_replay AS replay
-        WHERE replay.endpoint = w_endpoint);
-    has_due := w_limit = 0 AND EXISTS (SELECT FROM tidings_webhook_delivery AS stored
-        WHERE stored.endpoint = w_endpoint AND stored.state = 0 AND stored.due_at <= w_now
-            AND stored.delivery NOT IN (SELECT unnest(w_held)));
-    RETURN NEXT;
-END $$;
-
-CREATE OR REPLACE FUNCTION tidings_webhook_release(
-    r_owner text, r_endpoints bigint[], r_blocked bigint[]
-) RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off AS $$
-DECLARE
-    given record;
-    blocked bigint;
-    coming bigint;
-    earliest bigint;
-BEGIN
-    PERFORM tidings_webhook_relaxed();
-    FOR given IN
-        SELECT * FROM unnest(r_endpoints, r_blocked) AS lane (endpoint, blocked) ORDER BY endpoint
-    LOOP
-        SELECT CASE WHEN was_unblocked THEN 0 ELSE given.blocked END INTO blocked
-        FROM tidings_webhook_lane
-        WHERE endpoint = given.endpoint AND owner = r_owner FOR UPDATE;
-        CONTINUE WHEN NOT FOUND;
-        -- After the lock: work that was added before is committed, and later work waits.
-        coming := least(
-            (SELECT min(due_at) FROM tidings_webhook_delivery
-                WHERE endpoint = given.endpoint AND state = 0),
-            (SELECT resume_at FROM tidings_webhook_replay WHERE endpoint = given.endpoint));
-        -- A block is kept for what comes, also where nothing is left.
-        coming := coalesce(coming, nullif(blocked, 0));
-        IF coming IS NULL THEN
-            DELETE FROM tidings_webhook_lane WHERE endpoint = given.endpoint;
-        ELSE
-            UPDATE tidings_webhook_lane SET owner = NULL, next_due = coming,
-                blocked_until = blocked, free_at = greatest(coming, blocked)
-            WHERE endpoint = given.endpoint;
-            earliest := least(earliest, greatest(coming, blocked));
-        END IF;
-    END LOOP;
-    RETURN earliest;
 END $$;

@@ -1,42 +1,7 @@
 -- Cleaning and what makes deliveries of stored events at the same time take turns: both lock events before deliveries.
 
--- Makes no delivery of an event that was cleaned after the page with it had been read.
-CREATE OR REPLACE FUNCTION tidings_webhook_replay_step(
-    s_endpoint bigint, s_from bigint, s_events bigint[], s_dues bigint[], s_position bigint,
-    s_resume_at bigint, s_at bigint
-) RETURNS void LANGUAGE plpgsql SET enable_seqscan = off AS $$
-DECLARE
-    there bigint[];
-BEGIN
-    PERFORM tidings_webhook_relaxed();
-    IF s_position IS NULL THEN
-        DELETE FROM tidings_webhook_replay WHERE endpoint = s_endpoint AND position = s_from;
-    ELSE
-        UPDATE tidings_webhook_replay SET position = s_position, resume_at = s_resume_at
-        WHERE endpoint = s_endpoint AND position = s_from;
-    END IF;
-    IF NOT FOUND THEN
-        RETURN;
-    END IF;
-    there := ARRAY(SELECT event FROM tidings_webhook_event
-        WHERE event = ANY (s_events) ORDER BY event FOR NO KEY UPDATE);
-    UPDATE tidings_webhook_event SET has_delivery = true
-    WHERE event = ANY (there) AND NOT has_delivery;
-    INSERT INTO tidings_webhook_delivery AS stored (event, endpoint, state, due_at, created_at)
-    SELECT event, s_endpoint, 0, due, s_at
-    FROM unnest(s_events, s_dues) AS given (event, due)
-    WHERE event IN (SELECT unnest(there)) ORDER BY event
-    ON CONFLICT (event, endpoint) DO UPDATE SET
-        state = 0, tries = 0, due_at = excluded.due_at, finished_at = NULL, reason = NULL
-    WHERE stored.state >= 2;
-    PERFORM tidings_webhook_add_work(
-        array_fill(s_endpoint, ARRAY[cardinality(times)]), times)
-    FROM (SELECT array_remove(s_dues || s_resume_at, NULL) AS times) AS given
-    WHERE cardinality(times) > 0;
-END $$;
-
 -- Events that another transaction has locked, and their deliveries, are left to the next time.
-CREATE OR REPLACE FUNCTION tidings_webhook_clean(c_cutoff bigint, c_limit bigint)
+CREATE FUNCTION tidings_webhook_clean(c_cutoff bigint, c_limit bigint)
 RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     old bigint[];
@@ -59,7 +24,7 @@ BEGIN
     old := ARRAY(SELECT delivery FROM tidings_webhook_delivery AS stored
         WHERE delivery = ANY (old) AND finished_at < c_cutoff
             AND (event IN (SELECT unnest(free))
-                -- The step before this one could leave deliveries without their event.
+                -- Nor does one stay that has lost its event.
                 OR NOT EXISTS (SELECT FROM tidings_webhook_event AS kept WHERE kept.event = stored.event))
         ORDER BY delivery FOR UPDATE SKIP LOCKED);
     total := cardinality(old);
