@@ -125,7 +125,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClosedByServer<S> {
         loop {
             let mut bytes = [0; 64];
             let mut buffer = ReadBuf::new(&mut bytes);
-            ready!(Pin::new(&mut self.0).poll_read(cx, &mut buffer))?;
+            let read = ready!(Pin::new(&mut self.0).poll_read(cx, &mut buffer));
+            // A server that closes before it has read the end of TLS resets the connection.
+            let is_reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+            if !read.as_ref().is_err_and(is_reset) {
+                read?;
+            }
             if buffer.filled().is_empty() {
                 return Pin::new(&mut self.0).poll_shutdown(cx);
             }

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
@@ -18,6 +21,8 @@ use crate::{Cause, Error};
 /// What is verified of the server's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verification {
+    /// That the server has the key of its certificate, whatever name is in it.
+    Nothing,
     /// That it was issued by an authority that is trusted.
     Chain,
     /// That, and the server's name.
@@ -33,19 +38,17 @@ pub(crate) fn client_config(
     negotiation: SslNegotiation,
 ) -> Result<ClientConfig, Error> {
     let provider = Arc::new(default_provider());
-    let roots = Arc::new(read_roots(roots)?);
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
-        .build()
-        .map_err(|error| invalid("sslrootcert", error))?;
+    let algorithms = provider.signature_verification_algorithms;
+    let verifier: Arc<dyn ServerCertVerifier> = match verification {
+        Verification::Nothing => Arc::new(Unverified(algorithms)),
+        Verification::Chain => Arc::new(ChainVerifier(verifier(roots, &provider)?)),
+        Verification::ChainAndName => verifier(roots, &provider)?,
+    };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| invalid("sslmode", error))?;
-    let builder = match verification {
-        Verification::ChainAndName => builder.with_webpki_verifier(verifier),
-        Verification::Chain => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(ChainVerifier(verifier))),
-    };
+        .map_err(|error| invalid("sslmode", error))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
@@ -60,6 +63,16 @@ pub(crate) fn client_config(
         config.alpn_protocols = vec![b"postgresql".to_vec()];
     }
     Ok(config)
+}
+
+fn verifier(
+    roots: Option<&Path>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, Error> {
+    let roots = Arc::new(read_roots(roots)?);
+    WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider))
+        .build()
+        .map_err(|error| invalid("sslrootcert", error))
 }
 
 fn read_roots(path: Option<&Path>) -> Result<RootCertStore, Error> {
@@ -144,5 +157,45 @@ impl ServerCertVerifier for ChainVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
+    }
+}
+
+/// Takes every certificate, for `sslmode=prefer`.
+#[derive(Debug)]
+struct Unverified(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    /// The binding of a login to the certificate is worth nothing without this.
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
     }
 }

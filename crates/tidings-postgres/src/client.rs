@@ -10,7 +10,7 @@ use tokio_postgres::{AsyncMessage, Row};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cancel::Canceller;
-use crate::config::RawConnection;
+use crate::hosts::Connected;
 use crate::{Error, Parameter};
 
 /// An open connection, with the task that reads from it and writes to it. Dropping it closes the
@@ -21,6 +21,7 @@ use crate::{Error, Parameter};
 pub struct Client {
     statements: tokio_postgres::Client,
     canceller: Canceller,
+    plain_host: Option<String>,
     waits: Arc<Waits>,
     _driver: AbortOnDropHandle<()>,
 }
@@ -43,11 +44,12 @@ struct Counted<'a>(&'a AtomicUsize);
 #[must_use]
 pub struct Committing<'a>(Counted<'a>);
 
-pub(crate) fn drive(
-    statements: tokio_postgres::Client,
-    mut connection: RawConnection,
-    canceller: Canceller,
-) -> Client {
+pub(crate) fn drive(connected: Connected, canceller: Canceller) -> Client {
+    let Connected {
+        client,
+        mut connection,
+        plain_host,
+    } = connected;
     let waits = Arc::new(Waits::default());
     let watching = Arc::clone(&waits);
     let driver = tokio::spawn(async move {
@@ -65,8 +67,9 @@ pub(crate) fn drive(
         }
     });
     Client {
-        statements,
+        statements: client,
         canceller,
+        plain_host,
         waits,
         _driver: AbortOnDropHandle::new(driver),
     }
@@ -104,6 +107,12 @@ impl Drop for Counted<'_> {
 }
 
 impl Client {
+    /// The host, if it may be another machine and the connection to it has no TLS: what is sent can be read
+    /// on the way.
+    pub fn plain_host(&self) -> Option<&str> {
+        self.plain_host.as_deref()
+    }
+
     /// Asks the server, on a connection of its own, to cancel the statement that it runs for this one.
     /// Whether it did shows in the outcome of the statement.
     ///

@@ -3,14 +3,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_reconnect::{Obstacle, Timing};
-use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 
 use crate::cancel::Canceller;
 use crate::client::Client;
-use crate::hosts::{self, Failure};
+use crate::hosts::{self, Connected, Failure};
 use crate::listening::Listening;
-use crate::tls::{Stream, Tls};
+use crate::tls::Stream;
 use crate::url::{Target, parse};
 use crate::{Error, client, reason};
 
@@ -33,7 +32,7 @@ pub(crate) type RawConnection =
 /// | parameter | means |
 /// |---|---|
 /// | `sslmode=disable` | no TLS |
-/// | `allow`, `prefer` (default) | TLS if the server has it and there are [TLS settings](Config::with_tls), otherwise none |
+/// | `allow`, `prefer` (default) | TLS if the server has it, otherwise none. The certificate is verified as for `verify-full`, but only if there is an `sslrootcert` |
 /// | `require`, `verify-full` | TLS; the certificate must be trusted and name the host |
 /// | `verify-ca` | TLS; the certificate must be trusted, whatever name is in it |
 /// | `sslrootcert` | the authorities to trust, a file in PEM; without it, or with `system`, those of the operating system. With a file, `require` is `verify-ca`, as for libpq |
@@ -76,8 +75,7 @@ impl Config {
         Ok(self)
     }
 
-    /// Uses these TLS settings if the server has TLS, or as `sslmode` in the URL demands, instead of
-    /// those that the URL describes.
+    /// Uses these TLS settings instead of those that the URL describes, unless its `sslmode` is `disable`.
     pub fn with_tls(mut self, tls: Arc<rustls::ClientConfig>) -> Self {
         self.tls = Some(tls);
         self
@@ -176,9 +174,12 @@ impl Config {
     /// Dropping the future leaves no connection behind.
     pub async fn listen(&self) -> Result<Listening, Error> {
         let target = self.listening.as_ref().unwrap_or(&self.statements);
-        let opened = self.open(target, target.config.clone()).await;
-        let (client, connection) = opened?;
-        Ok(Listening::new(client, connection, self.timing.reply_limit))
+        let connected = self.open(target, &target.config).await?;
+        Ok(Listening::new(
+            connected.client,
+            connected.connection,
+            self.timing.reply_limit,
+        ))
     }
 
     async fn open_client(
@@ -186,21 +187,17 @@ impl Config {
         target: &Target,
         config: tokio_postgres::Config,
     ) -> Result<Client, Failure> {
-        let (client, connection) = self.open(target, config).await?;
+        let connected = self.open(target, &config).await?;
         let canceller = Canceller::new(target.config.clone(), self.tls(target));
-        Ok(client::drive(client, connection, canceller))
+        Ok(client::drive(connected, canceller))
     }
 
     async fn open(
         &self,
         target: &Target,
-        mut config: tokio_postgres::Config,
-    ) -> Result<(tokio_postgres::Client, RawConnection), Failure> {
-        let tls = self.tls(target);
-        if tls.is_none() && config.get_ssl_mode() == SslMode::Prefer {
-            config.ssl_mode(SslMode::Disable);
-        }
-        hosts::connect(&config, Tls::new(tls), self.timing.reply_limit).await
+        config: &tokio_postgres::Config,
+    ) -> Result<Connected, Failure> {
+        hosts::connect(config, self.tls(target), self.timing.reply_limit).await
     }
 
     fn tls(&self, target: &Target) -> Option<Arc<rustls::ClientConfig>> {

@@ -1,12 +1,22 @@
 //! The hosts of one URL, each with its part of the time.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_postgres::config::{Host, LoadBalanceHosts};
+use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode};
 use tokio_postgres::{Client, Config};
 
 use crate::config::RawConnection;
 use crate::tls::Tls;
+
+/// A connection, with what is known of the way.
+pub(crate) struct Connected {
+    pub(crate) client: Client,
+    pub(crate) connection: RawConnection,
+    /// The host, if it may be another machine and the connection to it has no TLS.
+    pub(crate) plain_host: Option<String>,
+}
 
 /// Why there is no connection.
 pub(crate) enum Failure {
@@ -19,9 +29,9 @@ pub(crate) enum Failure {
 /// the time of those after it.
 pub(crate) async fn connect(
     config: &Config,
-    tls: Tls,
+    tls: Option<Arc<rustls::ClientConfig>>,
     limit: Duration,
-) -> Result<(Client, RawConnection), Failure> {
+) -> Result<Connected, Failure> {
     let end = tokio::time::Instant::now() + limit;
     let mut hosts = each(config);
     if config.get_load_balance_hosts() == LoadBalanceHosts::Random {
@@ -36,13 +46,36 @@ pub(crate) async fn connect(
             // A host may have several addresses.
             host.connect_timeout(part);
         }
+        let tls = Tls::new(tls.clone());
         match tokio::time::timeout(part, host.connect(tls.clone())).await {
-            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Ok((client, connection))) => {
+                return Ok(Connected {
+                    client,
+                    connection,
+                    plain_host: remote_host(&host).filter(|_| !tls.is_used()),
+                });
+            }
             Ok(Err(error)) => failure = Failure::Library(error),
             Err(_elapsed) => failure = Failure::Late,
         }
     }
     Err(failure)
+}
+
+/// The host, unless it is this machine for sure.
+fn remote_host(config: &Config) -> Option<String> {
+    let is_loopback = |name: &str| match name.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => name.eq_ignore_ascii_case("localhost"),
+    };
+    let Some(Host::Tcp(name)) = config.get_hosts().first() else {
+        return None;
+    };
+    let is_here = match config.get_hostaddrs().first() {
+        Some(address) => address.is_loopback(),
+        None => is_loopback(name),
+    };
+    (!is_here).then(|| name.clone())
 }
 
 /// The same for each host alone.
@@ -61,7 +94,8 @@ fn each(config: &Config) -> Vec<Config> {
         match hosts.get(index) {
             Some(Host::Tcp(name)) => _ = one.host(name),
             #[cfg(unix)]
-            Some(Host::Unix(folder)) => _ = one.host_path(folder),
+            // As for libpq, TLS is not for Unix sockets.
+            Some(Host::Unix(folder)) => _ = one.host_path(folder).ssl_mode(SslMode::Disable),
             None => {}
         }
         if let Some(address) = addresses.get(index) {
@@ -111,10 +145,9 @@ mod tests {
     fn each_host_has_all_that_the_url_says() {
         let config = |hosts: &str| format!("{hosts} {OTHERS}").parse::<Config>().unwrap();
         let several = config("host=one,/two hostaddr=127.0.0.1,127.0.0.2 port=1,2");
-        let expected = [
-            config("host=one hostaddr=127.0.0.1 port=1"),
-            config("host=/two hostaddr=127.0.0.2 port=2"),
-        ];
+        let mut socket = config("host=/two hostaddr=127.0.0.2 port=2");
+        socket.ssl_mode(SslMode::Disable);
+        let expected = [config("host=one hostaddr=127.0.0.1 port=1"), socket];
         assert_eq!(each(&several), expected);
         let expected = [config("host=one port=9"), config("host=two port=9")];
         assert_eq!(each(&config("host=one,two port=9")), expected);

@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
@@ -18,11 +19,20 @@ use crate::channel_binding;
 #[derive(Clone)]
 pub(crate) struct Tls {
     config: Option<Arc<rustls::ClientConfig>>,
+    is_used: Arc<AtomicBool>,
 }
 
 impl Tls {
     pub(crate) fn new(config: Option<Arc<rustls::ClientConfig>>) -> Self {
-        Self { config }
+        Self {
+            config,
+            is_used: Arc::default(),
+        }
+    }
+
+    /// Whether a connection was made with TLS, of those that this one and its clones were for.
+    pub(crate) fn is_used(&self) -> bool {
+        self.is_used.load(Ordering::Relaxed)
     }
 }
 
@@ -36,7 +46,7 @@ where
 
     fn make_tls_connect(&mut self, domain: &str) -> io::Result<Connect> {
         Ok(Connect {
-            config: self.config.clone(),
+            tls: self.clone(),
             domain: domain.to_owned(),
         })
     }
@@ -44,7 +54,7 @@ where
 
 /// One connection to be.
 pub(crate) struct Connect {
-    config: Option<Arc<rustls::ClientConfig>>,
+    tls: Tls,
     domain: String,
 }
 
@@ -58,11 +68,12 @@ where
 
     fn connect(self, stream: S) -> Self::Future {
         Box::pin(async move {
-            let config = self.config.ok_or_else(|| {
+            let config = self.tls.config.ok_or_else(|| {
                 io::Error::other("the server was asked for TLS, but there are no TLS settings")
             })?;
             let name = ServerName::try_from(self.domain).map_err(io::Error::other)?;
             let stream = TlsConnector::from(config).connect(name, stream).await?;
+            self.tls.is_used.store(true, Ordering::Relaxed);
             Ok(Stream(Box::new(stream)))
         })
     }

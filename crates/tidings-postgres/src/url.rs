@@ -33,7 +33,7 @@ type Pairs = Vec<(String, String)>;
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) config: tokio_postgres::Config,
-    /// What the URL demands of TLS, if anything.
+    /// How TLS is made; `None` if there is none.
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
 }
 
@@ -43,6 +43,12 @@ pub(crate) fn parse(field: &'static str, url: &str) -> Result<Target, Error> {
     let mut config: tokio_postgres::Config = rest.parse().map_err(|it| invalid(field, it))?;
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         return Err(invalid(field, "it has no host"));
+    }
+    if config.get_hosts().is_empty() {
+        // TLS needs something to be called by.
+        for address in config.get_hostaddrs().to_vec() {
+            config.host(address.to_string());
+        }
     }
     let own = |name: &str| {
         let found = own.iter().rev().find(|(key, _)| key == name);
@@ -93,15 +99,18 @@ fn tls<'a>(
     let roots = own("sslrootcert")
         .filter(|it| *it != "system")
         .map(Path::new);
-    let verification = match own("sslmode") {
-        None | Some("prefer" | "allow") => None,
+    let (mode, verification) = match own("sslmode") {
+        None | Some("prefer" | "allow") if own("sslrootcert").is_none() => {
+            (SslMode::Prefer, Verification::Nothing)
+        }
+        None | Some("prefer" | "allow") => (SslMode::Prefer, Verification::ChainAndName),
         Some("disable") => {
             config.ssl_mode(SslMode::Disable);
             return Ok(None);
         }
-        Some("require") if roots.is_some() => Some(Verification::Chain),
-        Some("require" | "verify-full") => Some(Verification::ChainAndName),
-        Some("verify-ca") => Some(Verification::Chain),
+        Some("require") if roots.is_some() => (SslMode::Require, Verification::Chain),
+        Some("require" | "verify-full") => (SslMode::Require, Verification::ChainAndName),
+        Some("verify-ca") => (SslMode::Require, Verification::Chain),
         Some(_) => {
             let modes = "`disable`, `allow`, `prefer`, `require`, `verify-ca` or `verify-full`";
             return Err(expected_value("sslmode", modes));
@@ -109,24 +118,17 @@ fn tls<'a>(
     };
     // As for libpq, TLS is not for Unix sockets.
     let is_unix = |host: &Host| !matches!(host, Host::Tcp(_));
-    if !config.get_hosts().is_empty() && config.get_hosts().iter().all(is_unix) {
+    if config.get_hosts().iter().all(is_unix) {
         config.ssl_mode(SslMode::Disable);
         return Ok(None);
     }
-    let wanted = verification.is_some() || own("sslrootcert").is_some();
-    if verification.is_some() {
-        config.ssl_mode(SslMode::Require);
-    }
+    config.ssl_mode(mode);
     let identity = match (own("sslcert"), own("sslkey")) {
         (None, None) => None,
         (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
         (None, Some(_)) => return Err(expected_value("sslkey", "given with `sslcert`")),
         (Some(_), None) => return Err(expected_value("sslcert", "given with `sslkey`")),
     };
-    if !wanted && identity.is_none() {
-        return Ok(None);
-    }
-    let verification = verification.unwrap_or(Verification::ChainAndName);
     let negotiation = config.get_ssl_negotiation();
     let tls = certificates::client_config(verification, roots, identity, negotiation)?;
     Ok(Some(Arc::new(tls)))
@@ -327,7 +329,7 @@ mod tests {
         ] {
             let target = parse(&format!("postgres://u@h/d?sslmode={mode}")).unwrap();
             assert_eq!(target.config.get_ssl_mode(), demanded, "{mode}");
-            assert_eq!(target.tls.is_some(), demanded == SslMode::Require, "{mode}");
+            assert_eq!(target.tls.is_none(), mode == "disable", "{mode}");
         }
     }
 }

@@ -3,7 +3,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::authority::{self, Authority};
@@ -84,6 +84,7 @@ impl PostgresServer {
     ///
     /// Those of [`start`](Self::start).
     pub fn start_with_tls() -> io::Result<(Self, String, Authority)> {
+        static LAST: AtomicU8 = AtomicU8::new(0);
         let server = Self::create()?;
         let (authority, certificate, key) = authority::certificate_files()?;
         let data = server.data();
@@ -96,7 +97,8 @@ impl PostgresServer {
             give_to_postgres(&path)?;
         }
         let [.., high, low] = std::process::id().to_be_bytes();
-        let address = format!("127.{high}.{low}.1");
+        let number = LAST.fetch_add(1, Ordering::Relaxed);
+        let address = format!("127.{high}.{low}.{number}");
         let settings = format!("-c ssl=on -c listen_addresses={address}");
         succeed(&mut server.start_command(&settings)?)?;
         Ok((server, address, authority))

@@ -80,3 +80,58 @@ async fn logins_are_bound_to_the_certificate_of_the_server() {
     let refused = soon("a refusal", config.connect()).await.unwrap_err();
     assert!(matches!(refused, Error::Unsent(_)), "{refused:?}");
 }
+
+/// As for libpq, whose default is `prefer`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_a_url_that_does_not_demand_tls_uses_it_where_there_is_tls() {
+    const HAS_TLS: &str = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    let (server, address, authority) = PostgresServer::start_with_tls().unwrap();
+    server
+        .execute("CREATE ROLE anna LOGIN PASSWORD 'secret'")
+        .unwrap();
+    let url = format!("postgres://anna:secret@{address}/postgres");
+    let by_address = format!("postgres://anna:secret@/postgres?hostaddr={address}");
+    for url in [
+        url.clone(),
+        format!("{url}?sslmode=prefer"),
+        format!("{url}?sslmode=allow"),
+        by_address,
+    ] {
+        let client = Config::new(&url).unwrap().connect().await;
+        let client = client.unwrap_or_else(|error| panic!("{url}: {error:?}"));
+        let row = client.query_one(HAS_TLS, &[]).await.unwrap();
+        assert!(row.get::<_, bool>(0), "{url}");
+        // Asking to cancel is one more connection with TLS.
+        client.cancel().await.unwrap();
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("authority.pem");
+    for (authority, expected) in [(authority, true), (Tls::Valid.acceptor().unwrap().0, false)] {
+        std::fs::write(&path, authority.pem()).unwrap();
+        let named = format!("postgres://anna:secret@localhost/postgres?hostaddr={address}");
+        let config = Config::new(&format!("{named}&sslrootcert={}", path.display())).unwrap();
+        assert_eq!(config.connect().await.is_ok(), expected);
+    }
+    let refused = Config::new(&format!("{url}?sslmode=disable")).unwrap();
+    let refused = refused.connect().await.unwrap_err();
+    assert!(matches!(refused, Error::Unsent(_)), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_to_another_machine_without_tls_is_known_as_such() {
+    let plain = |url: String| async move {
+        let client = Config::new(&url).unwrap().connect().await.unwrap();
+        client.plain_host().map(str::to_owned)
+    };
+    assert_eq!(plain(url()).await, None);
+    // It leads to this machine, and is no address of loopback.
+    let elsewhere = url().replace("127.0.0.1", "0.0.0.0");
+    assert_eq!(plain(elsewhere.clone()).await.as_deref(), Some("0.0.0.0"));
+
+    let acceptor = Tls::UnknownAuthority.acceptor().unwrap().1;
+    let proxy = Proxy::welcoming(&url(), Welcome::TlsOnRequest(acceptor)).await;
+    let proxy = proxy.unwrap();
+    let elsewhere = proxy.url().replace("127.0.0.1", "0.0.0.0");
+    assert_eq!(plain(elsewhere).await, None);
+}
