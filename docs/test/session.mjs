@@ -18,7 +18,7 @@ const PATIENCE_MS = 30_000;
 const PORTS = /(?<![\d.])(3000|8080|9000|9001|9002)(?![\d.])/g;
 
 /** The servers that pages name, in whose places `scripts/services` has others. */
-const DATABASE = "postgres://tidings:password@db.example.com/tidings";
+const DATABASE = "postgres://tidings:password@db.example.com/tidings?sslmode=verify-full";
 const REDIS = "redis://redis.example.com/0";
 
 const pause = () => new Promise((resolve) => setTimeout(resolve, 10));

@@ -51,7 +51,8 @@ pub struct Settings {
     pub listen: SocketAddr,
 
     /// Database: `sqlite:` and a file, which is created if it does not exist, or a PostgreSQL database that
-    /// several servers may share, `postgres://user:password@host/database`
+    /// several servers may share, `postgres://user:password@host/database`; `?sslmode=verify-full` after it demands
+    /// TLS
     #[arg(
         long,
         env = "TIDINGS_DATABASE",

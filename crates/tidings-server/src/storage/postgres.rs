@@ -92,6 +92,9 @@ async fn keep_imports_out(starting: Starting) {
 pub(super) async fn open_in(config: Config, redis: Option<Redis>) -> Result<Storage, StorageError> {
     let database = Database::new(config.clone());
     database.migrate(COMPONENT, STEPS).await?;
+    if let Some(warning) = without_tls(&database).await? {
+        tracing::warn!("{warning}");
+    }
     let options = logs::PostgresOptions::default();
     let (presence, options): (Arc<dyn Presence>, _) = match redis {
         Some(redis) => (redis.presence, options.with_wake_channel(redis.wakes)),
@@ -136,6 +139,20 @@ pub(super) async fn open_in(config: Config, redis: Option<Redis>) -> Result<Stor
         reads_at_once: READS_AT_ONCE,
         starting: None,
     })
+}
+
+/// What an operator should know if the connection to another machine has no TLS.
+async fn without_tls(database: &Database) -> Result<Option<String>, tidings_postgres::Error> {
+    let host = |client: Arc<tidings_postgres::Client>| async move {
+        Ok(client.plain_host().map(str::to_owned))
+    };
+    let warning = |host| {
+        format!(
+            "the connection to PostgreSQL at {host} has no TLS, so others on the way can read it; \
+             `sslmode=verify-full` in the URL demands TLS"
+        )
+    };
+    Ok(database.run(host).await?.map(warning))
 }
 
 async fn presence_in(config: &Config) -> Result<Arc<dyn Presence>, StorageError> {

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use tidings_postgres::{Config, Database, Error};
 use tidings_webhooks::EndpointId;
 
-use super::{COMPONENT, PostgresUrl, STEPS};
+use super::{COMPONENT, PostgresUrl, STEPS, without_tls};
 use crate::explain;
 use crate::finding::Finding;
 use crate::storage::inspection::{STORE, Secrets, compare_clocks, is_newer};
@@ -84,6 +84,8 @@ async fn look(url: &PostgresUrl, secrets: &mut Secrets) -> Result<Vec<Finding>, 
         }
         of_version(&database, url, &version).await?
     });
+    let warning = without_tls(&database).await?;
+    findings.extend(warning.map(|warning| Finding::warning(STORE, warning)));
     if let Some(off) = off {
         let message =
             format!("PostgreSQL confirms commits that a crash can undo or damage: {off} = off");

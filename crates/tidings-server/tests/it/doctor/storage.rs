@@ -308,6 +308,15 @@ async fn a_postgresql_is_looked_at_and_its_clock_is_compared() {
     assert_finds(&findings, "store", "ok", ": PostgreSQL 1");
     server.stop("-TERM").await;
     for component in ["notify", "presence", "server", "stream", "webhooks"] {
+
+    assert!(!of_store(&findings).contains("TLS"), "{findings:?}");
+    // It leads to this machine, and is no address of loopback.
+    let elsewhere = schema.url().replace("127.0.0.1", "0.0.0.0");
+    let (ok, findings) = examine(&mut on(&elsewhere)).await;
+    assert!(ok, "{findings:?}");
+    let warning = "the connection to PostgreSQL at 0.0.0.0 has no TLS";
+    assert_finds(&findings, "store", "warning", warning);
+
         let component = format!("tidings_{component}");
         let change = |by| {
             format!(
