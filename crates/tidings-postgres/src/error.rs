@@ -36,7 +36,8 @@ pub enum Error {
     NoRow,
     /// The tables were made by a newer version of this program.
     #[error(
-        "the schema of `{component}` is version {found}, and this program knows versions up to {known}"
+        "the tables of `{component}` are of a newer version of Tidings (version {found}, this program knows up to \
+         {known}); start that version, or put back a copy from before the upgrade"
     )]
     NewerSchema {
         /// The component that the tables belong to.

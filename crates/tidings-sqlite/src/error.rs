@@ -94,7 +94,8 @@ pub enum Error {
     Full(#[source] Cause<rusqlite::Error>),
     /// The file was written by a newer version of this program.
     #[error(
-        "the schema of `{component}` is version {found}, and this program knows versions up to {known}"
+        "the tables of `{component}` are of a newer version of Tidings (version {found}, this program knows up to \
+         {known}); start that version, or put back a copy from before the upgrade"
     )]
     NewerSchema {
         /// The component that the schema belongs to.

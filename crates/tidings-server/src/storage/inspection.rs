@@ -13,11 +13,16 @@ use crate::finding::Finding;
 pub(super) const STORE: &str = "store";
 pub(super) const CLOCK: &str = "clock";
 
-/// Whether tables are of a newer version than the one that this program knows. Others may have tables too.
-pub(super) fn is_newer(known: &[(&str, usize)], component: &str, found: i64) -> bool {
-    let of_component = known.iter().find(|(name, _)| *name == component);
-    let is_newer = |version: usize| usize::try_from(found).is_ok_and(|found| found > version);
-    of_component.is_some_and(|(_, version)| is_newer(*version))
+/// The component, the version that was found and the one that this program knows, if the tables are newer. Others
+/// may have tables too.
+pub(super) fn newer(
+    known: &[(&'static str, usize)],
+    component: &str,
+    found: i64,
+) -> Option<(&'static str, usize, usize)> {
+    let (component, known) = *known.iter().find(|(name, _)| *name == component)?;
+    let found = usize::try_from(found).ok().filter(|found| *found > known)?;
+    Some((component, found, known))
 }
 
 /// Looks at the database, and at the secrets in it.

@@ -7,7 +7,7 @@ use tidings_webhooks::EndpointId;
 use super::{COMPONENT, PostgresUrl, STEPS, without_tls};
 use crate::explain;
 use crate::finding::Finding;
-use crate::storage::inspection::{STORE, Secrets, compare_clocks, is_newer};
+use crate::storage::inspection::{STORE, Secrets, compare_clocks, newer};
 
 /// The table of versions is there once a server or an import has used the database.
 const LOOK: &str = "
@@ -133,11 +133,13 @@ async fn of_version(
     for row in &rows.await? {
         let component: &str = row.try_get(0).map_err(Error::of_statement)?;
         let found: i32 = row.try_get(1).map_err(Error::of_statement)?;
-        if is_newer(&KNOWN, component, found.into()) {
-            let message = format!(
-                "{url}: the tables are of a newer version of this program (its tables `{component}`)"
-            );
-            return Ok(Finding::error(STORE, message));
+        if let Some((component, found, known)) = newer(&KNOWN, component, found.into()) {
+            let error = Error::NewerSchema {
+                component,
+                found,
+                known,
+            };
+            return Ok(Finding::error(STORE, format!("{url}: {error}")));
         }
     }
     Ok(Finding::ok(STORE, format!("{url}: PostgreSQL {version}")))

@@ -18,7 +18,7 @@ use super::APPLICATION_ID;
 use crate::error::{explain, said_by_system};
 use crate::finding::Finding;
 use crate::storage::import::PARTS;
-use crate::storage::inspection::{CLOCK, STORE, Secrets, is_newer};
+use crate::storage::inspection::{CLOCK, STORE, Secrets, newer};
 
 /// Larger files are not read as a whole: that would take minutes.
 const MAX_CHECKED_BYTES: u64 = 256 << 20;
@@ -141,6 +141,7 @@ fn content(path: &Path, metadata: &Metadata, secrets: &mut Secrets) -> Finding {
             ),
         ),
         Ok(Content::Refused(reason)) => Finding::error(STORE, format!("{shown} {reason}")),
+        Ok(Content::Newer(error)) => Finding::error(STORE, format!("{shown}: {error}")),
         Err(error) => match tidings_sqlite::Error::from(error) {
             // As a server says it.
             Error::Unusable(Fault::NotADatabase) => {
@@ -160,6 +161,7 @@ enum Content {
     /// Into which database.
     Imported(String),
     Refused(String),
+    Newer(Error),
 }
 
 /// Opens the file without making others beside it: as one that does not change, unless there is a write-ahead log,
@@ -209,10 +211,12 @@ fn look(
     let mut versions = versions.query([])?;
     while let Some(row) = versions.next()? {
         let component: String = row.get(0)?;
-        if is_newer(&known, &component, row.get(1)?) {
-            let reason =
-                format!("is of a newer version of this program (its tables `{component}`)");
-            return Ok(Content::Refused(reason));
+        if let Some((component, found, known)) = newer(&known, &component, row.get(1)?) {
+            return Ok(Content::Newer(Error::NewerSchema {
+                component,
+                found,
+                known,
+            }));
         }
     }
     if has_table("webhook_endpoint")? {

@@ -68,7 +68,8 @@ async fn a_file_is_looked_at_and_stays_as_it_is() {
         };
         set_version(&change("+ 1"));
         let (_, findings) = examine(&mut on_file(&copy)).await;
-        let newer = format!("newer version of this program (its tables `{component}`)");
+        let newer =
+            format!("the tables of `{component}` are of a newer version of Tidings (version ");
         assert_finds(&findings, "store", "error", &newer);
         set_version(&change("- 1"));
     }
@@ -307,7 +308,6 @@ async fn a_postgresql_is_looked_at_and_its_clock_is_compared() {
     assert!(ok, "{findings:?}");
     assert_finds(&findings, "store", "ok", ": PostgreSQL 1");
     server.stop("-TERM").await;
-    for component in ["notify", "presence", "server", "stream", "webhooks"] {
 
     assert!(!of_store(&findings).contains("TLS"), "{findings:?}");
     // It leads to this machine, and is no address of loopback.
@@ -317,6 +317,7 @@ async fn a_postgresql_is_looked_at_and_its_clock_is_compared() {
     let warning = "the connection to PostgreSQL at 0.0.0.0 has no TLS";
     assert_finds(&findings, "store", "warning", warning);
 
+    for component in ["notify", "presence", "server", "stream", "webhooks"] {
         let component = format!("tidings_{component}");
         let change = |by| {
             format!(
@@ -325,7 +326,8 @@ async fn a_postgresql_is_looked_at_and_its_clock_is_compared() {
         };
         schema.execute(&change("+ 1")).await;
         let (_, findings) = examine(&mut on(&schema.url())).await;
-        let newer = format!("newer version of this program (its tables `{component}`)");
+        let newer =
+            format!("the tables of `{component}` are of a newer version of Tidings (version ");
         assert_finds(&findings, "store", "error", &newer);
         schema.execute(&change("- 1")).await;
     }
