@@ -320,6 +320,7 @@ fn webhook_options(config: &Config) -> Result<Options, tidings_webhooks::Error> 
         .with_timeout(config.webhook_timeout)
         .with_workers(config.webhook_workers)
         .with_lease(config.lease)
+        .with_max_event_age(config.retention)
         .with_sender(sender))
 }
 

@@ -48,6 +48,9 @@ use unfinished::Unfinished;
 /// The short name of the stream of accepted events.
 pub const STREAM: &str = "webhook-events";
 
+/// The stream that keeps those of them that cannot be read.
+pub(crate) const UNREADABLE: &str = "webhook-events.dead";
+
 /// The consumer group that makes deliveries of them.
 pub(crate) const GROUP: &str = "fan-out";
 

@@ -31,6 +31,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// | lease of a lane | 30 s |
 /// | poll interval | 1 s |
 /// | lanes of an instance | 10,000 |
+/// | age of accepted events whose deliveries are made | no limit |
 /// | keys that encrypt secrets | none |
 #[derive(Debug, Clone)]
 #[must_use]
@@ -42,6 +43,7 @@ pub struct Options {
     pub(crate) lease: Duration,
     pub(crate) poll_interval: Duration,
     pub(crate) max_lanes: usize,
+    pub(crate) max_event_age: Option<Duration>,
     pub(crate) lane: LaneConfig,
     pub(crate) sender: Option<Sender>,
     pub(crate) encryption: EncryptionKeys,
@@ -59,6 +61,7 @@ impl Default for Options {
             lease: Duration::from_secs(30),
             poll_interval: Duration::from_secs(1),
             max_lanes: 10_000,
+            max_event_age: None,
             lane: LaneConfig::default(),
             sender: None,
             encryption: EncryptionKeys::default(),
@@ -117,6 +120,14 @@ impl Options {
     /// Sets how many lanes this instance serves at a time, at most: 1 or more.
     pub fn with_max_lanes(mut self, lanes: usize) -> Self {
         self.max_lanes = lanes;
+        self
+    }
+
+    /// Sets how long accepted events stay in their stream once their deliveries are made, to the millisecond: more
+    /// than zero. At most 10,000 messages with such events stay in any case. Deliveries have their own copy. The
+    /// instance that started last decides for all on one store.
+    pub fn with_max_event_age(mut self, age: Duration) -> Self {
+        self.max_event_age = Some(age);
         self
     }
 
@@ -180,6 +191,9 @@ impl Options {
         }
         if self.max_lanes == 0 {
             return Err(Error::invalid("max_lanes", "at least 1"));
+        }
+        if self.max_event_age.is_some_and(|age| age.is_zero()) {
+            return Err(Error::invalid("max_event_age", "more than zero"));
         }
         self.lane_of_endpoint().check()?;
         Ok(())

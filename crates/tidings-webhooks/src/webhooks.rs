@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock::Clock;
 use crate::fan_out::leader::Leader;
-use crate::fan_out::{self, FanOut, STREAM};
+use crate::fan_out::{self, FanOut, STREAM, UNREADABLE};
 use crate::lanes::{Shared, ToDisable};
 use crate::store::Addressed;
 use crate::{
@@ -115,11 +115,15 @@ impl Webhooks {
         let keys = options.encryption.clone();
         let (disabling, to_disable) = mpsc::channel(DISABLING);
         let lanes = Shared::new(Arc::clone(&store), clock.clone(), &options, disabling)?;
-        let retention = Retention::default().with_max_len(KEPT);
-        match streams.set_retention(STREAM, retention).await {
-            // An earlier run has stored it, unless there is no group either, which ends the start.
-            Err(error @ tidings_stream::Error::Full(_)) => starts_on_full(&error),
-            other => other?,
+        // Zero is no bound.
+        let age = options.max_event_age.unwrap_or_default();
+        let by_age = Retention::default().with_max_age(age);
+        for (stream, retention) in [(STREAM, by_age.with_max_len(KEPT)), (UNREADABLE, by_age)] {
+            match streams.set_retention(stream, retention).await {
+                // An earlier run has stored it, unless there is no group either, which ends the start.
+                Err(error @ tidings_stream::Error::Full(_)) => starts_on_full(&error),
+                other => other?,
+            }
         }
         let fan_out = FanOut::new(Arc::clone(&store), clock.clone(), Arc::clone(&lanes));
         let leading = CancellationToken::new();

@@ -2,6 +2,7 @@
 
 use rusqlite::Connection;
 use serde_json::json;
+use tidings_test_support::{Receiver, Reply};
 
 use crate::support::{Home, Server, http, payloads, soon};
 
@@ -81,4 +82,33 @@ async fn a_notification_is_deleted_once_it_was_accepted_longer_ago_than_the_rete
         }
     })
     .await;
+}
+
+/// An event that became deliveries is still in the stream behind them, with its payload.
+#[tokio::test]
+async fn regression_what_webhooks_were_made_of_is_deleted_after_the_retention() {
+    let receiver = Receiver::start(Reply::ok()).await.unwrap();
+    let home = Home::with(&["--retention", "2d"]);
+    let server = home.start().await;
+    let endpoint = json!({ "url": receiver.url("/") });
+    assert_eq!(server.post("/v1/endpoints", &endpoint).await.status(), 201);
+    server.notify("anna", json!("secret")).await;
+    soon("the webhook", receiver.request(1)).await;
+    server.stop("-TERM").await;
+    let connection = Connection::open(home.database()).unwrap();
+    let count = || -> i64 {
+        let count = "SELECT count(*) FROM stream_message";
+        connection.query_row(count, [], |row| row.get(0)).unwrap()
+    };
+    let make_older = |hours: i64| {
+        let older = "UPDATE stream_message SET created_at = created_at - ?1";
+        connection.execute(older, [hours * 3_600_000]).unwrap()
+    };
+    assert_eq!(make_older(24), 1);
+    home.start().await.stop("-TERM").await;
+    assert_eq!(count(), 1);
+
+    make_older(25);
+    let _server = home.start().await;
+    assert_eq!(count(), 0);
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use super::{FanOut, GROUP, MAKING, STREAM};
+use super::{FanOut, GROUP, MAKING, STREAM, UNREADABLE};
 use crate::clock::later;
 use crate::store::LeadRequest;
 use crate::{Error, StoreError};
@@ -148,6 +148,7 @@ impl Leader {
             .with_concurrency(1)
             .with_max_batch(BATCH)
             .with_unlimited_retries()
+            .with_dead_letter_stream(UNREADABLE)
             .with_retry_delay(RetryDelay::exponential(first, longest))
             .with_visibility_timeout(claims)
             // While the store fails a batch is kept, and with it its place before later ones.
