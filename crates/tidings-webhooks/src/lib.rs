@@ -84,7 +84,9 @@ pub use ids::{DeliveryId, EndpointId, InvalidId};
 pub use options::Options;
 pub use pattern::{EventPattern, InvalidPattern, MAX_PATTERNS};
 pub use replay::{MAX_REPLAY_RATE, Replay};
-pub use settings::{EndpointSettings, MAX_USER_TIMEOUT, MAX_WAITS, SignatureScheme};
+pub use settings::{
+    EndpointSettings, MAX_RATE_LIMIT, MAX_USER_TIMEOUT, MAX_WAITS, SignatureScheme,
+};
 pub use store::Store;
 pub use tidings_reconnect::Cause;
 pub use webhooks::{

@@ -21,6 +21,9 @@ pub const MAX_WAITS: usize = 100;
 /// attempt for longer.
 pub const MAX_USER_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Highest rate limit of an endpoint, in requests per second.
+pub const MAX_RATE_LIMIT: u32 = 1_000_000;
+
 /// Longest URL, in bytes.
 const MAX_URL_BYTES: usize = 2048;
 
@@ -49,7 +52,7 @@ pub struct EndpointSettings {
     /// How requests are signed. Never empty.
     #[serde(default = "standard_alone")]
     pub signatures: Vec<SignatureScheme>,
-    /// Most requests per second; `None` means no limit.
+    /// Most requests per second, at most [`MAX_RATE_LIMIT`]; `None` means no limit.
     #[serde(default)]
     pub rate_limit: Option<NonZeroU32>,
     /// The deadline of one attempt: at most an hour, and for an endpoint of a user [`MAX_USER_TIMEOUT`]; `None` means
@@ -179,6 +182,10 @@ impl EndpointSettings {
             let expected = "each scheme once";
             return Err(Error::invalid(format!("signatures[{double}]"), expected));
         }
+        if let Some(rate) = self.rate_limit.filter(|rate| rate.get() > MAX_RATE_LIMIT) {
+            let expected = format!("1 to {MAX_RATE_LIMIT} requests per second, got {rate}");
+            return Err(Error::invalid("rate_limit", expected));
+        }
         if let Some(schedule) = &self.schedule {
             check_schedule(schedule)?;
         }
@@ -299,6 +306,17 @@ mod tests {
         settings.schedule = Some(vec![Duration::from_secs(1); 101]);
         let error = settings.check_new().unwrap_err();
         assert_eq!(error.field(), Some("schedule"));
+    }
+
+    #[test]
+    fn regression_a_rate_limit_beyond_the_highest_is_refused_and_not_lowered() {
+        let mut settings = EndpointSettings::new("https://example.com");
+        settings.rate_limit = NonZeroU32::new(MAX_RATE_LIMIT);
+        settings.check().unwrap();
+        settings.rate_limit = NonZeroU32::new(MAX_RATE_LIMIT + 1);
+        let error = settings.check().unwrap_err();
+        assert_eq!(error.field(), Some("rate_limit"));
+        assert!(error.to_string().contains("1000001"), "{error}");
     }
 
     #[test]

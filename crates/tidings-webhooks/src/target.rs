@@ -106,7 +106,7 @@ impl Defaults {
             lane = lane.with_group(user.as_str());
         }
         if let Some(rate) = settings.rate_limit {
-            lane = lane.with_rate_limit(rate.get().min(MAX_RATE), Duration::from_secs(1));
+            lane = lane.with_rate_limit(rate.get(), Duration::from_secs(1));
         }
         Ok(Target {
             endpoint: target,
@@ -142,9 +142,6 @@ impl Defaults {
         Ok(description)
     }
 }
-
-/// The highest rate limit of the dispatcher, and more than one endpoint gets.
-const MAX_RATE: u32 = 1_000_000;
 
 /// Most deliveries of a lane in memory.
 pub(crate) const MAX_QUEUED: usize = 1024;

@@ -198,7 +198,7 @@ const WRONG_ARGUMENTS: &[(&[&str], &str)] = &[
     ),
     (
         &["endpoint", "create", "http://a", "--rate-limit", "0"],
-        "expected 1 to 4294967295",
+        "expected 1 to 1000000",
     ),
     (
         &["endpoint", "create", "http://a", "--secret-file", "/none"],

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
-use tidings_webhooks::{Format, SignatureScheme};
+use tidings_webhooks::{Format, MAX_RATE_LIMIT, SignatureScheme};
 
 use super::{Body, CommandError};
 use crate::error::said_by_system;
@@ -73,8 +73,8 @@ struct Settings {
     #[arg(long = "signature", value_name = "SCHEME", value_delimiter = ',', value_parser = signature)]
     signatures: Vec<SignatureScheme>,
 
-    /// Maximum number of requests per second
-    #[arg(long, value_name = "COUNT", value_parser = count(1_u32, u32::MAX))]
+    /// Maximum number of requests per second, 1 to 1000000
+    #[arg(long, value_name = "COUNT", value_parser = count(1, MAX_RATE_LIMIT))]
     rate_limit: Option<u32>,
 
     /// Longest time for one request, up to 1h, or up to 60s for an endpoint of a user

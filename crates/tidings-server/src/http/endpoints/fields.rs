@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tidings::retry::MAX_DELAY;
 use tidings_webhooks::{
-    EndpointSettings, EventPattern, Format, MAX_OVERLAP, MAX_PATTERNS, MAX_REPLAY_RATE, MAX_WAITS,
-    SignatureScheme,
+    EndpointSettings, EventPattern, Format, MAX_OVERLAP, MAX_PATTERNS, MAX_RATE_LIMIT,
+    MAX_REPLAY_RATE, MAX_WAITS, SignatureScheme,
 };
 
 use crate::http::expected::{Milliseconds, Seconds, Texts, Time, Whole};
@@ -16,7 +16,7 @@ use crate::http::request::request;
 
 type Overlap = Milliseconds<0, { MAX_OVERLAP.as_secs() * 1000 }>;
 type PerSecond = Whole<1, MAX_REPLAY_RATE>;
-type RateLimit = Whole<1, { u32::MAX }>;
+type RateLimit = Whole<1, MAX_RATE_LIMIT>;
 type Timeout = Milliseconds<1, { tidings::MAX_TIMEOUT.as_secs() * 1000 }>;
 type Wait = Seconds<0, { MAX_DELAY.as_secs() }>;
 
@@ -93,7 +93,7 @@ request! {
         /// How requests are signed.
         #[schemars(with = "Option<Vec<SignatureScheme>>", length(min = 1, max = 2), extend("uniqueItems" = true))]
         "signatures" signatures: Change<Vec<SignatureScheme>>,
-        /// Requests a second; `null` means no limit.
+        /// Most requests per second; `null` means no limit.
         #[schemars(with = "Option<RateLimit>")]
         "rate_limit" rate_limit: Change<RateLimit>,
         /// Longest time for one request in milliseconds: at most 60,000 for an endpoint of a user, and an hour for one

@@ -242,13 +242,13 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
         "/v1/endpoints",
         r#"{"url":"http://h/","rate_limit":0}"#,
         "rate_limit",
-        "expected a whole number from 1 to 4294967295",
+        "expected a whole number from 1 to 1000000",
     ),
     (
         "/v1/endpoints",
-        r#"{"url":"http://h/","rate_limit":4294967296}"#,
+        r#"{"url":"http://h/","rate_limit":1000001}"#,
         "rate_limit",
-        "expected a whole number from 1 to 4294967295",
+        "expected a whole number from 1 to 1000000",
     ),
     (
         "/v1/endpoints",
