@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use metrics::{
-    Gauge, Histogram, Key, Label, Level, Metadata, SharedString, Unit, counter, describe_counter,
-    describe_gauge, describe_histogram, histogram, with_recorder,
+    Counter, Gauge, Histogram, Key, Label, Level, Metadata, SharedString, Unit, counter,
+    describe_counter, describe_gauge, describe_histogram, histogram, with_recorder,
 };
 
 use super::{
@@ -16,7 +16,8 @@ use super::{
 use crate::circuit_breaker::CircuitState;
 use crate::{Attempt, DeliveryErrorCause};
 
-/// Describes the metrics and their units to the recorder. Call it once, after installing one.
+/// Describes the metrics and their units to the recorder, and has those counters begin at zero whose labels are
+/// known, so that a rate has their first count. Call it once, after installing one.
 pub fn describe_metrics() {
     describe_histogram!(
         ATTEMPT_DURATION,
@@ -36,7 +37,7 @@ pub fn describe_metrics() {
     describe_counter!(
         DELIVERY_DROPPED,
         Unit::Count,
-        "Messages that were given up before their outcome was known."
+        "Messages that were not accepted, or were given up before their outcome was known."
     );
     describe_gauge!(
         DELIVERY_QUEUED,
@@ -59,6 +60,15 @@ pub fn describe_metrics() {
         Unit::Count,
         "Endpoints that asked for no requests for more than a minute."
     );
+    for state in [
+        CircuitState::Open,
+        CircuitState::HalfOpen,
+        CircuitState::Closed,
+    ] {
+        circuit_changes(state).increment(0);
+    }
+    counter!(ENDPOINT_GONE).increment(0);
+    counter!(ENDPOINT_PAUSED).increment(0);
 }
 
 static METADATA: Metadata<'static> =
@@ -157,12 +167,16 @@ pub(crate) fn in_flight(began: bool) {
 }
 
 pub(crate) fn circuit_changed(state: CircuitState) {
+    circuit_changes(state).increment(1);
+}
+
+fn circuit_changes(state: CircuitState) -> Counter {
     let state = match state {
         CircuitState::Closed => "closed",
         CircuitState::Open => "open",
         CircuitState::HalfOpen => "half_open",
     };
-    counter!(CIRCUIT_CHANGES, CIRCUIT_STATE => state).increment(1);
+    counter!(CIRCUIT_CHANGES, CIRCUIT_STATE => state)
 }
 
 pub(crate) fn endpoint_gone() {

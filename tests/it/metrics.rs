@@ -401,8 +401,14 @@ fn every_metric_is_described_with_its_unit() {
             ::metrics::histogram!(name).record(1.0);
         }
     });
-    for (_, unit, description, _) in recorder.snapshotter().snapshot().into_vec() {
-        assert_eq!(unit, Some(::metrics::Unit::Seconds));
-        assert!(description.is_some());
+    for (key, unit, description, value) in recorder.snapshotter().snapshot().into_vec() {
+        // Counters begin at zero.
+        let expected = match value {
+            DebugValue::Counter(0) => ::metrics::Unit::Count,
+            DebugValue::Histogram(_) => ::metrics::Unit::Seconds,
+            other => panic!("{key:?}: {other:?}"),
+        };
+        assert_eq!(unit, Some(expected), "{key:?}");
+        assert!(description.is_some(), "{key:?}");
     }
 }

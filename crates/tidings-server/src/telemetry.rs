@@ -194,11 +194,14 @@ pub(crate) fn connection_refused() {
 
 /// A stream was refused.
 pub(crate) fn stream_refused(limit: Full) {
-    let limit = match limit {
+    catch(|| counter!(STREAMS_REFUSED, LIMIT => limit_label(limit)).increment(1));
+}
+
+fn limit_label(limit: Full) -> &'static str {
+    match limit {
         Full::Server => "server",
         Full::User => "user",
-    };
-    catch(|| counter!(STREAMS_REFUSED, LIMIT => limit).increment(1));
+    }
 }
 
 /// A connection of a client, counted until it is dropped.
@@ -231,8 +234,30 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
+/// Has counters begin at zero, so that a rate over them has their first count. Those of other packages begin where
+/// they are described, except these.
+fn begin_at_zero() {
+    use tidings_notify::telemetry as notify;
+    for counter in [
+        CONNECTIONS_REFUSED,
+        DATABASE_FAILED,
+        notify::NOTIFICATION_DELIVERED,
+        notify::SUBSCRIPTION_GAPS,
+        notify::ROUTING_SENT,
+        notify::ROUTING_FAILED,
+        notify::ROUTING_DROPPED,
+        notify::SWEEP_FAILED,
+    ] {
+        counter!(counter).increment(0);
+    }
+    for limit in [Full::Server, Full::User] {
+        counter!(STREAMS_REFUSED, LIMIT => limit_label(limit)).increment(0);
+    }
+}
+
 /// Describes the metrics of all packages to the recorder that is installed.
 fn describe_metrics() {
+    begin_at_zero();
     tidings::telemetry::describe_metrics();
     tidings_notify::telemetry::describe_metrics();
     tidings_stream::telemetry::describe_metrics();

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | [`SENT`] | counter of published messages | stream, [`ERROR_TYPE`] if it failed |
 //! | [`PROCESS_DURATION`] | histogram of handler calls, in seconds | stream, group, [`ERROR_TYPE`] if it failed |
-//! | [`SETTLED`] | counter of messages whose claims ended | stream, group, [`OUTCOME`] |
+//! | [`SETTLED`] | counter of messages whose claims ended, from zero on since the group has a consumer in this process | stream, group, [`OUTCOME`] |
 //!
 //! Each handler call runs in a span `process` with the stream, the group, the id of the first message,
 //! the number of messages, the attempt, and the [`TRACEPARENT`] of the first message if it has one: what
@@ -99,11 +99,16 @@ impl GroupTelemetry {
             Label::new(GROUP, group.group.to_string()),
         ];
         let acknowledged = Label::new(OUTCOME, ACKNOWLEDGED);
-        Self {
+        let telemetry = Self {
             acknowledged: Key::from_parts(SETTLED, labels.clone())
                 .with_extra_labels(vec![acknowledged]),
             processed: Key::from_parts(PROCESS_DURATION, labels),
+        };
+        // A rate has the first count if there was a zero before it.
+        for outcome in [ACKNOWLEDGED, RETRIED, RELEASED, DEAD_LETTERED, STALE] {
+            telemetry.settled(outcome, 0);
         }
+        telemetry
     }
 
     /// Records a handler call.

@@ -30,7 +30,8 @@ pub const ENDPOINTS_DISABLED: &str = "tidings.webhooks.endpoints.disabled";
 /// How a delivery ended: `delivered`, `failed` or `cancelled`.
 pub const STATE: &str = "state";
 
-/// Describes every metric to the recorder that is installed.
+/// Describes every metric to the recorder that is installed, and has the counters begin at zero, so that a rate over
+/// them has their first count.
 pub fn describe_metrics() {
     metrics::describe_counter!(
         DELIVERIES_ADDED,
@@ -62,6 +63,14 @@ pub fn describe_metrics() {
         metrics::Unit::Count,
         "Endpoints that were disabled because they are gone or failed for too long."
     );
+    for counter in [DELIVERIES_ADDED, EVENTS_DEFERRED, ENDPOINTS_DISABLED] {
+        metrics::counter!(counter).increment(0);
+    }
+    for state in DeliveryState::ALL {
+        if state != DeliveryState::Pending {
+            metrics::counter!(DELIVERIES_ENDED, STATE => state.as_str()).increment(0);
+        }
+    }
 }
 
 pub(crate) fn deliveries_added(count: usize) {

@@ -202,6 +202,95 @@ async fn each_try_of_a_webhook_counts_as_a_delivery_of_one_request() {
     check(&text);
 }
 
+/// A rate over a counter misses what it began with.
+#[tokio::test]
+async fn regression_counters_are_there_before_their_first_count() {
+    let home = Home::new();
+    let server = home.start().await;
+    let settled = |outcome| {
+        format!(
+            "tidings_stream_settled_total{{messaging_destination_name=\"app.default.webhook-events\",\
+             messaging_consumer_group_name=\"fan-out\",tidings_stream_outcome=\"{outcome}\"}}"
+        )
+    };
+    // Once the instance makes deliveries.
+    let text = until(&server, &settled("dead_lettered"), 0.0).await;
+    for outcome in ["acknowledged", "retried", "released", "stale"] {
+        let series = settled(outcome);
+        assert_eq!(value(&text, &series), Some(0.0), "{series} in {text}");
+    }
+    let without = documented().into_iter().filter(|(_, [kind, labels, _])| {
+        // A label of which the values are many.
+        *kind == "counter" && !labels.contains("error_type")
+    });
+    let series = series(&text);
+    let has = |name: &str| {
+        let labelled = format!("{name}{{");
+        let mut all = series.iter();
+        all.any(|it| *it == name || it.starts_with(&labelled))
+    };
+    let missing: Vec<_> = without
+        .map(|(name, _)| name)
+        .filter(|it| !has(it))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?} in {text}");
+    for labels in [
+        "tidings_server_streams_refused_total{tidings_limit=\"server\"}",
+        "tidings_server_streams_refused_total{tidings_limit=\"user\"}",
+        "tidings_webhooks_deliveries_ended_total{state=\"failed\"}",
+        "tidings_circuit_changes_total{tidings_circuit_state=\"half_open\"}",
+    ] {
+        assert_eq!(value(&text, labels), Some(0.0), "{labels} in {text}");
+    }
+    check(&text);
+}
+
+/// Each metric of an expression with its labels, as `name{label="value"}`.
+fn selectors(expression: &str) -> Vec<(&str, Vec<&str>)> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let starts = expression.match_indices("tidings_").filter(|(at, _)| {
+        let before = expression[..*at].chars().next_back();
+        before.is_none_or(|c| "(+ ".contains(c))
+    });
+    let selector = |(at, _)| {
+        let text: &str = &expression[at..];
+        let end = text.find(|c| !is_name(c)).unwrap_or(text.len());
+        let (name, rest) = text.split_at(end);
+        let labels = rest.strip_prefix('{').and_then(|it| it.split_once('}'));
+        let labels = labels.map(|(labels, _)| labels.split(',').collect());
+        (name, labels.unwrap_or_default())
+    };
+    starts.map(selector).collect()
+}
+
+#[tokio::test]
+async fn what_the_documentation_advises_to_watch_is_there() {
+    let page = include_str!("../../../../docs/operations.md");
+    let (_, section) = page.split_once("\n## Alerts\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    let expressions = rows.filter_map(|row| row.split_once('`'));
+    let selectors: Vec<_> = expressions.flat_map(|(it, _)| selectors(it)).collect();
+    assert!(selectors.len() > 6, "{selectors:?}");
+
+    let receiver = Receiver::start(Reply::ok()).await.unwrap();
+    let home = Home::new();
+    let server = home.start().await;
+    let endpoint = json!({ "url": receiver.url("/") });
+    assert_eq!(server.post("/v1/endpoints", &endpoint).await.status(), 201);
+    server.notify("anna", json!(1)).await;
+    let delivered = "tidings_webhooks_deliveries_ended_total{state=\"delivered\"}";
+    let text = until(&server, delivered, 1.0).await;
+    let series = series(&text);
+    for (name, labels) in selectors {
+        let is_it = |series: &&str| {
+            let (found, rest) = series.split_once('{').unwrap_or((series, ""));
+            found == name && labels.iter().all(|label| rest.contains(label))
+        };
+        assert!(series.iter().any(is_it), "{name} {labels:?} in {text}");
+    }
+}
+
 #[tokio::test]
 async fn a_websocket_is_a_connection_until_it_ends() {
     let home = Home::new();
