@@ -12,6 +12,7 @@ import { Session, documents, hasLines, isLike } from "./session.mjs";
 const ELSEWHERE = {
   "README.md html": "clients/js/test/docs.test.mjs shows it in a browser",
   "README.md js": "crates/tidings-server/tests/it/browser.rs does the same in a browser",
+  "docs/backups.md sh root": "not run: the commands need systemd and the unit",
   "docs/http.md json": "crates/tidings-server/src/wire/tests.rs compares it with the types",
   "docs/inbox.md css": "the test below looks for its names",
   "docs/inbox.md html": "clients/js/test/docs.test.mjs shows it in a browser",
