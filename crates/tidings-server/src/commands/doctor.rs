@@ -32,7 +32,7 @@ const NOT_CHECKED: &str =
 /// settings of `serve`, and starts no server.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "With --url alone, only that server is asked: the settings of this machine are checked if one of them is given, too. It is asked as the API key may that is the first of --api-key; streams need the scope `read`. Exits with 1 after an error."
+    after_help = "With --url alone, only that server is asked: the settings of this machine are checked if one of them is given, too. Requests use the first key of --api-key, with its scopes; streams need the scope `read`. Exits with 1 after an error."
 )]
 pub(super) struct Doctor {
     /// Running server to ask, through whatever proxy is in front of it: whether it is ready, holds back streams, and

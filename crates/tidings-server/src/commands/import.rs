@@ -13,7 +13,7 @@ use crate::storage::{DatabaseUrl, Imported, import};
 /// Moves everything in a SQLite file to an empty PostgreSQL database.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Stop all servers on the file and on the database first. Nothing in the file changes but a mark, by which a server on it warns. If an import is interrupted, run the same command again: it begins anew. No server starts on the database until an import has ended."
+    after_help = "Stop all servers on the file and on the database first. Nothing in the file changes but a mark, by which a server on it warns. If an import is interrupted, run the same command again: it starts again from the beginning. No server starts on the database until an import has ended."
 )]
 pub(super) struct Import {
     /// The file, for instance `sqlite:tidings.db`

@@ -86,7 +86,7 @@ async fn pause(error: &StoreError, is_failing: &mut bool) {
         let error: &dyn std::error::Error = error;
         tracing::warn!(
             error,
-            "cannot encrypt the secrets of endpoints anew, trying again"
+            "cannot encrypt the secrets of endpoints with the first key, trying again"
         );
     }
     tokio::time::sleep(PAUSE).await;
