@@ -308,15 +308,6 @@ async fn a_postgresql_is_looked_at_and_its_clock_is_compared() {
     assert!(ok, "{findings:?}");
     assert_finds(&findings, "store", "ok", ": PostgreSQL 1");
     server.stop("-TERM").await;
-
-    assert!(!of_store(&findings).contains("TLS"), "{findings:?}");
-    // It leads to this machine, and is no address of loopback.
-    let elsewhere = schema.url().replace("127.0.0.1", "0.0.0.0");
-    let (ok, findings) = examine(&mut on(&elsewhere)).await;
-    assert!(ok, "{findings:?}");
-    let warning = "the connection to PostgreSQL at 0.0.0.0 has no TLS";
-    assert_finds(&findings, "store", "warning", warning);
-
     for component in ["notify", "presence", "server", "stream", "webhooks"] {
         let component = format!("tidings_{component}");
         let change = |by| {
@@ -330,6 +321,26 @@ async fn a_postgresql_is_looked_at_and_its_clock_is_compared() {
             format!("the tables of `{component}` are of a newer version of Tidings (version ");
         assert_finds(&findings, "store", "error", &newer);
         schema.execute(&change("- 1")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_postgresql_on_another_machine_without_tls_is_warned_of() {
+    let schema = Schema::create().await;
+    // It leads to this machine, and is no address of loopback.
+    let elsewhere = schema.url().replace("127.0.0.1", "0.0.0.0");
+    for (url, is_warned_of) in [(schema.url(), false), (elsewhere, true)] {
+        let (ok, findings) = examine(&mut on(&url)).await;
+        assert!(ok, "{findings:?}");
+        let warnings = of(&findings, "store").into_iter();
+        let warnings = warnings.filter(|(status, _)| *status == "warning");
+        let warnings: String = warnings.map(|(_, message)| message).collect();
+        let home = Home::on(&url, &[]);
+        let (_, log) = home.start().await.stop("-TERM").await;
+        for said in [warnings, log] {
+            let warning = "the connection to PostgreSQL at 0.0.0.0 has no TLS";
+            assert_eq!(said.contains(warning), is_warned_of, "{url}: {said}");
+        }
     }
 }
 
