@@ -36,8 +36,8 @@ pub trait Publisher: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] once the broker is closed; the message may have been sent or not.
-    /// [`Error::Backend`] when it was not sent, [`Error::OutcomeUnknown`] when that is unknown.
+    /// [`Error::Closed`] once the broker is closed, and [`Error::Backend`]: the message was not sent.
+    /// [`Error::OutcomeUnknown`] when that is unknown, also because the broker was closed meanwhile.
     ///
     /// # Cancel safety
     ///
@@ -79,7 +79,7 @@ pub trait Subscriber: Send + Sync + 'static {
 /// `Arc<dyn Broker>`.
 #[async_trait]
 pub trait Broker: Publisher + Subscriber {
-    /// Ends everything: later calls return [`Error::Closed`], and subscriptions end once their
+    /// Ends everything: later calls return [`Error::Closed`], messages that are under way may be sent or not, and subscriptions end once their
     /// mailboxes have been read. Closing twice is harmless.
     ///
     /// It does not wait for subscribers; [`Listener::stop`](crate::Listener::stop) does.

@@ -4,7 +4,7 @@ use tidings_reconnect::Cause;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The broker was closed.
+    /// The broker was closed, and nothing was done.
     #[error("the broker is closed")]
     Closed,
     /// The server or connection beneath the broker failed, and nothing was done. The call may be repeated.
@@ -13,13 +13,23 @@ pub enum Error {
     /// The broker does not support patterns.
     #[error("the broker does not support patterns")]
     NoPatterns,
-    /// The connection broke, or the server did not reply in time, or not in a way that is understood, after the
-    /// message was handed over: it may have been sent or not. Another attempt may send it twice.
+    /// The connection broke, or the server did not reply in time, or not in a way that is understood, or the broker was
+    /// closed, after the message was handed over: it may have been sent or not. Another attempt may send it twice.
     #[error("the server did not reply, so the outcome is unknown")]
     OutcomeUnknown(#[source] Cause),
 }
 
+/// Why there is no reply.
+#[derive(Debug, thiserror::Error)]
+#[error("the broker was closed meanwhile")]
+struct ClosedMeanwhile;
+
 impl Error {
+    /// The broker was closed after a message was handed over.
+    pub(crate) fn closed_meanwhile() -> Self {
+        Self::outcome_unknown(ClosedMeanwhile)
+    }
+
     /// Wraps an error from beneath a broker.
     pub fn backend(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Backend(Cause::new(source))

@@ -34,7 +34,7 @@ impl MemoryBroker {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`].
+    /// [`Error::Closed`], and [`Error::OutcomeUnknown`] when the broker is closed while it waits for room.
     ///
     /// # Cancel safety
     ///
@@ -62,8 +62,9 @@ impl MemoryBroker {
 
     async fn wait_for_room(&self, waiting: Vec<Waiting>) -> Result<(), Error> {
         join_all(waiting.into_iter().map(Waiting::settle)).await;
-        // Those it waited for have not got it if the broker was closed meanwhile.
-        self.owner.shared.lock().map(drop)
+        // Those it waited for have not got it if the broker was closed meanwhile. All others have.
+        let open = self.owner.shared.lock();
+        open.map(drop).map_err(|_| Error::closed_meanwhile())
     }
 }
 

@@ -127,12 +127,10 @@ impl Publisher for PostgresBroker {
             ..
         } = &*self.owner;
         let envelope = Envelope::new(topic, payload);
-        let sending = async {
-            remote.check_open()?;
-            sender.send(envelope).await
+        let published = match remote.check_open() {
+            Ok(()) => sender.send(envelope, closing).await,
+            Err(closed) => Err(closed),
         };
-        let published = closing.run_until_cancelled(sending).await;
-        let published = published.unwrap_or(Err(Error::Closed));
         telemetry::published(&published);
         published
     }

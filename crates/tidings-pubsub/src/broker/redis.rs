@@ -106,10 +106,13 @@ impl Publisher for RedisBroker {
         } = &*self.owner;
         let publishing = async {
             remote.check_open()?;
-            publish(connection, topic, &payload).await
+            let connecting = closing.run_until_cancelled(connection.line_to_primary());
+            let line = connecting.await.ok_or(Error::Closed)??;
+            let sending = publish(connection, &line, topic, &payload);
+            let sent = closing.run_until_cancelled(sending).await;
+            sent.unwrap_or_else(|| Err(Error::closed_meanwhile()))
         };
-        let published = closing.run_until_cancelled(publishing).await;
-        let published = published.unwrap_or(Err(Error::Closed));
+        let published = publishing.await;
         telemetry::published(&published);
         published
     }

@@ -22,14 +22,27 @@ pub(crate) fn broker() -> PostgresBroker {
 }
 
 fn impatient(url: &str) -> PostgresBroker {
+    checked(url, HEALTH_INTERVAL)
+}
+
+/// One that looks for its server so rarely that no test lives to see it.
+fn unchecked(url: &str) -> PostgresBroker {
+    checked(url, Duration::from_secs(3600))
+}
+
+fn checked(url: &str, interval: Duration) -> PostgresBroker {
     let config = Config::new(url)
         .unwrap()
         .with_reply_limit(REPLY_LIMIT)
-        .with_health_interval(HEALTH_INTERVAL);
+        .with_health_interval(interval);
     PostgresBroker::open(config, PostgresOptions::default())
 }
 
 mod faults {
+    crate::faults::fault_tests! { crate::postgres::url(), super::unchecked;
+        closing_in_an_outage_does_not_wait
+    }
+
     crate::faults::fault_tests!(crate::postgres::url(), super::impatient, connections: 2);
 }
 

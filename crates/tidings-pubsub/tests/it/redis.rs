@@ -1,5 +1,7 @@
 //! What is particular to Redis.
 
+use std::time::Duration;
+
 use tidings_pubsub::redis::{Config, RedisBroker, RedisOptions};
 use tidings_pubsub::{
     Error, Lagged, Pattern, Publisher, Received, SubscribeOptions, Subscriber, Topic,
@@ -18,14 +20,27 @@ pub(crate) fn broker() -> RedisBroker {
 }
 
 fn impatient(url: &str) -> RedisBroker {
+    checked(url, HEALTH_INTERVAL)
+}
+
+/// One that looks for its server so rarely that no test lives to see it.
+fn unchecked(url: &str) -> RedisBroker {
+    checked(url, Duration::from_secs(3600))
+}
+
+fn checked(url: &str, interval: Duration) -> RedisBroker {
     let config = Config::new(url)
         .unwrap()
         .with_reply_limit(REPLY_LIMIT)
-        .with_health_interval(HEALTH_INTERVAL);
+        .with_health_interval(interval);
     RedisBroker::open(config, RedisOptions::default())
 }
 
 mod faults {
+    crate::faults::fault_tests! { crate::redis::url(), super::unchecked;
+        closing_in_an_outage_does_not_wait
+    }
+
     crate::faults::fault_tests!(crate::redis::url(), super::impatient, connections: 1);
 }
 

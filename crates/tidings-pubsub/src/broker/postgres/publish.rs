@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tidings_postgres::Database;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::broker::postgres::envelope::{Content, Envelope};
@@ -35,8 +36,12 @@ impl Sender {
         }
     }
 
-    /// Sends a message, and returns once PostgreSQL has replied.
-    pub(super) async fn send(&self, envelope: Envelope) -> Result<(), Error> {
+    /// Sends a message, and returns once PostgreSQL has replied, or when the broker is closed.
+    pub(super) async fn send(
+        &self,
+        envelope: Envelope,
+        closing: &CancellationToken,
+    ) -> Result<(), Error> {
         if !self.is_used.load(Ordering::Relaxed) {
             self.is_used.store(true, Ordering::Relaxed);
             self.used.notify_one();
@@ -45,14 +50,22 @@ impl Sender {
         let _in_flight = InFlight(&self.in_flight);
         if is_alone && let Content::Inline(content) = &envelope.content {
             // The queue's task would add its own turn to each way.
-            return Ok(notify(&self.database, &envelope.channel, content).await?);
+            let is_sent = AtomicBool::new(false);
+            let begun = || is_sent.store(true, Ordering::Relaxed);
+            let sending = notify(&self.database, &envelope.channel, content, begun);
+            return match closing.run_until_cancelled(sending).await {
+                Some(sent) => Ok(sent?),
+                None if is_sent.load(Ordering::Relaxed) => Err(Error::closed_meanwhile()),
+                None => Err(Error::Closed),
+            };
         }
         let (reply, replied) = oneshot::channel();
         let queued = self.queue.send(Outgoing { envelope, reply }).await;
         queued.map_err(|_| Error::Closed)?;
+        // The queue's task ends when the broker is closed. What it has not taken is not told from what it was sending.
         replied.await.unwrap_or_else(|dropped| {
-            if self.queue.is_closed() {
-                Err(Error::Closed)
+            if closing.is_cancelled() {
+                Err(Error::closed_meanwhile())
             } else {
                 Err(Error::outcome_unknown(dropped))
             }

@@ -174,7 +174,7 @@ impl Batch {
             return;
         }
         let sent = match (&self.channels[..], &self.contents[..]) {
-            ([channel], [content]) => notify(database, channel, content).await,
+            ([channel], [content]) => notify(database, channel, content, || ()).await,
             _ => self.notify(database).await,
         };
         let sent = sent.map_err(Error::from);
@@ -195,13 +195,15 @@ impl Batch {
     }
 }
 
-/// Sends one small message.
+/// Sends one small message. `begun` is called before it is handed over.
 pub(super) async fn notify(
     database: &Database,
     channel: &str,
     content: &str,
+    begun: impl FnOnce() + Send,
 ) -> Result<(), DatabaseError> {
     let sending = database.run(|client| async move {
+        begun();
         let parameters: [(&(dyn ToSql + Sync), Type); 2] =
             [(&channel, Type::TEXT), (&content, Type::TEXT)];
         client.query_typed(SEND_ONE, &parameters).await
