@@ -174,29 +174,8 @@ impl Connections {
     ///
     /// As for [`query`](Self::query).
     pub async fn row(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Row, Error> {
-        let row = self.opt_row(statement, parameters).await?;
+        let row = self.query(statement, parameters).await?.pop();
         row.ok_or(Error::NoRow)
-    }
-
-    /// Runs a statement that returns one row or none.
-    ///
-    /// # Errors
-    ///
-    /// As for [`query`](Self::query).
-    ///
-    /// # Panics
-    ///
-    /// As for [`query`](Self::query).
-    ///
-    /// # Cancel safety
-    ///
-    /// As for [`query`](Self::query).
-    pub async fn opt_row(
-        &self,
-        statement: &str,
-        parameters: &[Parameter<'_>],
-    ) -> Result<Option<Row>, Error> {
-        Ok(self.query(statement, parameters).await?.pop())
     }
 
     /// Refuses further calls with [`Error::Closed`], and those that wait for a connection. Connections

@@ -143,7 +143,7 @@ async fn statements_that_the_session_has_forgotten_are_prepared_again() {
 async fn no_row_is_an_error_where_there_must_be_one() {
     let (connections, _) = connections("pool_row", 1, "").await;
     let none = "SELECT n FROM item WHERE n = 3";
-    assert!(connections.opt_row(none, &[]).await.unwrap().is_none());
+    assert!(connections.query(none, &[]).await.unwrap().is_empty());
     let missing = connections.row(none, &[]).await.unwrap_err();
     assert!(matches!(missing, Error::NoRow), "{missing:?}");
 }
