@@ -11,6 +11,10 @@ const SEPARATOR: char = '\n';
 /// In place of names: any log may have changed.
 const ALL: &str = "*";
 
+/// A name that no sender has: a script has an empty one.
+#[cfg(feature = "redis")]
+pub(super) const NO_SENDER: &str = "-";
+
 /// A new name for a sender, so that it can ignore its own messages.
 pub(super) fn sender() -> String {
     format!("{:016x}", crate::Epoch::random().as_u64())

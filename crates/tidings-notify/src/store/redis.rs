@@ -68,10 +68,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use super::check_drafts;
+use super::{check_drafts, message};
 use crate::{
     ChangeMark, Changes, Draft, Epoch, Event, EventId, Head, InboxAction, InboxChange, InboxPage,
-    InboxQuery, InboxUpdate, LogChange, MAX_PAGE_BYTES, Page, Store, StoreError, UserId, Wake,
+    InboxQuery, InboxUpdate, LogChange, MAX_PAGE_BYTES, Page, Store, StoreError, UserId,
     WakeSender, Wakes,
 };
 use listen::keep_listening;
@@ -137,7 +137,8 @@ impl RedisStore {
         let wakes = WakeSender::new(WAKES);
         let connected = watch::Sender::new(None);
         let channel = scripts.key("wake");
-        let listening = keep_listening(config, channel, changed, wakes.clone(), connected);
+        let read = |text: &str| message::read(text, message::NO_SENDER);
+        let listening = keep_listening(config, channel, read, wakes.clone(), connected);
         Ok(Self {
             shared: Arc::new(Shared {
                 scripts,
@@ -399,10 +400,4 @@ impl Store for RedisStore {
         running.wait().await;
         scripts.server().disconnect();
     }
-}
-
-/// The hints of a message, which has the name of a user on each line.
-fn changed(names: &str) -> Vec<Wake> {
-    let users = names.lines().map(UserId::stored);
-    users.filter_map(Result::ok).map(Wake::Changed).collect()
 }

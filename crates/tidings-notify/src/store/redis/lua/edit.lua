@@ -41,8 +41,8 @@ local function remove_keyed(log, name, seq)
   end
 end
 
--- Notes that logs have changed, and wakes those who listen, with the names of many users in a message: none
--- has a line end. A user that may not use channels gets an error, which must not end the script.
+-- Notes that logs have changed, and wakes those who listen: with the names of many users in a message, a line each,
+-- after a line for a sender, which is empty. A user that may not use channels gets an error, which must not end the script.
 local function note_changes(logs)
   local number = call('HINCRBY', meta, 'number', #logs) - #logs
   local add, names, count = {}, {}, 0
@@ -52,7 +52,7 @@ local function note_changes(logs)
     -- More arguments than that have no room on Lua's stack.
     if count == 500 or place == #logs then
       call('ZADD', changed, unpack(add))
-      redis.pcall('PUBLISH', root .. ':wake', table.concat(names, '\n'))
+      redis.pcall('PUBLISH', root .. ':wake', '\n' .. table.concat(names, '\n'))
       add, names, count = {}, {}, 0
     end
   end
