@@ -177,13 +177,13 @@ export class TidingsInboxElement extends Base {
     this.#reached = undefined;
     announcer.textContent = doneText.textContent = "";
     this.#showBadge(undefined);
-    this.#showNotice(undefined, undefined);
+    this.#showNotice();
     for (const name of ["done", "markAll", "more", "empty", "loading"] as const) this.#hide(parts[name]);
   }
 
   /** The element cannot be used as it is written in the page. */
   #fail(error: unknown): void {
-    this.#showNotice(this.#labels.failed, undefined);
+    this.#showNotice(this.#labels.failed);
     console.error(error);
   }
 
@@ -388,7 +388,8 @@ export class TidingsInboxElement extends Base {
 
   #showList(state: InboxState): void {
     const parts = this.#parts;
-    if (parts === undefined) return;
+    const inbox = this.#inbox;
+    if (parts === undefined || inbox === undefined) return;
     const { items, unread, hasMore, isLoading } = state;
     // The button that loads more goes, and who used it is in what it has loaded.
     const isDone = !hasMore && this.shadowRoot?.activeElement === parts.more;
@@ -401,32 +402,34 @@ export class TidingsInboxElement extends Base {
     else parts.markAll.hidden = false;
     parts.empty.hidden = isLoading || items.length > 0 || hasMore;
     parts.more.hidden = !hasMore;
-    const [words, retry] = this.#explain(state);
+    const [words, retry] = this.#explain(state, inbox);
     parts.loading.hidden = !isLoading || words !== undefined;
-    this.#showNotice(words, retry ? () => this.#restart() : undefined);
+    this.#showNotice(words, retry);
     // A person who archives everything wants to see the rest.
-    if (hasMore && items.length < 5) void this.#inbox?.loadMore().catch(() => {});
+    if (hasMore && items.length < 5) void inbox.loadMore().catch(() => {});
     this.#see(state);
   }
 
-  /** What is wrong, in plain words, and whether a person can do something. */
-  #explain({ status, error, isLoading }: InboxState): [string | undefined, boolean] {
+  /** What is wrong, in plain words, and what a person can do. */
+  #explain({ status, error, isLoading }: InboxState, inbox: Inbox): [words?: string, retry?: () => void] {
     const labels = this.#labels;
-    if (error === undefined) return [undefined, false];
+    if (error === undefined) return [];
+    const restart = () => this.#restart();
     const isFailed = status === "failed" || !error.isRetryable;
     // What an application says to who is signed out.
     const isOfToken = error.code === "token_unavailable";
     if (error.status === 401 || error.code === "unauthorized" || (isOfToken && error.status === 403)) {
-      return [labels.signedOut, isFailed];
+      return isFailed ? [labels.signedOut, restart] : [labels.signedOut];
     }
-    if (error.status === 403) return [labels.forbidden, false];
-    if (isFailed) return [labels.failed, true];
-    if (error.status === 429 && !isOfToken) return [labels.tooManyRequests, false];
-    if (isLoading) return [labels.unreachable, false];
-    return [status === "live" ? labels.unreachable : labels.reconnecting, false];
+    if (error.status === 403) return [labels.forbidden];
+    if (isFailed) return [labels.failed, restart];
+    if (error.status === 429 && !isOfToken) return [labels.tooManyRequests];
+    const words = isLoading || status === "live" ? labels.unreachable : labels.reconnecting;
+    // Where the server has asked to wait, a try would be refused.
+    return error.retryAfterMs === undefined ? [words, () => inbox.retry()] : [words];
   }
 
-  #showNotice(words: string | undefined, retry: (() => void) | undefined): void {
+  #showNotice(words?: string, retry?: () => void): void {
     const { notice, noticeText, noticeAction } = this.#parts ?? {};
     if (notice === undefined || noticeText === undefined || noticeAction === undefined) return;
     if (words === undefined) this.#hide(notice);

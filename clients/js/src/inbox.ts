@@ -225,6 +225,15 @@ export class Inbox<Payload = unknown> {
     if (upTo !== undefined) await this.#act({ kind: "seen", upTo }, () => this.#client.markSeen(upTo));
   }
 
+  /**
+   * Connects, and loads the list, at once if the inbox waits for the next try, unless the server has asked to wait. Does
+   * nothing otherwise.
+   */
+  retry(): void {
+    this.#stream.retry();
+    if (this.#listError?.retryAfterMs === undefined) this.#retryWait?.abort();
+  }
+
   /** Ends the stream. The state stays as it is, with the status `closed`. */
   close(): void {
     this.#stream.close();

@@ -87,6 +87,11 @@ export class Stream<Payload = unknown> {
     return this.#feed.cursor;
   }
 
+  /** Connects at once if the stream is `waiting`, unless the server has asked to wait. Does nothing otherwise. */
+  retry(): void {
+    this.#feed.hurry();
+  }
+
   /** Ends the stream. Nothing is called any more. */
   close(): void {
     if (this.#closed.signal.aborted) return;

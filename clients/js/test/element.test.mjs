@@ -426,6 +426,22 @@ test("while much arrives in an open list, the server is told from time to time w
   assert.deepEqual(await browser.run(`() => window.told.slice(1)`), [ids.at(-1)]);
 });
 
+test("a person who does not want to wait for the next try has a button", async (t) => {
+  const server = await new Home(t).start();
+  const { url, pause } = await relay(t, server.address);
+  const app = await pages(t, { "/": `<script>Math.random = () => 1e6;</script>${page({ url })}`.replace(/^(.*?)<!doctype html>/s, "<!doctype html>$1") });
+  const browser = await browse(t);
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`!$(".empty").hidden`));
+  pause(true);
+  await browser.until("the notice", isTrue(`$(".notice span").textContent.startsWith("Connecting again") && !$(".notice button").hidden`));
+  pause(false);
+  await server.notify("anna", { title: "One" });
+  await browser.click(find(".notice button"));
+  await browser.until("what was missed", isTrue(`$("li .title")?.textContent === "One" && $(".notice").hidden`));
+});
+
 test("all of a notification with a link leads there", async (t) => {
   const { server, app, browser } = await opened(t);
   const actions = [{ label: "Pay", url: "#pay" }];

@@ -292,6 +292,33 @@ test("a wait that was asked for before the stream was live is not kept", async (
   await until("the list", () => inbox.state.items.length === 1);
 });
 
+test("a person ends the wait for the list, unless the server has asked for it", async (t) => {
+  const server = await new Home(t).start();
+  await server.notify("anna", "one");
+  const { random } = Math;
+  const real = globalThis.fetch;
+  t.after(() => Object.assign(Math, { random }) && Object.assign(globalThis, { fetch: real }));
+  Math.random = () => 0;
+  const refusals = [404, 404, 404, 503];
+  let asked = 0;
+  globalThis.fetch = async (url, init) => {
+    if (!String(url).includes("/notifications?") || refusals.length === 0) return real(url, init);
+    asked += 1;
+    const status = refusals.shift();
+    // After the tries of one request, it waits for so long that only a person ends it.
+    if (refusals.length === 1) Math.random = () => 1e6;
+    return new Response("", { status, headers: status === 503 ? { "retry-after": "600" } : {} });
+  };
+  const inbox = open(t, { url: server.url });
+  await until("the failure", () => inbox.state.error?.status === 404);
+  inbox.retry();
+  await until("the refusal", () => inbox.state.error?.status === 503);
+  inbox.retry();
+  await server.notify("anna", "two");
+  await new Tidings({ user: "ben", url: server.url }).counts();
+  assert.deepEqual([asked, inbox.state.isLoading], [4, true]);
+});
+
 test("an inbox that was closed calls nothing any more", async (t) => {
   const server = await new Home(t).start();
   const { id } = await server.notify("anna", "one");

@@ -271,6 +271,24 @@ test("a stream waits as long as Retry-After says", async (t) => {
   assert.deepEqual(seen.errors.map(({ code }) => code), ["unexpected_response", "too_many_requests"]);
 });
 
+test("an application ends a wait, unless the server has asked for it", async (t) => {
+  const refusal = await replies(t, refusing(503, { "retry-after": "600" }));
+  const breaking = await replies(t, (response) => {
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    response.end(`retry: 1000000000000\n${frame("hello", HELLO)}`);
+  }, opening);
+  const [refused, broken] = [refusal, breaking].map(({ url }) => record(t, { url, maxWaitMs: 1e12 }));
+  await until("both wait", () => [refused, broken].every(({ stream }) => stream.status === "waiting"));
+  refused.stream.retry();
+  broken.stream.retry();
+  await until("the second connection", () => broken.hellos === 2);
+  assert.equal(refusal.times.length, 1);
+  assert.equal(refused.stream.status, "waiting");
+  // It changes nothing of one that is live.
+  broken.stream.retry();
+  assert.deepEqual(broken.statuses, ["connecting", "live", "waiting", "live"]);
+});
+
 test("a stream follows the code of a bye", async (t) => {
   const final = await replies(t, ending(4000, 0));
   const later = await replies(t, ending(4100, 400), opening);

@@ -1493,6 +1493,9 @@ class Stream {
 	get cursor() {
 		return this.#feed.cursor;
 	}
+	retry() {
+		this.#feed.hurry();
+	}
 	close() {
 		if (this.#closed.signal.aborted)
 			return;
@@ -1666,6 +1669,11 @@ class Inbox {
 		const upTo = this.#contents?.cursor;
 		if (upTo !== undefined)
 			await this.#act({ kind: "seen", upTo }, () => this.#client.markSeen(upTo));
+	}
+	retry() {
+		this.#stream.retry();
+		if (this.#listError?.retryAfterMs === undefined)
+			this.#retryWait?.abort();
 	}
 	close() {
 		this.#stream.close();
@@ -2526,12 +2534,12 @@ class TidingsInboxElement extends Base {
 		this.#reached = undefined;
 		announcer.textContent = doneText.textContent = "";
 		this.#showBadge(undefined);
-		this.#showNotice(undefined, undefined);
+		this.#showNotice();
 		for (const name of ["done", "markAll", "more", "empty", "loading"])
 			this.#hide(parts[name]);
 	}
 	#fail(error) {
-		this.#showNotice(this.#labels.failed, undefined);
+		this.#showNotice(this.#labels.failed);
 		console.error(error);
 	}
 	#build() {
@@ -2717,7 +2725,8 @@ class TidingsInboxElement extends Base {
 	}
 	#showList(state) {
 		const parts = this.#parts;
-		if (parts === undefined)
+		const inbox = this.#inbox;
+		if (parts === undefined || inbox === undefined)
 			return;
 		const { items, unread, hasMore, isLoading } = state;
 		const isDone = !hasMore && this.shadowRoot?.activeElement === parts.more;
@@ -2734,31 +2743,31 @@ class TidingsInboxElement extends Base {
 			parts.markAll.hidden = false;
 		parts.empty.hidden = isLoading || items.length > 0 || hasMore;
 		parts.more.hidden = !hasMore;
-		const [words, retry] = this.#explain(state);
+		const [words, retry] = this.#explain(state, inbox);
 		parts.loading.hidden = !isLoading || words !== undefined;
-		this.#showNotice(words, retry ? () => this.#restart() : undefined);
+		this.#showNotice(words, retry);
 		if (hasMore && items.length < 5)
-			void this.#inbox?.loadMore().catch(() => { });
+			void inbox.loadMore().catch(() => { });
 		this.#see(state);
 	}
-	#explain({ status, error, isLoading }) {
+	#explain({ status, error, isLoading }, inbox) {
 		const labels = this.#labels;
 		if (error === undefined)
-			return [undefined, false];
+			return [];
+		const restart = () => this.#restart();
 		const isFailed = status === "failed" || !error.isRetryable;
 		const isOfToken = error.code === "token_unavailable";
 		if (error.status === 401 || error.code === "unauthorized" || (isOfToken && error.status === 403)) {
-			return [labels.signedOut, isFailed];
+			return isFailed ? [labels.signedOut, restart] : [labels.signedOut];
 		}
 		if (error.status === 403)
-			return [labels.forbidden, false];
+			return [labels.forbidden];
 		if (isFailed)
-			return [labels.failed, true];
+			return [labels.failed, restart];
 		if (error.status === 429 && !isOfToken)
-			return [labels.tooManyRequests, false];
-		if (isLoading)
-			return [labels.unreachable, false];
-		return [status === "live" ? labels.unreachable : labels.reconnecting, false];
+			return [labels.tooManyRequests];
+		const words = isLoading || status === "live" ? labels.unreachable : labels.reconnecting;
+		return error.retryAfterMs === undefined ? [words, () => inbox.retry()] : [words];
 	}
 	#showNotice(words, retry) {
 		const { notice, noticeText, noticeAction } = this.#parts ?? {};

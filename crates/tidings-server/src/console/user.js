@@ -89,6 +89,7 @@ export function open(root, user, query) {
   const type = query.get("type") ?? "";
 
   const status = make("span", { id: "status", class: "chip", role: "status", "data-state": "connecting" }, "connecting");
+  const tryNow = button("Try now", () => inbox.retry(), { id: "retry", hidden: true });
   const presence = make("span", { id: "presence", class: "chip" }, "…");
   const unread = make("span", { id: "unread", class: "badge", hidden: true });
   const readAll = button("Mark all read", () => inbox.markAllRead(), { id: "read-all", hidden: true });
@@ -111,7 +112,7 @@ export function open(root, user, query) {
   });
 
   root.append(
-    make("header", { class: "head" }, make("h1", {}, session.user === undefined ? user : "Your inbox"), unread, status, presence, make("span", { class: "actions" }, seen, readAll)),
+    make("header", { class: "head" }, make("h1", {}, session.user === undefined ? user : "Your inbox"), unread, status, tryNow, presence, make("span", { class: "actions" }, seen, readAll)),
     make("div", { class: session.may("publish") ? "columns" : "column" },
       make("section", { class: "card wide", "aria-label": "Notifications" },
         make("div", { class: "bar" }, tabs, byType),
@@ -230,6 +231,9 @@ export function open(root, user, query) {
     if (closed) return;
     status.dataset.state = state;
     if (state === "failed") readAll.hidden = seen.hidden = true;
+    // Where the server has asked to wait, a try would be refused.
+    if (state === "waiting" && error?.retryAfterMs === undefined) tryNow.hidden = false;
+    else retire(tryNow, tabs.querySelector("[aria-current]") ?? tabs.firstElementChild);
     status.textContent = error && !isSaid && state !== "live" ? `${STATUS[state]}: ${error.message}` : STATUS[state];
     // An inbox asks for nothing else, so nothing else would notice. The error may be of another tab, with another
     // credential: this asks with that of this tab, and signs out if it is refused. A token in a cookie ends with its
