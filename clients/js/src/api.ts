@@ -1,4 +1,5 @@
 import { asTidingsError, errorOf, notFromTidings } from "./error.js";
+import { ServerClock } from "./server-clock.js";
 import type { Tokens } from "./tokens.js";
 import { Backoff, wait } from "./wait.js";
 
@@ -23,6 +24,7 @@ export interface ApiOptions {
 export class Api {
   readonly user: string;
   readonly tokens: Tokens;
+  readonly clock = new ServerClock();
   /** `…/v1/users/<user>/`. */
   readonly base: string;
   readonly #credentials: RequestCredentials;
@@ -39,12 +41,14 @@ export class Api {
   async send(path: string, token: string | undefined, init: RequestInit): Promise<Response> {
     const headers = new Headers(init.headers);
     if (token !== undefined) headers.set("Authorization", `Bearer ${token}`);
+    const askedAt = performance.now();
     let response: Response;
     try {
       response = await fetch(this.base + path, { ...init, headers, credentials: this.#credentials, cache: "no-store" });
     } catch (error) {
       throw asTidingsError(error);
     }
+    this.clock.learn(response.headers.get("date"), performance.now() - askedAt);
     if (response.ok) return response;
     throw errorOf(response, await response.text().catch(() => ""));
   }

@@ -78,6 +78,14 @@ export class Tidings {
     this.#connection = { transport, share, maxWaitMs };
   }
 
+  /**
+   * The time of the server, in milliseconds since 1970, to within about a second: what the times of notifications are
+   * compared with. Before the first response, and of a server that sends no `date`, it is that of this machine.
+   */
+  now(): number {
+    return this.#api.clock.now();
+  }
+
   /** Opens a stream. Close it when it is no longer needed. Throws a TypeError that names the option, if one is wrong. */
   stream<Payload = unknown>(options: StreamOptions<Payload> = {}): Stream<Payload> {
     return new Stream<Payload>(this.#api, this.#connection, options);

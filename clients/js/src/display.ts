@@ -96,8 +96,8 @@ function dayOf(date: Date): number {
   return Date.UTC(date.getFullYear(), date.getMonth(), date.getDate()) / DAY_MS;
 }
 
-/** How long ago something was, in a few words; a date after a week. */
-export function ago(timestamp: string, now: string, language: string | undefined, clock = Date.now()): string {
+/** How long before the time `clock` something was, in a few words; a date after a week. */
+export function ago(timestamp: string, now: string, language: string | undefined, clock: number): string {
   const date = new Date(timestamp);
   const seconds = (clock - date.getTime()) / 1000;
   if (seconds < 45) return now;

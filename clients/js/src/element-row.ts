@@ -23,7 +23,7 @@ export class Row {
   readonly #toggle = make("button", { type: "button" });
   readonly #unread: HTMLSpanElement;
 
-  constructor(notification: Notification, labels: Labels, listener: RowListener) {
+  constructor(notification: Notification, labels: Labels, now: number, listener: RowListener) {
     this.#notification = notification;
     this.#labels = labels;
     const { title, body, url, icon: image, actions } = displayOf(notification);
@@ -72,7 +72,7 @@ export class Row {
     });
     this.reach(false);
     this.#show();
-    this.tick();
+    this.tick(now);
   }
 
   /** Lets the tabulator reach the row and what is in it, or not. */
@@ -86,12 +86,12 @@ export class Row {
     this.#show();
   }
 
-  /** Shows how long ago it was. */
-  tick(): void {
+  /** Shows how long ago it was, at this time of the server. */
+  tick(now: number): void {
     const { timestamp } = this.#notification;
     const language = pageLanguage();
     const date = new Date(timestamp);
-    this.#time.textContent = ago(timestamp, this.#labels.now, language);
+    this.#time.textContent = ago(timestamp, this.#labels.now, language, now);
     this.#time.title = date.toLocaleString(language);
   }
 

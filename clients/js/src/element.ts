@@ -33,6 +33,7 @@ export class TidingsInboxElement extends Base {
 
   #token: TokenSource | undefined;
   #labels: Labels = ENGLISH;
+  #client: Tidings | undefined;
   #inbox: Inbox | undefined;
   #unsubscribe: (() => void) | undefined;
   #parts: Parts | undefined;
@@ -140,12 +141,12 @@ export class TidingsInboxElement extends Base {
     const source = this.#token ?? (tokenUrl === null ? undefined : () => fetchToken(tokenUrl));
     const token = source === undefined ? undefined : () => (this.#token ?? source)();
     try {
-      const client = new Tidings({
+      this.#client = new Tidings({
         user,
         ...(token === undefined ? {} : { token }),
         ...(server === null ? {} : { url: new URL(server, document.baseURI).href }),
       });
-      this.#inbox = client.inbox({
+      this.#inbox = this.#client.inbox({
         onNotification: (notification, { isBacklog }) => this.#takeArrived(notification, isBacklog),
         onCaughtUp: () => this.#announce(),
         onGap: () => this.#showGap(),
@@ -308,8 +309,13 @@ export class TidingsInboxElement extends Base {
     panel.style.maxHeight = `${Math.max(200, Math.min(640, room))}px`;
   };
 
+  /** The time of the server, whose times are shown. */
+  get #now(): number {
+    return this.#client?.now() ?? Date.now();
+  }
+
   #tick(): void {
-    for (const row of this.#rows.values()) row.tick();
+    for (const row of this.#rows.values()) row.tick(this.#now);
   }
 
   get #isOpen(): boolean {
@@ -520,7 +526,7 @@ export class TidingsInboxElement extends Base {
   }
 
   #addRow(item: Notification): Row {
-    const row = new Row(item, this.#labels, {
+    const row = new Row(item, this.#labels, this.#now, {
       onOpen: (notification, event) => this.#open(notification, event),
       onOpenElsewhere: (notification) => this.#markRead(notification),
       onToggleRead: ({ id, read_at: readAt }) => {

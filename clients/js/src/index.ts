@@ -5,6 +5,7 @@ export { type ErrorDetails, TidingsError } from "./error.js";
 export { compareIds, type EventId } from "./ids.js";
 export { Inbox, type InboxClient, type InboxOptions, type InboxState } from "./inbox.js";
 export type { Labels } from "./labels.js";
+export { ServerClock } from "./server-clock.js";
 export { Stream, type StreamOptions } from "./stream.js";
 export type { TokenSource } from "./tokens.js";
 export type { Transport } from "./transport.js";

@@ -560,13 +560,36 @@ test("yesterday is the day before, and not some hours ago", async (t) => {
   await browser.command("Emulation.setTimezoneOverride", { timezoneId });
   await server.notify("anna", { title: "One" });
   await browser.goto(app);
-  await browser.run(`() => { window.now = Date.now; }`);
+  await browser.run(`() => {
+    window.now = Date.now;
+    // The time of the server stays what it was.
+    const { get } = Headers.prototype;
+    Headers.prototype.get = function (name) { return name === "date" ? null : get.call(this, name); };
+  }`);
   for (const [hours, words] of [[0, "now"], [20, "20 hr. ago"], [26, "yesterday"], [50, "2 days ago"]]) {
     await browser.run(inside(`void (Date.now = () => window.now() + ${hours} * 3_600_000, element.close())`));
     await browser.until("it is closed", isTrue(`$(".bell").ariaExpanded !== "true"`));
     await browser.run(inside(`void element.open()`));
     await browser.until(`"${words}"`, isTrue(`$("time")?.textContent === "${words}"`));
   }
+});
+
+test("how long ago it was does not depend on the clock of the browser", async (t) => {
+  const { server, browser } = await opened(t);
+  const behind = `<script>const now = Date.now; Date.now = () => now() - 2 * 86_400_000 - 7_200_000;</script>`;
+  const app = await pages(t, { "/": page(server).replace("<script", `${behind}<script`) });
+  await server.notify("anna", { title: "One" });
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the row", isTrue(`$("time")?.textContent === "now"`));
+  await browser.run(`() => { Date.now = () => now() + 86_400_000; }`);
+  // Each response says the time.
+  await server.notify("anna", { title: "Two" });
+  await browser.run(inside(`element.inbox.markAllRead()`));
+  await browser.run(inside(`void element.close()`));
+  await browser.until("it is closed", isTrue(`$(".bell").ariaExpanded !== "true"`));
+  await browser.run(inside(`void element.open()`));
+  await browser.until("both are new", isTrue(`$$("time").map(({ textContent }) => textContent).join() === "now,now"`));
 });
 
 test("a key that is held down archives one notification", async (t) => {

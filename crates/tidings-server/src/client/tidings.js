@@ -76,6 +76,22 @@ function reportUncaught(error) {
 			throw error;
 		});
 }
+// server-clock.ts
+class ServerClock {
+	#behind = 0;
+	learn(date, elapsed) {
+		const at = Date.parse(date ?? "");
+		if (Number.isNaN(at))
+			return;
+		const here = Date.now();
+		const [least, most] = [at - here, at + 1000 + elapsed - here];
+		if (this.#behind < least || this.#behind > most)
+			this.#behind = (least + most) / 2;
+	}
+	now() {
+		return Date.now() + this.#behind;
+	}
+}
 // tokens.ts
 const TOKEN_TIMEOUT_MS = 15_000;
 const FAILED_MS = 1000;
@@ -199,6 +215,7 @@ const MAX_WAIT_MS = 5000;
 class Api {
 	user;
 	tokens;
+	clock = new ServerClock();
 	base;
 	#credentials;
 	constructor({ url, user, tokens, credentials }) {
@@ -212,6 +229,7 @@ class Api {
 		const headers = new Headers(init.headers);
 		if (token !== undefined)
 			headers.set("Authorization", `Bearer ${token}`);
+		const askedAt = performance.now();
 		let response;
 		try {
 			response = await fetch(this.base + path, { ...init, headers, credentials: this.#credentials, cache: "no-store" });
@@ -219,6 +237,7 @@ class Api {
 		catch (error) {
 			throw asTidingsError(error);
 		}
+		this.clock.learn(response.headers.get("date"), performance.now() - askedAt);
 		if (response.ok)
 			return response;
 		throw errorOf(response, await response.text().catch(() => ""));
@@ -1963,6 +1982,9 @@ class Tidings {
 		this.#api = new Api({ url, user, tokens: new Tokens(token), credentials });
 		this.#connection = { transport, share, maxWaitMs };
 	}
+	now() {
+		return this.#api.clock.now();
+	}
 	stream(options = {}) {
 		return new Stream(this.#api, this.#connection, options);
 	}
@@ -2081,7 +2103,7 @@ const DAY_MS = 86_400_000;
 function dayOf(date) {
 	return Date.UTC(date.getFullYear(), date.getMonth(), date.getDate()) / DAY_MS;
 }
-function ago(timestamp, now, language, clock = Date.now()) {
+function ago(timestamp, now, language, clock) {
 	const date = new Date(timestamp);
 	const seconds = (clock - date.getTime()) / 1000;
 	if (seconds < 45)
@@ -2165,7 +2187,7 @@ class Row {
 	#time;
 	#toggle = make("button", { type: "button" });
 	#unread;
-	constructor(notification, labels, listener) {
+	constructor(notification, labels, now, listener) {
 		this.#notification = notification;
 		this.#labels = labels;
 		const { title, body, url, icon: image, actions } = displayOf(notification);
@@ -2211,7 +2233,7 @@ class Row {
 		});
 		this.reach(false);
 		this.#show();
-		this.tick();
+		this.tick(now);
 	}
 	reach(isReached) {
 		for (const part of [this.element, ...this.element.querySelectorAll("a, button")])
@@ -2223,11 +2245,11 @@ class Row {
 		this.#notification = notification;
 		this.#show();
 	}
-	tick() {
+	tick(now) {
 		const { timestamp } = this.#notification;
 		const language = pageLanguage();
 		const date = new Date(timestamp);
-		this.#time.textContent = ago(timestamp, this.#labels.now, language);
+		this.#time.textContent = ago(timestamp, this.#labels.now, language, now);
 		this.#time.title = date.toLocaleString(language);
 	}
 	#show() {
@@ -2405,6 +2427,7 @@ class TidingsInboxElement extends Base {
 	static observedAttributes = ["user", "server", "token-url"];
 	#token;
 	#labels = ENGLISH;
+	#client;
 	#inbox;
 	#unsubscribe;
 	#parts;
@@ -2496,12 +2519,12 @@ class TidingsInboxElement extends Base {
 		const source = this.#token ?? (tokenUrl === null ? undefined : () => fetchToken(tokenUrl));
 		const token = source === undefined ? undefined : () => (this.#token ?? source)();
 		try {
-			const client = new Tidings({
+			this.#client = new Tidings({
 				user,
 				...(token === undefined ? {} : { token }),
 				...(server === null ? {} : { url: new URL(server, document.baseURI).href }),
 			});
-			this.#inbox = client.inbox({
+			this.#inbox = this.#client.inbox({
 				onNotification: (notification, { isBacklog }) => this.#takeArrived(notification, isBacklog),
 				onCaughtUp: () => this.#announce(),
 				onGap: () => this.#showGap(),
@@ -2651,9 +2674,12 @@ class TidingsInboxElement extends Base {
 		const room = (isBelow ? clientHeight - bottom : top) - 6 - margin;
 		panel.style.maxHeight = `${Math.max(200, Math.min(640, room))}px`;
 	};
+	get #now() {
+		return this.#client?.now() ?? Date.now();
+	}
 	#tick() {
 		for (const row of this.#rows.values())
-			row.tick();
+			row.tick(this.#now);
 	}
 	get #isOpen() {
 		return this.#parts?.panel.matches(":popover-open") ?? false;
@@ -2864,7 +2890,7 @@ class TidingsInboxElement extends Base {
 			this.#reach(first);
 	}
 	#addRow(item) {
-		const row = new Row(item, this.#labels, {
+		const row = new Row(item, this.#labels, this.#now, {
 			onOpen: (notification, event) => this.#open(notification, event),
 			onOpenElsewhere: (notification) => this.#markRead(notification),
 			onToggleRead: ({ id, read_at: readAt }) => {
@@ -2965,4 +2991,4 @@ if (globalThis.customElements !== undefined && customElements.get("tidings-inbox
 	customElements.define("tidings-inbox", TidingsInboxElement);
 }
 // index.ts
-export { Tidings, TidingsInboxElement, TidingsError, compareIds, Inbox, Stream };
+export { Tidings, TidingsInboxElement, TidingsError, compareIds, Inbox, ServerClock, Stream };

@@ -1,5 +1,6 @@
 // Requests to the server. Every failure is an error whose message a person can read.
 
+import { learnTime } from "./server-clock.js";
 import { session } from "./session.js";
 
 const TIMEOUT_MS = 20_000;
@@ -42,10 +43,12 @@ export async function callForText(method, path, body, more = {}, canRenew = true
   const headers = credential === "" ? more : { ...more, Authorization: `Bearer ${credential}` };
   const text = body === undefined || typeof body === "string" ? body : JSON.stringify(body);
   const signal = AbortSignal.timeout(TIMEOUT_MS);
+  const askedAt = performance.now();
   let response;
   let reply;
   try {
     response = await fetch(path, { method, headers, body: text, signal, cache: "no-store" });
+    learnTime(response.headers.get("date"), performance.now() - askedAt);
     reply = await response.text();
   } catch {
     throw new CallError(signal.aborted ? "the server did not reply in time" : "the server does not reply");

@@ -3,6 +3,7 @@
 import { draw, make } from "./dom.js";
 import { clock } from "./format.js";
 import { SPAN_MS } from "./sampler.js";
+import { timeOf } from "./server-clock.js";
 
 const WIDTH = 320;
 const HEIGHT = 96;
@@ -77,7 +78,7 @@ export function chart(title, series, format) {
     pointer.setAttribute("x2", at);
     pointer.setAttribute("visibility", "visible");
     write(nearest);
-    until.textContent = clock(nearest.at);
+    until.textContent = clock(timeOf(nearest.at));
   });
   picture.addEventListener("pointerleave", () => {
     pointer.setAttribute("visibility", "hidden");

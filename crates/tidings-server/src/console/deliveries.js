@@ -7,6 +7,7 @@ import { addressOf } from "./endpoints.js";
 import { counted, time } from "./format.js";
 import { keep, kept } from "./place.js";
 import { poll, problemIn } from "./poll.js";
+import { now } from "./server-clock.js";
 import { session } from "./session.js";
 
 const PAUSE_MS = 3000;
@@ -19,7 +20,7 @@ const COLORS = { pending: "waiting", delivered: "live", failed: "failed", cancel
 export const stateChip = (state) => make("span", { class: "chip", "data-state": COLORS[state] }, state);
 
 /** Whether the time of the next attempt has come: it waits for its turn, or for a circuit to close. */
-export const isDue = (next) => next !== null && Date.parse(next) <= Date.now();
+export const isDue = (next) => next !== null && Date.parse(next) <= now();
 
 /** Enough of a response to recognise it. */
 const cut = (text) => (text.length > 120 ? `${text.slice(0, 120)}…` : text);

@@ -8,6 +8,7 @@ import { rateText, stateChip, stateOf } from "./endpoints.js";
 import { TIME_ZONE, count, counted, fullTime, time } from "./format.js";
 import { lastError, rowsOf } from "./deliveries.js";
 import { poll, problemIn } from "./poll.js";
+import { now } from "./server-clock.js";
 import { session } from "./session.js";
 
 /** The server says it in milliseconds. */
@@ -77,7 +78,7 @@ export function open(root, id, query) {
   }
 
   async function replay() {
-    const hourAgo = new Date(Date.now() - 3_600_000 - new Date().getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+    const hourAgo = new Date(now() - 3_600_000 - new Date().getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
     const fields = [
       make("p", {}, "Sends what failed, was cancelled, or arrived while the endpoint was disabled. What was delivered is not sent again."),
       field("Since", make("input", { name: "since", type: "datetime-local", value: hourAgo, required: true }), `in the time zone ${TIME_ZONE}`),

@@ -42,7 +42,7 @@ async function withHealth(user, endpoints, known, isShown) {
       if (!isShown()) throw new Error("the view is closed");
       // One that was removed meanwhile, or that the server has refused to tell, stays as it was.
       const health = await call("GET", `${endpointsOf(user)}/${id}`).then(({ health }) => health, () => known.get(id)?.health);
-      known.set(id, { health, askedAt: Date.now() });
+      known.set(id, { health, askedAt: performance.now() });
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, work));

@@ -1,6 +1,7 @@
 // How times, durations and numbers are written.
 
 import { make } from "./dom.js";
+import { now } from "./server-clock.js";
 
 /** The language of the page, with the day before the month and 24 hours. */
 const LANGUAGE = "en-GB";
@@ -18,7 +19,7 @@ const UNITS = [["day", 86_400], ["hour", 3600], ["minute", 60], ["second", 1]];
 
 /** How long ago a time is, or how long it takes until then. */
 function relative(date) {
-  const seconds = Math.round((date - Date.now()) / 1000);
+  const seconds = Math.round((date - now()) / 1000);
   const [unit, size] = UNITS.find(([, size]) => Math.abs(seconds) >= size) ?? UNITS.at(-1);
   return AGO.format(Math.trunc(seconds / size), unit);
 }

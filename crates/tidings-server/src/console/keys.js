@@ -5,6 +5,7 @@ import { ask, confirm, field, line, showSecret, tick } from "./dialog.js";
 import { button, confirmDone, make, showRows } from "./dom.js";
 import { TIME_ZONE, fullTime, time } from "./format.js";
 import { poll, problemIn } from "./poll.js";
+import { now } from "./server-clock.js";
 
 const PAUSE_MS = 10_000;
 
@@ -17,7 +18,7 @@ const SCOPES = [
 ];
 
 /** One that has expired is listed for some days more. */
-const hasExpired = ({ expires_at: expires }) => expires !== null && Date.parse(expires) <= Date.now();
+const hasExpired = ({ expires_at: expires }) => expires !== null && Date.parse(expires) <= now();
 
 async function create() {
   let made;

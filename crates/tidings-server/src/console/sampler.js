@@ -43,7 +43,9 @@ let running;
 let problem;
 
 async function read() {
-  const at = Date.now();
+  const at = performance.now();
+  // It goes on while the machine sleeps.
+  const clock = Date.now();
   const { entry } = session;
   const metrics = readMetrics(await callForText("GET", "/metrics"));
   if (session.entry !== entry) return;
@@ -51,9 +53,9 @@ async function read() {
   // Behind a load balancer another instance may reply each time. Its counters are its own.
   const isSame = (reading) => reading.instance === instance;
   const before = readings.findLast(isSame);
-  readings.push({ at, instance, metrics });
+  readings.push({ at, clock, instance, metrics });
   while (readings[0].at < at - QUANTILE_MS) readings.shift();
-  const isGap = before === undefined || at - before.at > MAX_GAP_MS;
+  const isGap = before === undefined || Math.max(at - before.at, clock - before.clock) > MAX_GAP_MS;
   const seconds = isGap ? 1 : (at - before.at) / 1000;
   const rate = (name, where) => (isGap ? null : growth(sum(before.metrics, name, where), sum(metrics, name, where)) / seconds);
   const past = (name, share) => (isGap ? null : quantile(readings.find(isSame).metrics, metrics, name, share));

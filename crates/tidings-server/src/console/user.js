@@ -5,6 +5,7 @@ import { field, line, pointTo, unmark } from "./dialog.js";
 import { button, make, retire } from "./dom.js";
 import { count, fullTime, sentence, time } from "./format.js";
 import { keep, kept } from "./place.js";
+import { now } from "./server-clock.js";
 import { session } from "./session.js";
 
 /** The most lines of the live feed; the inbox has older ones. */
@@ -121,7 +122,7 @@ export function open(root, user, query) {
   );
 
   // Asked before the stream is open: this page makes the user online, too.
-  const asked = wasOpen.user === user && Date.now() - wasOpen.until < OWN_STREAM_MS ? wasOpen.asked : inTime(call("GET", `/v1/users/${part(user)}/presence`));
+  const asked = wasOpen.user === user && performance.now() - wasOpen.until < OWN_STREAM_MS ? wasOpen.asked : inTime(call("GET", `/v1/users/${part(user)}/presence`));
   const whether = asked.then(
     ({ online }) => {
       presence.textContent = online ? "was online" : "was offline";
@@ -146,7 +147,7 @@ export function open(root, user, query) {
   let isListed = false;
 
   function addLine(words, detail) {
-    list.prepend(make("li", {}, make("div", { class: "item-head" }, make("span", { class: "type" }, words), fullTime(new Date().toISOString())), detail && make("pre", {}, detail)));
+    list.prepend(make("li", {}, make("div", { class: "item-head" }, make("span", { class: "type" }, words), fullTime(new Date(now()).toISOString())), detail && make("pre", {}, detail)));
     while (list.children.length > MAX_LINES) list.lastElementChild.remove();
     empty.hidden = true;
   }
@@ -392,7 +393,7 @@ export function open(root, user, query) {
   return () => {
     closed = true;
     clearTimeout(retrying);
-    wasOpen = { user, asked, until: Date.now() };
+    wasOpen = { user, asked, until: performance.now() };
     inbox?.close();
     stream?.close();
   };

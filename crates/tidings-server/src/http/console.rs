@@ -45,6 +45,7 @@ scripts! {
     "place.js"
     "poll.js"
     "sampler.js"
+    "server-clock.js"
     "session.js"
     "user.js"
 }

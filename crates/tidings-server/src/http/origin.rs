@@ -124,7 +124,9 @@ impl Page {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, self.origin);
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("retry-after, ratelimit, ratelimit-policy, x-request-id"),
+            HeaderValue::from_static(
+                "retry-after, ratelimit, ratelimit-policy, x-request-id, date",
+            ),
         );
         if self.may_send_cookies {
             headers.insert(

@@ -195,7 +195,7 @@ async fn preflights_allow_what_tracing_adds_and_refusals_name_their_setting() {
     );
     assert_eq!(
         reply.headers()["access-control-expose-headers"],
-        "retry-after, ratelimit, ratelimit-policy, x-request-id"
+        "retry-after, ratelimit, ratelimit-policy, x-request-id, date"
     );
     let refused = preflight("https://elsewhere.example").send().await.unwrap();
     assert_eq!(refused.status(), 403);

@@ -157,6 +157,23 @@ async fn regression_the_page_shows_a_payload_byte_for_byte() {
     browser.close().await;
 }
 
+/// Times are compared with those of the server.
+#[tokio::test]
+async fn a_clock_of_the_browser_that_is_wrong_changes_no_time_that_is_shown() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify("anna", json!("now")).await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users/ben").await;
+    browser.until("the stream opens", IS_LIVE).await;
+    let late = "const now = Date.now; Date.now = () => now() - 172_800_000; location.hash = '#/users/anna'";
+    browser.client.execute(late, vec![]).await.unwrap();
+    let ago = "document.querySelector('#feed li time')?.textContent";
+    let is_right = format!("/^(now|\\d+ sec\\.? ago)$/.test({ago})");
+    browser.until("how long ago it was", &is_right).await;
+    browser.close().await;
+}
+
 #[tokio::test]
 async fn the_page_says_in_plain_words_what_is_wrong() {
     let home = Home::new();
