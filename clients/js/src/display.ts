@@ -15,6 +15,8 @@ export interface Display {
   /** An image, or one or two characters such as an emoji. */
   icon: { url: string } | { text: string } | undefined;
   actions: Action[];
+  /** There was nothing to read: the title is the type, and the body the payload. */
+  isRaw: boolean;
 }
 
 const MAX_ACTIONS = 3;
@@ -22,10 +24,10 @@ const MAX_ACTIONS = 3;
 const MAX_TEXT = 2000;
 
 /** The address if it is one of the web or of mail: not `javascript:`, `data:` and others that could run code. */
-export function safeUrl(value: unknown): string | undefined {
+function safeUrl(value: unknown, base: string): string | undefined {
   if (typeof value !== "string" || value.trim() === "") return undefined;
   try {
-    const url = new URL(value, document.baseURI);
+    const url = new URL(value, base);
     return ["http:", "https:", "mailto:"].includes(url.protocol) ? url.href : undefined;
   } catch {
     return undefined;
@@ -40,11 +42,11 @@ function text(value: unknown): string | undefined {
   return trimmed.length > MAX_TEXT ? `${trimmed.slice(0, MAX_TEXT)}…` : trimmed;
 }
 
-function iconOf(value: unknown): Display["icon"] {
+function iconOf(value: unknown, base: string): Display["icon"] {
   const icon = text(value);
   if (icon === undefined) return undefined;
   if (/^(https?:|\/|\.)/i.test(icon)) {
-    const url = safeUrl(icon);
+    const url = safeUrl(icon, base);
     return url === undefined ? undefined : { url };
   }
   // An emoji may have many code units, and no letter or digit.
@@ -52,28 +54,36 @@ function iconOf(value: unknown): Display["icon"] {
   return isShort ? { text: icon } : undefined;
 }
 
-/** What a notification shows by the conventions for payloads: title, body or message, url, icon, actions. */
-export function displayOf({ payload, payload_text: payloadText, type }: Notification): Display {
+/**
+ * What a notification shows by the conventions for payloads: title, body or message, url, icon, actions. Relative addresses
+ * are those of the page, or of `base`: with `about:blank` they are left out.
+ */
+export function displayOf({ payload, payload_text: payloadText, type }: Notification, base = document.baseURI): Display {
   const isObject = typeof payload === "object" && payload !== null && !Array.isArray(payload);
   const fields: Record<string, unknown> = isObject ? (payload as Record<string, unknown>) : {};
   // A large number is exact only as text.
   const member = (name: string) => (typeof fields[name] === "number" ? memberText(payloadText, name) : text(fields[name]));
   const title = member("title");
   const body = member("body") ?? member("message") ?? member("text");
-  const shown = { url: safeUrl(fields["url"]), icon: iconOf(fields["icon"]), actions: actionsOf(fields["actions"]) };
+  const shown = {
+    url: safeUrl(fields["url"], base),
+    icon: iconOf(fields["icon"], base),
+    actions: actionsOf(fields["actions"], base),
+    isRaw: false,
+  };
   if (title !== undefined) return { title, body, ...shown };
   if (body !== undefined) return { title: body, body: undefined, ...shown };
   const whole = typeof payload === "string" ? text(payload) : undefined;
   if (whole !== undefined) return { title: whole, body: undefined, ...shown };
   // Nothing to read: the type says what happened, and the payload is shown as it is.
-  return { title: type, body: payload === null ? undefined : text(payloadText), ...shown };
+  return { title: type, body: payload === null ? undefined : text(payloadText), ...shown, isRaw: true };
 }
 
-function actionsOf(value: unknown): Action[] {
+function actionsOf(value: unknown, base: string): Action[] {
   if (!Array.isArray(value)) return [];
   const actions = value.flatMap((action: unknown) => {
     const { label, url } = (action ?? {}) as { label?: unknown; url?: unknown };
-    const [shown, safe] = [text(label), safeUrl(url)];
+    const [shown, safe] = [text(label), safeUrl(url, base)];
     return shown !== undefined && safe !== undefined ? [{ label: shown, url: safe }] : [];
   });
   return actions.slice(0, MAX_ACTIONS);

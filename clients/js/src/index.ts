@@ -1,5 +1,6 @@
 export { Tidings, type TidingsOptions } from "./client.js";
 export type { Status } from "./connection.js";
+export { type Display, displayOf } from "./display.js";
 export { TidingsInboxElement } from "./element.js";
 export { type ErrorDetails, TidingsError } from "./error.js";
 export { compareIds, type EventId } from "./ids.js";

@@ -2033,11 +2033,11 @@ class Tidings {
 // display.ts
 const MAX_ACTIONS = 3;
 const MAX_TEXT = 2000;
-function safeUrl(value) {
+function safeUrl(value, base) {
 	if (typeof value !== "string" || value.trim() === "")
 		return undefined;
 	try {
-		const url = new URL(value, document.baseURI);
+		const url = new URL(value, base);
 		return ["http:", "https:", "mailto:"].includes(url.protocol) ? url.href : undefined;
 	}
 	catch {
@@ -2054,24 +2054,29 @@ function text(value) {
 		return undefined;
 	return trimmed.length > MAX_TEXT ? `${trimmed.slice(0, MAX_TEXT)}…` : trimmed;
 }
-function iconOf(value) {
+function iconOf(value, base) {
 	const icon = text(value);
 	if (icon === undefined)
 		return undefined;
 	if (/^(https?:|\/|\.)/i.test(icon)) {
-		const url = safeUrl(icon);
+		const url = safeUrl(icon, base);
 		return url === undefined ? undefined : { url };
 	}
 	const isShort = [...icon].length <= 2 || (icon.length <= 16 && !/[\p{L}\p{N}]/u.test(icon));
 	return isShort ? { text: icon } : undefined;
 }
-function displayOf({ payload, payload_text: payloadText, type }) {
+function displayOf({ payload, payload_text: payloadText, type }, base = document.baseURI) {
 	const isObject = typeof payload === "object" && payload !== null && !Array.isArray(payload);
 	const fields = isObject ? payload : {};
 	const member = (name) => (typeof fields[name] === "number" ? memberText(payloadText, name) : text(fields[name]));
 	const title = member("title");
 	const body = member("body") ?? member("message") ?? member("text");
-	const shown = { url: safeUrl(fields["url"]), icon: iconOf(fields["icon"]), actions: actionsOf(fields["actions"]) };
+	const shown = {
+		url: safeUrl(fields["url"], base),
+		icon: iconOf(fields["icon"], base),
+		actions: actionsOf(fields["actions"], base),
+		isRaw: false,
+	};
 	if (title !== undefined)
 		return { title, body, ...shown };
 	if (body !== undefined)
@@ -2079,14 +2084,14 @@ function displayOf({ payload, payload_text: payloadText, type }) {
 	const whole = typeof payload === "string" ? text(payload) : undefined;
 	if (whole !== undefined)
 		return { title: whole, body: undefined, ...shown };
-	return { title: type, body: payload === null ? undefined : text(payloadText), ...shown };
+	return { title: type, body: payload === null ? undefined : text(payloadText), ...shown, isRaw: true };
 }
-function actionsOf(value) {
+function actionsOf(value, base) {
 	if (!Array.isArray(value))
 		return [];
 	const actions = value.flatMap((action) => {
 		const { label, url } = (action ?? {});
-		const [shown, safe] = [text(label), safeUrl(url)];
+		const [shown, safe] = [text(label), safeUrl(url, base)];
 		return shown !== undefined && safe !== undefined ? [{ label: shown, url: safe }] : [];
 	});
 	return actions.slice(0, MAX_ACTIONS);
@@ -2991,4 +2996,4 @@ if (globalThis.customElements !== undefined && customElements.get("tidings-inbox
 	customElements.define("tidings-inbox", TidingsInboxElement);
 }
 // index.ts
-export { Tidings, TidingsInboxElement, TidingsError, compareIds, Inbox, ServerClock, Stream };
+export { Tidings, displayOf, TidingsInboxElement, TidingsError, compareIds, Inbox, ServerClock, Stream };

@@ -1,5 +1,7 @@
 // One user: the inbox with all its states, what happens live, presence, and a form to send.
 
+import { displayOf } from "/tidings.js";
+
 import { call, part, postOnce } from "./api.js";
 import { field, line, pointTo, unmark } from "./dialog.js";
 import { button, make, retire } from "./dom.js";
@@ -46,16 +48,22 @@ const inTime = (reply) => Promise.race([reply, new Promise((_, reject) => setTim
 
 const FILTERS = [["inbox", "Inbox"], ["unread", "Unread"], ["archived", "Archived"], ["live", "Live"]];
 
-/** The message of a payload, if it has nothing else. */
-function messageOf(payload) {
-  const keys = payload !== null && typeof payload === "object" && !Array.isArray(payload) ? Object.keys(payload) : [];
-  return keys.length === 1 && typeof payload.message === "string" ? payload.message : undefined;
-}
+/** What people read of a notification. Relative addresses are of pages of the application, and lead nowhere from here. */
+const readable = (notification) => displayOf(notification, "about:blank");
 
-/** What is shown of a payload: its message, otherwise the payload byte by byte. */
-function shown(payload, text) {
-  const message = messageOf(payload);
-  return message === undefined ? make("pre", {}, text) : make("pre", { class: "words" }, message);
+/** A link of a notification, which must not replace the page around a portal. */
+const linkTo = (url, ...words) => make("a", { href: url, target: "_blank", rel: "noopener noreferrer", dir: "auto" }, ...words);
+
+/** What is shown of a notification: what people read, with the payload byte by byte below it, or that alone. */
+function shown(notification) {
+  const { title, body, url, icon, actions, isRaw } = readable(notification);
+  const payload = make("pre", {}, notification.payload_text);
+  if (isRaw) return payload;
+  return make("div", { class: "said" },
+    make("div", { class: "main" }, icon?.text && `${icon.text} `, url === undefined ? make("span", { dir: "auto" }, title) : linkTo(url, title)),
+    body !== undefined && make("div", { class: "words", dir: "auto" }, body),
+    actions.length > 0 && make("div", { class: "chips" }, actions.map(({ label, url }) => linkTo(url, label))),
+    make("details", {}, make("summary", {}, "JSON"), payload));
 }
 
 /** Asks for a user, where none is in the address. */
@@ -146,8 +154,9 @@ export function open(root, user, query) {
   let closed = false;
   let isListed = false;
 
+  /** `detail` is a text, or what is shown. */
   function addLine(words, detail) {
-    list.prepend(make("li", {}, make("div", { class: "item-head" }, make("span", { class: "type" }, words), fullTime(new Date(now()).toISOString())), detail && make("pre", {}, detail)));
+    list.prepend(make("li", {}, make("div", { class: "item-head" }, make("span", { class: "type" }, words), fullTime(new Date(now()).toISOString())), typeof detail === "string" ? make("pre", {}, detail) : detail));
     while (list.children.length > MAX_LINES) list.lastElementChild.remove();
     empty.hidden = true;
   }
@@ -180,7 +189,11 @@ export function open(root, user, query) {
     const known = items.findIndex(({ id }) => rows.has(id));
     const added = items.slice(0, known < 0 ? items.length : known);
     if (added.length === 0 || added.length > MAX_SAID) return;
-    const words = added.map(({ type: name, payload, payload_text: text }) => `${name}: ${(messageOf(payload) ?? text).slice(0, MAX_SAID_LENGTH)}`);
+    const words = added.map((notification) => {
+      const { title, body, isRaw } = readable(notification);
+      const said = isRaw ? notification.payload_text : [title, body].filter(Boolean).join(". ");
+      return `${notification.type}: ${said.slice(0, MAX_SAID_LENGTH)}`;
+    });
     arrived.replaceChildren(...words.map((said) => make("span", {}, said, " ")));
   }
 
@@ -192,14 +205,15 @@ export function open(root, user, query) {
     else focusTabs();
   }
 
-  function rowOf({ id, type: name, timestamp, key, payload, payload_text: text }) {
+  function rowOf(notification) {
+    const { id, type: name, timestamp, key } = notification;
     const read = button("Mark read", () => change("markRead", id), { "data-pair": "read" });
     const unreadAgain = button("Mark unread", () => change("markUnread", id), { "data-pair": "read" });
     const archive = button("Archive", () => change("archive", id), { "data-pair": "archive" });
     const back = button("Move to inbox", () => change("unarchive", id), { "data-pair": "archive" });
     const element = make("li", { "data-id": id },
       make("div", { class: "item-head" }, make("span", { class: "type" }, name), key !== null && make("span", { class: "chip", title: "The event key" }, key), time(timestamp), make("span", { class: "actions" }, read, unreadAgain, archive, back)),
-      shown(payload, text));
+      shown(notification));
     return {
       element,
       update({ read_at: readAt, archived_at: archivedAt }) {
@@ -361,7 +375,7 @@ export function open(root, user, query) {
     inbox = tidings.inbox();
     if (filter === "live") {
       stream = tidings.stream({
-        onNotification: (notification) => addLine(`notification · ${notification.type}`, notification.payload_text),
+        onNotification: (notification) => addLine(`notification · ${notification.type}`, shown(notification)),
         onChange: ({ change: what, ids, up_to: upTo, unread: left }) => addLine(`${what} · ${count(left)} unread`, ids?.join("\n") ?? (upTo && `up to ${upTo}`)),
         onGap: ({ reason }) => addLine(`gap · notifications are missing here (${reason})`),
         onHello: ({ cursor }) => addLine("connected", `after ${cursor}`),

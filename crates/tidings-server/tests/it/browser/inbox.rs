@@ -30,7 +30,7 @@ async fn a_person_watches_a_user_sends_one_reads_it_and_archives_it() {
         .type_into("#send textarea", "Hello <b>you</b>")
         .await;
     browser.click("#send button").await;
-    let first = "document.querySelector('#feed li pre')?.textContent";
+    let first = "document.querySelector('#feed li .main')?.textContent";
     browser
         .until(
             "the new one is shown as text",
@@ -154,6 +154,45 @@ async fn regression_the_page_shows_a_payload_byte_for_byte() {
         let shown = entry.prop("textContent").await.unwrap();
         assert_eq!(shown.as_deref(), Some(PAYLOAD));
     }
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_notification_reads_as_in_the_inbox_of_an_application_with_its_payload_below() {
+    const PAYLOAD: &str = concat!(
+        r#"{"title":"Order <b>17</b>","body":"It ships\ntomorrow.","url":"https://shop.example/17","icon":"/a.png","#,
+        r#""actions":[{"label":"Bad","url":"javascript:alert(1)"},{"label":"Of the application","url":"/here"},"#,
+        r#"{"label":"Track","url":"https://post.example/"}],"n":12345678901234567890123}"#,
+    );
+    let home = Home::new();
+    let server = home.start().await;
+    let body = format!(r#"{{"user_id":"anna","type":"order","payload":{PAYLOAD}}}"#);
+    let request = http().post(server.at("/v1/notifications")).body(body);
+    assert_eq!(request.send().await.unwrap().status(), 201);
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users/anna").await;
+    let row = "const row = document.querySelector('#feed li');";
+    let read = format!(
+        "{row} return [row.querySelector('.main').innerText, row.querySelector('.words').innerText,
+            [...row.querySelectorAll('a')].map((link) => [link.innerText, link.href, link.target].join(' ')),
+            row.querySelector('details').open, row.querySelector('details pre').textContent]"
+    );
+    browser
+        .until("the row", "document.querySelector('#feed li details')")
+        .await;
+    let read = browser.client.execute(&read, vec![]).await.unwrap();
+    let links = [
+        "Order <b>17</b> https://shop.example/17 _blank",
+        "Track https://post.example/ _blank",
+    ];
+    let expected = json!([
+        "Order <b>17</b>",
+        "It ships\ntomorrow.",
+        links,
+        false,
+        PAYLOAD
+    ]);
+    assert_eq!(read, expected);
     browser.close().await;
 }
 
