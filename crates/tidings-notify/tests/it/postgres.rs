@@ -106,13 +106,19 @@ async fn what_one_instance_changes_is_on_the_screens_of_another_without_a_sweep(
         panic!("expected a change");
     };
     assert_eq!((change.what, change.unread), (Changed::Unknown, 0));
-    let key = EventKey::new("k").unwrap();
-    there.push(draft(2).with_key(key)).await.unwrap();
-    assert_eq!(soon("the next", numbers(&mut screen, 1)).await, [2]);
-    let Item::Changed(change) = soon("the counts", screen.next()).await.unwrap() else {
-        panic!("expected a change");
-    };
-    assert_eq!((change.what, change.unread), (Changed::Replaced, 1));
+    let mut seen = Vec::new();
+    for number in [2, 3] {
+        let key = EventKey::new("k").unwrap();
+        there.push(draft(number).with_key(key)).await.unwrap();
+        assert_eq!(soon("the next", numbers(&mut screen, 1)).await, [number]);
+        let Item::Changed(change) = soon("the counts", screen.next()).await.unwrap() else {
+            panic!("expected a change");
+        };
+        assert_eq!(change.unread, 1);
+        seen.push(change.what);
+    }
+    // The look at all logs after the listener's first connection may have found the counts of one of them.
+    assert!(seen.contains(&Changed::Replaced), "{seen:?}");
 }
 
 #[tokio::test]

@@ -10,9 +10,10 @@ mod waiters;
 
 use std::time::Duration;
 
-use tidings_group_commit::{Calls, Request};
+use tidings_group_commit::{Calls, NotDone, Request};
 use tidings_notify::{Draft, UserId};
 use tidings_postgres::tokio_postgres::error::SqlState;
+use tidings_reconnect::Cause;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -115,8 +116,13 @@ impl Queue {
             has_waited: false,
         };
         let calls = self.lock().clone().ok_or(StorageError::Closed)?;
-        let called = calls.call(request).await;
-        called.unwrap_or(Err(StorageError::Closed))
+        match calls.call(request).await {
+            Ok(accepted) => accepted,
+            Err(NotDone::Untaken(_)) => Err(StorageError::Closed),
+            Err(taken @ NotDone::Taken) => Err(StorageError::OutcomeUnknown {
+                source: Cause::new(taken),
+            }),
+        }
     }
 
     /// Refuses later requests, and waits for those that were taken.
