@@ -288,6 +288,7 @@ test("the tabs continue when the server restarts", async (t) => {
   for (const tab of tabs) {
     await browser.show(tab);
     await browser.until("the tab is live", isTrue(`element?.inbox?.state.status === "live"`));
+    await browser.run(isTrue(`void element.open()`));
   }
   await server.kill();
   await browser.until("the loss is said", isTrue(`!$(".notice").hidden`));

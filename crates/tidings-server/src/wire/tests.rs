@@ -260,7 +260,7 @@ fn the_document_knows_every_control_event_by_its_name() {
     );
     let framed = names_after(DOCUMENT, "{\"event\":\"");
     let mut expected: BTreeSet<_> = names.into_iter().collect();
-    expected.extend([wire::NOTIFICATION, wire::ERROR]);
+    expected.extend([wire::NOTIFICATION, wire::ERROR, wire::PING]);
     assert_eq!(framed, expected);
 }
 
