@@ -32,6 +32,16 @@ export interface Feed {
   close(): void;
 }
 
+/** Hands over a frame, unless the reader at this cursor has had it, and moves the cursor: of a notification and a gap, afterwards. */
+export function handOver(reader: { cursor: EventId | undefined }, { event, text }: Frame, onFrame: () => void): void {
+  if (event === "hello") reader.cursor ??= (JSON.parse(text) as Hello).cursor;
+  const id = event === "notification" ? (JSON.parse(text) as { id: EventId }).id : undefined;
+  if (id !== undefined && reader.cursor !== undefined && isUpTo(id, reader.cursor)) return;
+  onFrame();
+  if (id !== undefined) reader.cursor = id;
+  if (event === "gap") reader.cursor = (JSON.parse(text) as Gap).to;
+}
+
 /** Where a feed begins, and how it connects. */
 export interface FeedOptions {
   transport: Transport;
@@ -330,32 +340,12 @@ export class Connection implements Feed {
   }
 
   #take(frame: Frame, token: string | undefined): void {
-    switch (frame.event) {
-      case "hello": {
-        const { cursor } = JSON.parse(frame.text) as Hello;
-        this.cursor ??= cursor;
-        this.#listener.onStatus("live");
-        break;
-      }
-      case "notification": {
-        const { id } = JSON.parse(frame.text) as { id: EventId };
-        if (this.cursor !== undefined && isUpTo(id, this.cursor)) return;
-        this.#listener.onFrame(frame);
-        this.cursor = id;
-        return;
-      }
-      case "gap":
-        this.#listener.onFrame(frame);
-        this.cursor = (JSON.parse(frame.text) as Gap).to;
-        return;
-      case "expiring":
-        void this.#replace(token);
-        return;
-      case "bye":
-      case "ping":
-        return;
-    }
-    this.#listener.onFrame(frame);
+    if (frame.event === "expiring") void this.#replace(token);
+    if (["expiring", "bye", "ping"].includes(frame.event)) return;
+    handOver(this, frame, () => {
+      if (frame.event === "hello") this.#listener.onStatus("live");
+      this.#listener.onFrame(frame);
+    });
   }
 
   /** Opens a connection with a new token beside the one whose token expires. While that is open, asks until there is one. */

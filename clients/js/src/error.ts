@@ -66,6 +66,9 @@ export function retryAfter(header: string | null, now = Date.now()): number | un
   return Number.isNaN(date) ? undefined : Math.max(0, date - now);
 }
 
+/** What a status says whoever has replied. */
+const CODES: Record<number, string> = { 401: "unauthorized", 429: "too_many_requests" };
+
 /** The error of a response whose status is not 2xx. */
 export function errorOf(response: Response, body: string): TidingsError {
   const { status } = response;
@@ -78,8 +81,7 @@ export function errorOf(response: Response, body: string): TidingsError {
   }
   if (typeof error?.code !== "string" || typeof error.message !== "string") {
     // The limit may be one of a proxy. Any other error may be over when the proxy reaches the server again.
-    const code = status === 429 || status === 401 ? (status === 401 ? "unauthorized" : "too_many_requests") : "unexpected_response";
-    return notFromTidings(status, { ...details, code });
+    return notFromTidings(status, { ...details, code: CODES[status] ?? "unexpected_response" });
   }
   const message = error.field === undefined ? error.message : `${error.field}: ${error.message}`;
   const requestId = error.request_id ?? response.headers.get("x-request-id") ?? undefined;

@@ -1,5 +1,5 @@
 import type { Api } from "./api.js";
-import { Connection, type Feed, type FeedListener, type FeedOptions, type Status } from "./connection.js";
+import { Connection, type Feed, type FeedListener, type FeedOptions, handOver, type Status } from "./connection.js";
 import { type ErrorDetails, TidingsError } from "./error.js";
 import { compareIds, isUpTo, ORIGIN, type EventId } from "./ids.js";
 import { Backoff, wait } from "./wait.js";
@@ -85,10 +85,9 @@ export class SharedFeed implements Feed {
   /** Fetches what this tab has missed. */
   #catchUp: CatchUp | undefined;
   #replyTimer: ReturnType<typeof setTimeout> | undefined;
-    /** A cursor of the leading tab that is not of the present log. */
+  /** A cursor of the leading tab that is not of the present log. */
   #gone: EventId | undefined;
   /** How far the connection of the leading tab is. */
-
   #followed = CONNECTING;
   /** This tab gets no locks, so it has a connection of its own. */
   #isAlone = false;
@@ -163,7 +162,7 @@ export class SharedFeed implements Feed {
     await new Promise<void>((resolve) => {
       const leading = new Leading(term, this.#api, { ...this.#options, cursor: this.cursor }, resolve, {
         onFrame: (frame) => {
-                    this.#say({ kind: "frame", term, frame });
+          this.#say({ kind: "frame", term, frame });
           this.#takeOwn(frame);
         },
         onStatus: (status, error) => {
@@ -269,7 +268,7 @@ export class SharedFeed implements Feed {
     const own = this.cursor;
     if (own === undefined) {
       if (isCaughtUp && cursor !== undefined) this.#begin(cursor);
-            else if (isNew && status !== "live") this.#reportStatus();
+      else if (isNew && status !== "live") this.#reportStatus();
     } else if (cursor !== undefined && cursor !== this.#gone && !isUpTo(cursor, own)) this.#fetchMissed(own, cursor);
     else if (isNew) this.#begin(own);
   }
@@ -297,13 +296,12 @@ export class SharedFeed implements Feed {
   #fetchMissed(from: EventId, to: EventId): void {
     const catchUp = new CatchUp(this.#api, { ...this.#options, cursor: from }, {
       onFrame: (frame) => {
-                if (frame.event === "notification" || frame.event === "gap") this.#takeOwn(frame);
+        if (frame.event === "notification" || frame.event === "gap") this.#takeOwn(frame);
         const cursor = this.cursor ?? from;
         const isThere = frame.event !== "hello" && isUpTo(to, cursor);
         // The leading tab has a cursor that is not of the present log, and will hear so when it connects again.
         if (!isThere && frame.event === "caught_up") this.#gone = to;
         if (isThere || frame.event === "caught_up") this.#finishCatchUp(catchUp, cursor);
-
       },
       onStatus: (status, error) => {
         // What comes after what was missed would leave a hole.
@@ -329,7 +327,7 @@ export class SharedFeed implements Feed {
     this.#catchUp = undefined;
   }
 
-    /** Hands over a frame of the leading tab, unless this tab has had it. */
+  /** Hands over a frame of the leading tab, unless this tab has had it. */
   #take(frame: Frame): void {
     if (frame.event === "gap" && this.cursor !== undefined) {
       const { to, reason } = JSON.parse(frame.text) as Gap;
@@ -343,25 +341,7 @@ export class SharedFeed implements Feed {
 
   /** Hands over a frame of a connection of this tab, unless it has had it. */
   #takeOwn(frame: Frame): void {
-
-    switch (frame.event) {
-      case "hello":
-        this.cursor ??= (JSON.parse(frame.text) as Hello).cursor;
-        break;
-      case "notification": {
-        const { id } = JSON.parse(frame.text) as { id: EventId };
-        if (this.cursor !== undefined && isUpTo(id, this.cursor)) return;
-        this.#listener.onFrame(frame);
-        this.cursor = id;
-        return;
-      }
-            case "gap":
-        this.#listener.onFrame(frame);
-        this.cursor = (JSON.parse(frame.text) as Gap).to;
-        return;
-
-    }
-    this.#listener.onFrame(frame);
+    handOver(this, frame, () => this.#listener.onFrame(frame));
   }
 }
 

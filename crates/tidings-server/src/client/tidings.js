@@ -36,6 +36,7 @@ function retryAfter(header, now = Date.now()) {
 	const date = Date.parse(header);
 	return Number.isNaN(date) ? undefined : Math.max(0, date - now);
 }
+const CODES = { 401: "unauthorized", 429: "too_many_requests" };
 function errorOf(response, body) {
 	const { status } = response;
 	const details = { status, retryAfterMs: retryAfter(response.headers.get("retry-after")) };
@@ -46,8 +47,7 @@ function errorOf(response, body) {
 	catch {
 	}
 	if (typeof error?.code !== "string" || typeof error.message !== "string") {
-		const code = status === 429 || status === 401 ? (status === 401 ? "unauthorized" : "too_many_requests") : "unexpected_response";
-		return notFromTidings(status, { ...details, code });
+		return notFromTidings(status, { ...details, code: CODES[status] ?? "unexpected_response" });
 	}
 	const message = error.field === undefined ? error.message : `${error.field}: ${error.message}`;
 	const requestId = error.request_id ?? response.headers.get("x-request-id") ?? undefined;
@@ -622,6 +622,18 @@ async function explain(api, { token, signal }) {
 	}
 }
 // connection.ts
+function handOver(reader, { event, text }, onFrame) {
+	if (event === "hello")
+		reader.cursor ??= JSON.parse(text).cursor;
+	const id = event === "notification" ? JSON.parse(text).id : undefined;
+	if (id !== undefined && reader.cursor !== undefined && isUpTo(id, reader.cursor))
+		return;
+	onFrame();
+	if (id !== undefined)
+		reader.cursor = id;
+	if (event === "gap")
+		reader.cursor = JSON.parse(text).to;
+}
 const OPENING_MS = 20_000;
 const STABLE_MS = 10_000;
 const LOOK_MS = 10_000;
@@ -860,33 +872,15 @@ class Connection {
 		before.controller.abort();
 	}
 	#take(frame, token) {
-		switch (frame.event) {
-			case "hello": {
-				const { cursor } = JSON.parse(frame.text);
-				this.cursor ??= cursor;
+		if (frame.event === "expiring")
+			void this.#replace(token);
+		if (["expiring", "bye", "ping"].includes(frame.event))
+			return;
+		handOver(this, frame, () => {
+			if (frame.event === "hello")
 				this.#listener.onStatus("live");
-				break;
-			}
-			case "notification": {
-				const { id } = JSON.parse(frame.text);
-				if (this.cursor !== undefined && isUpTo(id, this.cursor))
-					return;
-				this.#listener.onFrame(frame);
-				this.cursor = id;
-				return;
-			}
-			case "gap":
-				this.#listener.onFrame(frame);
-				this.cursor = JSON.parse(frame.text).to;
-				return;
-			case "expiring":
-				void this.#replace(token);
-				return;
-			case "bye":
-			case "ping":
-				return;
-		}
-		this.#listener.onFrame(frame);
+			this.#listener.onFrame(frame);
+		});
 	}
 	async #replace(token) {
 		if (!this.#api.tokens.canRenew)
@@ -1385,24 +1379,7 @@ class SharedFeed {
 		this.#takeOwn(frame);
 	}
 	#takeOwn(frame) {
-		switch (frame.event) {
-			case "hello":
-				this.cursor ??= JSON.parse(frame.text).cursor;
-				break;
-			case "notification": {
-				const { id } = JSON.parse(frame.text);
-				if (this.cursor !== undefined && isUpTo(id, this.cursor))
-					return;
-				this.#listener.onFrame(frame);
-				this.cursor = id;
-				return;
-			}
-			case "gap":
-				this.#listener.onFrame(frame);
-				this.cursor = JSON.parse(frame.text).to;
-				return;
-		}
-		this.#listener.onFrame(frame);
+		handOver(this, frame, () => this.#listener.onFrame(frame));
 	}
 }
 class Leading {
