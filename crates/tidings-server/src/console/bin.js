@@ -5,7 +5,7 @@ import { REMOVED, remove, urlOf } from "./bins.js";
 import { ask, field, line } from "./dialog.js";
 import { button, confirmDone, goTo, make, sayFailed, showRows } from "./dom.js";
 import { addressOf } from "./endpoints.js";
-import { count, counted, fullTime } from "./format.js";
+import { count, counted, fullTime, sentence } from "./format.js";
 import { poll, problemIn } from "./poll.js";
 
 const PAUSE_MS = 1000;
@@ -106,9 +106,9 @@ function requestOf({ number, received_at: at, headers, body, status, verified, r
 
 /** What to do about a signature that is not valid. */
 function explain(reason) {
-  const capital = `${reason[0].toUpperCase()}${reason.slice(1)}.`;
-  if (reason === "no signature matches") return `${capital} The sender signs with another secret, or the body was changed on the way.`;
-  if (reason.includes("timestamp is too")) return `${capital} The clock of the sender differs by more than five minutes, or the request was sent again without being signed anew.`;
-  if (reason.includes("is missing")) return `${capital} The sender does not sign by Standard Webhooks.`;
-  return capital;
+  const said = sentence(reason);
+  if (reason === "no signature matches") return `${said} The sender signs with another secret, or the body was changed on the way.`;
+  if (reason.includes("timestamp is too")) return `${said} The clock of the sender differs by more than five minutes, or the request was sent again without being signed anew.`;
+  if (reason.includes("is missing")) return `${said} The sender does not sign by Standard Webhooks.`;
+  return said;
 }

@@ -31,6 +31,9 @@ const PRESENCE_MS = 2000;
 /** How long a list that could not be loaded waits for the next try. */
 const RETRY_MS = 5000;
 
+/** The least time between two loads of a list because of what others do. */
+const RELOAD_MS = 1000;
+
 /** The longest such wait that a server may ask for. */
 const MAX_RETRY_MS = 600_000;
 
@@ -286,15 +289,35 @@ export function open(root, user, query) {
 
   /** The reload that waits for its turn: one is enough for all that changes meanwhile. */
   let queued;
+  /** The timer of the next reload because of what others do. */
+  let soon;
+  let reloadedAt = -Infinity;
+  /** Something has happened while nobody looked. */
+  let isMissed = false;
 
   function reload() {
     isStale = true;
+    reloadedAt = performance.now();
     queued ??= inTurn(() => {
       queued = undefined;
       return reloadIfStale();
     });
     return queued;
   }
+
+  /** Loads the list for all that others do within a while, and once somebody looks. */
+  function reloadSoon() {
+    soon ??= setTimeout(reloadIfShown, Math.max(0, reloadedAt + RELOAD_MS - performance.now()));
+  }
+
+  function reloadIfShown() {
+    soon = undefined;
+    isMissed = document.hidden;
+    if (!isMissed) reload();
+  }
+
+  const onShow = () => isMissed && reloadIfShown();
+  document.addEventListener("visibilitychange", onShow);
 
   async function reloadIfStale() {
     if (!isStale || closed) return;
@@ -393,7 +416,7 @@ export function open(root, user, query) {
       if (filter === "live") empty.textContent = LIVE_SOON;
       if (ownList !== undefined) {
         // Whatever changes the inbox may change this list.
-        reload();
+        reloadSoon();
       } else if (filter === "inbox") {
         const before = list.children.length;
         show(state.items, nothing);
@@ -407,6 +430,8 @@ export function open(root, user, query) {
   return () => {
     closed = true;
     clearTimeout(retrying);
+    clearTimeout(soon);
+    document.removeEventListener("visibilitychange", onShow);
     wasOpen = { user, asked, until: performance.now() };
     inbox?.close();
     stream?.close();

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::{Browser, IS_LIVE};
 use crate::support::{Home, Server, http};
@@ -366,6 +367,44 @@ async fn more_rows_that_are_loaded_during_a_change_are_neither_lost_nor_repeated
     browser
         .until("each row once", &format!("{words} === '{wanted}'"))
         .await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_list_is_loaded_once_for_much_that_happens_and_when_somebody_looks() {
+    let home = Home::new();
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users/anna?show=unread").await;
+    browser.until("the stream opens", IS_LIVE).await;
+    browser.until_shown("Nothing is unread.").await;
+    let hide = async |hidden: bool| {
+        let script = format!(
+            "window.loads ??= 0;
+             Object.defineProperty(document, 'hidden', {{ configurable: true, get: () => {hidden} }});
+             document.dispatchEvent(new Event('visibilitychange'));"
+        );
+        browser.client.execute(&script, vec![]).await.unwrap();
+    };
+    let counted = "(send) => { window.loads += 1; return send(); }";
+    hide(true).await;
+    intercept(&browser, "/unread=true/", counted).await;
+    for number in 1..=20 {
+        server.notify("anna", json!(number)).await;
+    }
+    browser.until_shown("20 unread").await;
+    hide(false).await;
+    let all = "document.querySelectorAll('#feed li').length === 20 && window.loads === 1";
+    browser.until("one load for all", all).await;
+    let began = Instant::now();
+    for number in 21..=40 {
+        server.notify("anna", json!(number)).await;
+    }
+    let all = "document.querySelectorAll('#feed li').length === 40";
+    browser.until("all", all).await;
+    let loads = browser.client.execute("return window.loads", vec![]).await;
+    let most = 3 + began.elapsed().as_secs();
+    assert!(loads.unwrap().as_u64().unwrap() <= most);
     browser.close().await;
 }
 
