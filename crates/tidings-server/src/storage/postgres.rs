@@ -53,10 +53,10 @@ const COMPONENT: &str = "tidings_server";
 const READS_AT_ONCE: usize = 16;
 
 /// The steps of the migration. One that was released is never changed; a change is another step.
-const STEPS: &[&str] = &[
+const STEPS: &[&str] = &[concat!(
     include_str!("postgres/schema.sql"),
     include_str!("postgres/api_keys.sql"),
-];
+)];
 
 const PROBE: &str = "
     INSERT INTO tidings_server_probe (one, at) VALUES (true, clock_timestamp())

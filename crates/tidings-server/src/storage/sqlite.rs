@@ -5,7 +5,6 @@ pub(super) mod api_keys;
 pub(super) mod idempotency;
 pub(super) mod imported;
 pub(super) mod inspection;
-mod migration;
 
 use std::error::Error as StdError;
 use std::os::unix::fs::PermissionsExt;
@@ -79,7 +78,6 @@ pub(super) async fn open_in(database: Database) -> Result<Storage, StorageError>
     let engine = SqliteEngine::open(database.clone()).await?;
     let streams = Streams::new(Arc::new(engine), ServiceConfig::default());
     let webhooks = tidings_webhooks::sqlite::SqliteStore::open(database.clone()).await?;
-    migration::import_webhooks(&database, &streams).await?;
     let records = Arc::new(SqliteRecords {
         stream: streams.name(tidings_webhooks::STREAM)?,
         database,

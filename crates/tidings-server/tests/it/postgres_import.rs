@@ -488,8 +488,8 @@ async fn an_import_is_refused_into_a_database_that_has_data_or_a_server() {
 #[tokio::test]
 async fn regression_a_refused_import_leaves_the_tables_of_the_database_as_they_are() {
     const AS_BEFORE: &str = "DO $$ BEGIN
-        ASSERT (SELECT version FROM tidings_schema WHERE component = 'tidings_server') = 1;
-        ASSERT to_regclass('tidings_server_api_key') IS NULL;
+        ASSERT (SELECT version FROM tidings_schema WHERE component = 'tidings_server') = 0;
+        ASSERT to_regclass('tidings_server_request') IS NULL;
         END $$";
     let home = Home::new();
     home.start().await.stop("-TERM").await;
@@ -499,8 +499,9 @@ async fn regression_a_refused_import_leaves_the_tables_of_the_database_as_they_a
     server.stop("-TERM").await;
     schema
         .execute(
-            "UPDATE tidings_schema SET version = 1 WHERE component = 'tidings_server';
-             DROP TABLE tidings_server_api_key",
+            "UPDATE tidings_schema SET version = 0 WHERE component = 'tidings_server';
+             DROP TABLE tidings_server_request, tidings_server_turn, tidings_server_probe, tidings_server_api_key;
+             DROP FUNCTION tidings_server_claim",
         )
         .await;
     let refused = import(&home, &schema).await.unwrap_err();

@@ -12,7 +12,8 @@ use crate::storage::{Changed, StorageError};
 /// Whose table this is, in the file's list of schemas.
 pub(in crate::storage) const COMPONENT: &str = "api_keys";
 
-/// Times are microseconds since 1970.
+/// The steps of the migration. One that was released is never changed; a change is another step. Times are microseconds
+/// since 1970.
 pub(in crate::storage) const STEPS: &[&str] = &["
     CREATE TABLE api_key (
         id TEXT PRIMARY KEY,

@@ -10,31 +10,17 @@ use crate::storage::{CLEANED_AT_ONCE, Changed, KeptResponse, NewResponse, Storag
 /// Whose table this is, in the file's list of schemas.
 pub(in crate::storage) const COMPONENT: &str = "idempotency";
 
-pub(in crate::storage) const STEPS: &[&str] = &[
-    "
+/// The steps of the migration. One that was released is never changed; a change is another step.
+pub(in crate::storage) const STEPS: &[&str] = &["
     CREATE TABLE idempotency (
         key TEXT PRIMARY KEY,
         fingerprint BLOB NOT NULL,
-        answer TEXT NOT NULL,
-        accepted_at INTEGER NOT NULL -- microseconds since 1970
+        accepted_at INTEGER NOT NULL, -- microseconds since 1970
+        events TEXT NOT NULL, -- [[id, timestamp], …]: the repeated request has the rest
+        response TEXT -- of requests that do not become notifications
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX idempotency_age ON idempotency (accepted_at);
-",
-    // Ids and timestamps in place of the whole response: the repeated request has the rest.
-    "
-    ALTER TABLE idempotency ADD COLUMN events TEXT NOT NULL DEFAULT '[]'; -- [[id, timestamp], …]
-    UPDATE idempotency SET events = (
-        SELECT json_group_array(json_array(
-            value ->> 'id', coalesce(value ->> 'timestamp', value ->> 'created_at')))
-        FROM json_each(iif(json_type(answer, '$.data') = 'array',
-            answer -> '$.data', json_array(json(answer)))));
-    ALTER TABLE idempotency DROP COLUMN answer;
-",
-    // Of requests that do not become notifications.
-    "
-    ALTER TABLE idempotency ADD COLUMN response TEXT;
-",
-];
+"];
 
 /// Requests that one step looks through.
 const RESPONSES_AT_ONCE: u32 = 1000;
