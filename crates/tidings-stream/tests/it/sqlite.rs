@@ -365,8 +365,8 @@ async fn regression_one_broken_stream_does_not_end_the_trimming() {
 /// neither from being done.
 #[tokio::test]
 async fn what_a_group_has_pending_is_removed_in_parts() {
-    const PENDING: &str = "INSERT INTO stream_retry (group_id, number, due, delay, attempts)
-        SELECT group_id, value, 0, 0, 1 FROM stream_group, generated WHERE name = 'g'";
+    const PENDING: &str = "INSERT INTO stream_retry (group_id, number, due, delay, attempts, since)
+        SELECT group_id, value, 0, 0, 1, 0 FROM stream_group, generated WHERE name = 'g'";
     const LEFT: &str = "SELECT (SELECT count(*) FROM stream_retry), (SELECT count(*) FROM stream)";
     let folder = tempfile::tempdir().unwrap();
     let (database, streams) = open_streams(folder.path()).await;

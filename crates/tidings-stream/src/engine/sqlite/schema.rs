@@ -1,4 +1,4 @@
-//! The tables. A step that has been released is never changed.
+//! The tables.
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
@@ -7,6 +7,7 @@ use crate::{Result, Retention, StreamName};
 /// Whose tables these are, in the file's list of schemas.
 pub(in crate::engine) const COMPONENT: &str = "stream";
 
+/// The steps of the migration. One that was released is never changed; a change is another step.
 pub(in crate::engine) const STEPS: &[&str] = &["
 CREATE TABLE stream (
     stream_id   INTEGER PRIMARY KEY,
@@ -43,8 +44,13 @@ CREATE TABLE stream_lease (
     hi          INTEGER NOT NULL,           -- number of the last
     deadline    INTEGER NOT NULL,           -- milliseconds of the engine's clock
     settled     BLOB NOT NULL,              -- bit i: message lo + i is settled, or has a row below
+    consumer    TEXT NOT NULL,
+    since       INTEGER NOT NULL,           -- when it was claimed
     PRIMARY KEY (group_id, claim)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX stream_lease_deadline ON stream_lease (group_id, deadline);
+CREATE INDEX stream_lease_lo ON stream_lease (group_id, lo);
 
 CREATE TABLE stream_retry (
     group_id    INTEGER NOT NULL,
@@ -54,15 +60,16 @@ CREATE TABLE stream_retry (
     attempts    INTEGER NOT NULL,           -- attempts that have begun
     claim       INTEGER,                    -- who has it; NULL: it waits
     last_error  TEXT,
+    consumer    TEXT,                       -- who has it; NULL: it waits
+    since       INTEGER NOT NULL,           -- when it was claimed, or put here
+    ordering_key TEXT,                      -- as in JSON; of a group that keeps the order, else NULL
     PRIMARY KEY (group_id, number)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX stream_retry_due ON stream_retry (group_id, due);
-", "
-ALTER TABLE stream_lease ADD COLUMN consumer TEXT NOT NULL DEFAULT '';
-ALTER TABLE stream_lease ADD COLUMN since INTEGER NOT NULL DEFAULT 0; -- when it was claimed
-ALTER TABLE stream_retry ADD COLUMN consumer TEXT; -- who has it; NULL: it waits
-ALTER TABLE stream_retry ADD COLUMN since INTEGER NOT NULL DEFAULT 0; -- when it was claimed or put here
+CREATE INDEX stream_retry_key ON stream_retry (group_id, ordering_key, number)
+    WHERE ordering_key IS NOT NULL;
+CREATE INDEX stream_retry_claimed ON stream_retry (group_id, due) WHERE claim IS NOT NULL;
 
 CREATE TABLE stream_publish_key (
     stream_id   INTEGER NOT NULL,
@@ -80,14 +87,6 @@ CREATE TABLE stream_member (
     expires     INTEGER NOT NULL,           -- until when it is taken to be alive
     PRIMARY KEY (group_id, consumer)
 ) STRICT, WITHOUT ROWID;
-", "
-CREATE INDEX stream_lease_deadline ON stream_lease (group_id, deadline);
-CREATE INDEX stream_lease_lo ON stream_lease (group_id, lo);
-", "
-ALTER TABLE stream_retry ADD COLUMN ordering_key TEXT; -- as in JSON; of a group that keeps the order
-CREATE INDEX stream_retry_key ON stream_retry (group_id, ordering_key, number)
-    WHERE ordering_key IS NOT NULL;
-CREATE INDEX stream_retry_claimed ON stream_retry (group_id, due) WHERE claim IS NOT NULL;
 "];
 
 /// `due` and `delay` of a message in `stream_retry` that waits for earlier ones of its ordering key.

@@ -1,19 +1,3 @@
--- The functions. They are replaced as a whole, so those of an earlier version go first.
-DO $$
-DECLARE
-    v_function regprocedure;
-BEGIN
-    FOR v_function IN
-        SELECT p.oid FROM pg_proc p
-        JOIN pg_class c ON c.oid = 'tidings_stream'::regclass AND c.relnamespace = p.pronamespace
-        WHERE p.proname LIKE 'tidings\_stream\_%'
-    LOOP
-        EXECUTE format('DROP FUNCTION %s', v_function);
-    END LOOP;
-END $$;
-
-CREATE INDEX IF NOT EXISTS tidings_stream_member_expires ON tidings_stream_member (expires);
-
 -- The channel of the wake-ups of these tables, whatever else is in the database.
 CREATE FUNCTION tidings_stream_channel() RETURNS text LANGUAGE sql STABLE AS $$
     SELECT 'tidings_stream_' || 'tidings_stream'::regclass::oid

@@ -84,6 +84,7 @@ CREATE TABLE tidings_stream_member (
     expires       bigint NOT NULL,            -- until when it is taken to be alive
     PRIMARY KEY (group_id, consumer)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+CREATE INDEX tidings_stream_member_expires ON tidings_stream_member (expires);
 
 CREATE TABLE tidings_stream_publish_key (
     stream_id     bigint NOT NULL,
@@ -101,9 +102,12 @@ CREATE TABLE tidings_stream_outbox (
     headers       bytea,
     payload       bytea NOT NULL,
     key           text,                       -- a publish key
-    key_window    bigint                      -- milliseconds
+    key_window    bigint,                     -- milliseconds
+    created_at    bigint NOT NULL DEFAULT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 ALTER TABLE tidings_stream_outbox ALTER payload SET STORAGE EXTERNAL;
+-- What one stream has in it, also behind a large backlog of another.
+CREATE INDEX tidings_stream_outbox_stream ON tidings_stream_outbox (stream, outbox_id);
 
 -- Its one row is locked by the session that empties the outbox.
 CREATE TABLE tidings_stream_sequencer (one boolean PRIMARY KEY CHECK (one));

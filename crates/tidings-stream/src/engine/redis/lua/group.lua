@@ -78,9 +78,6 @@ end
 -- When a message is due that waits for its ordering key: later than after any delay.
 local HELD_BACK = 9007199254740991
 
--- The same as an earlier version has written it.
-local ONCE_HELD_BACK = 4503599627370496
-
 -- A retry has the claim and the consumer that hold it, false while it waits; and its ordering key in a group
 -- that keeps the order, or false.
 local function unpack_retry(packed)
@@ -132,7 +129,7 @@ local function free_key(group, key, member, time)
   call('ZREM', group.keys, key .. '\0' .. member)
   local first = first_of_key(group, key)
   local retry = first and find_retry(group, first)
-  if not retry or retry.due < HELD_BACK and retry.due ~= ONCE_HELD_BACK then
+  if not retry or retry.due < HELD_BACK then
     return false
   end
   retry.since, retry.due = time, time

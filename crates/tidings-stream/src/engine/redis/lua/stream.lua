@@ -8,7 +8,7 @@
 --         a number and a size that the client decides on: headers as a field, payload as its value. Its
 --         id is <number of the first>-<milliseconds since 1970>
 -- large:  zset by number; '<number>:<bytes>:<milliseconds>' of each message with more than LARGE bytes
---         of headers and payload, which has an entry of its own. Earlier versions counted the payload only
+--         of headers and payload, which has an entry of its own
 -- apart:  zset by number; '<number>-<milliseconds>', bytes of headers, headers and payload of each message that
 --         shared its entry with one that was deleted: the entry is gone
 -- groups: zset of the groups' names
