@@ -9,8 +9,7 @@ use crate::store::AcceptedEvent;
 const EVENTS_PER_MESSAGE: usize = 256;
 const BYTES_PER_MESSAGE: usize = 256 << 10;
 
-/// The header with the number of the newest endpoint at the time of acceptance. A message of an
-/// earlier version has none: its events are for every endpoint.
+/// The header with the number of the newest endpoint at the time of acceptance.
 const NEWEST_ENDPOINT: &str = "newest-endpoint";
 
 /// What is published for these events.
@@ -49,10 +48,8 @@ pub(crate) fn write(
 /// The events of a message, in order.
 pub(super) fn read(message: &Message) -> Result<Vec<AcceptedEvent>, serde_json::Error> {
     let header = message.headers.get(NEWEST_ENDPOINT);
-    let newest_endpoint = match header {
-        Some(number) => number.parse().map_err(serde::de::Error::custom)?,
-        None => AcceptedEvent::EVERY_ENDPOINT,
-    };
+    let number = header.ok_or_else(|| serde::de::Error::missing_field(NEWEST_ENDPOINT))?;
+    let newest_endpoint = number.parse().map_err(serde::de::Error::custom)?;
     let events: Vec<WebhookEvent> = serde_json::from_slice(&message.payload)?;
     if let Some(event) = events.iter().find(|event| !event.is_storable()) {
         let unusable = format!("the event {:?} of type {:?}", event.id, event.event_type);
@@ -69,7 +66,9 @@ pub(super) fn read(message: &Message) -> Result<Vec<AcceptedEvent>, serde_json::
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::Timestamp;
     use tidings_notify::{EventType, Payload};
+    use tidings_stream::{MessageId, StreamName};
 
     fn event(bytes: usize) -> WebhookEvent {
         let payload = Payload::from_value(&"x".repeat(bytes)).unwrap();
@@ -93,5 +92,23 @@ mod tests {
         assert_eq!(messages.len(), 3);
         assert_eq!(read(&messages).concat(), events);
         assert!(write(&[], 7).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_message_that_does_not_say_which_endpoints_there_were_is_refused() {
+        let stream = StreamName::new("app", "default", "events").unwrap();
+        let message = |content: &NewMessage| {
+            let (id, at) = (MessageId::from_u64(1), Timestamp::UNIX_EPOCH);
+            Message::new(id, stream.clone(), content.clone(), at, 1)
+        };
+        let [written] = &write(&[event(10)], 7).unwrap()[..] else {
+            panic!("expected one message")
+        };
+        let accepted = super::read(&message(written)).unwrap();
+        assert_eq!(accepted[0].newest_endpoint, 7);
+        let json = written.payload.clone();
+        super::read(&message(&NewMessage::new(json.clone()))).unwrap_err();
+        let odd = NewMessage::new(json).with_header(NEWEST_ENDPOINT, "x");
+        super::read(&message(&odd)).unwrap_err();
     }
 }

@@ -390,7 +390,7 @@ async fn what_no_store_takes_goes_to_the_dead_letters_on_postgres() {
     let endpoint = app.endpoint("https://example.com/".to_owned()).await;
     let mut unusable = serde_json::to_value([event(0)]).unwrap();
     unusable[0]["id"] = "event-\0".into();
-    let message = NewMessage::new(unusable.to_string());
+    let message = NewMessage::new(unusable.to_string()).with_header("newest-endpoint", "1");
     app.streams.publish(STREAM, message).await.unwrap();
     app.accept(1..2).await;
     let made = made(&app, endpoint, 1).await;
