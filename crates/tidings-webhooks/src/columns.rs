@@ -47,9 +47,7 @@ pub(crate) fn limit(rows: usize) -> i64 {
 pub(crate) fn owner(user: Option<String>) -> Result<Owner, StoreError> {
     match user {
         None => Ok(Owner::Operator),
-        Some(user) => Ok(Owner::User(
-            UserId::stored(user).map_err(StoreError::backend)?,
-        )),
+        Some(user) => Ok(Owner::User(UserId::new(user).map_err(StoreError::backend)?)),
     }
 }
 

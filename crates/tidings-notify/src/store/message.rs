@@ -46,7 +46,7 @@ pub(super) fn read(message: &str, own: &str) -> Vec<Wake> {
         Some((sender, _)) if sender == own => Vec::new(),
         Some((_, ALL)) => vec![Wake::Lost],
         Some((_, names)) => {
-            let users = names.split(SEPARATOR).map(UserId::stored);
+            let users = names.split(SEPARATOR).map(UserId::new);
             users.filter_map(Result::ok).map(Wake::Changed).collect()
         }
     }

@@ -346,7 +346,7 @@ impl Store for RedisStore {
         let (run, reached, more, is_known, logs) = found;
         let log = |(user, head): (String, HeadReply)| {
             Ok(LogChange {
-                user: UserId::stored(user).map_err(StoreError::backend)?,
+                user: UserId::new(user).map_err(StoreError::backend)?,
                 head: reply::head(head),
             })
         };

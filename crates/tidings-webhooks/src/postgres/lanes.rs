@@ -208,7 +208,7 @@ fn event(row: &Row) -> Result<WebhookEvent, String> {
     Ok(WebhookEvent {
         id: text(3)?.ok_or_else(missing)?,
         user: text(4)?
-            .map(UserId::stored)
+            .map(UserId::new)
             .transpose()
             .map_err(|it| it.to_string())?,
         event_type: text(5)?.ok_or_else(missing)?,

@@ -338,7 +338,7 @@ fn event(row: &Row<'_>) -> Result<WebhookEvent, String> {
     Ok(WebhookEvent {
         id: text(2)?.ok_or_else(missing)?,
         user: text(3)?
-            .map(UserId::stored)
+            .map(UserId::new)
             .transpose()
             .map_err(|it| it.to_string())?,
         event_type: text(4)?.ok_or_else(missing)?,

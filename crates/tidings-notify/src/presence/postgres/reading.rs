@@ -121,7 +121,7 @@ pub(super) async fn transitions(
 fn transition(row: &Row) -> Result<Transition, PresenceError> {
     let user: &str = failure::column(row, 3)?;
     Ok(Transition {
-        user: UserId::stored(user).map_err(PresenceError::backend)?,
+        user: UserId::new(user).map_err(PresenceError::backend)?,
         is_online: failure::column(row, 4)?,
     })
 }

@@ -63,7 +63,7 @@ pub(super) async fn transitions(
     let reply: Reply = scripts.run(Script::Transitions, &call).await?;
     let (epoch, last, has_ended, first, found) = reply;
     let transition = |(is_online, user): (bool, String)| {
-        let user = UserId::stored(user).map_err(PresenceError::backend)?;
+        let user = UserId::new(user).map_err(PresenceError::backend)?;
         Ok(Transition { user, is_online })
     };
     let page = found

@@ -170,7 +170,7 @@ pub(super) async fn changes(
         let Some(head) = head_at(row, 5)? else { break };
         let user = get::<&str>(row, 2)?;
         logs.push(LogChange {
-            user: UserId::stored(user).map_err(StoreError::backend)?,
+            user: UserId::new(user).map_err(StoreError::backend)?,
             head,
         });
         last = Some((get::<&str>(row, 3)?, get::<i64>(row, 4)?));

@@ -96,7 +96,7 @@ impl ToGo {
         let mut users = Vec::new();
         while let Some(row) = rows.next()? {
             let user = row.get_ref(0)?.as_str().map_err(StoreError::backend)?;
-            users.push(UserId::stored(user).map_err(StoreError::backend)?);
+            users.push(UserId::new(user).map_err(StoreError::backend)?);
         }
         Ok((users, newest.unwrap_or(0)))
     }

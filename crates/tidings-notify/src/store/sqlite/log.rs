@@ -242,7 +242,7 @@ pub(super) fn changes(
     while let Some(row) = rows.next()? {
         let user = row.get_ref(0)?.as_str().map_err(StoreError::backend)?;
         changes.logs.push(LogChange {
-            user: UserId::stored(user).map_err(StoreError::backend)?,
+            user: UserId::new(user).map_err(StoreError::backend)?,
             head: head_from(row, 2)?,
         });
         last = row.get(1)?;
