@@ -151,9 +151,9 @@ impl Copied<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::Unconfirmed`] when the import may have ended or not; [`Error::InUse`] when a server uses the database, which
-    /// one of an earlier version may have begun to do. After any other error the database is
-    /// [unfinished](is_unfinished), and the import can be repeated.
+    /// [`Error::Unconfirmed`] when the import may have ended or not; [`Error::InUse`] when a program uses the database,
+    /// which one that is not kept out by [`Starting`](crate::Starting) may have begun to do. After any other error the
+    /// database is [unfinished](is_unfinished), and the import can be repeated.
     ///
     /// # Cancel safety
     ///

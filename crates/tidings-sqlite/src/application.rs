@@ -8,7 +8,8 @@ use crate::Error;
 
 /// Marks an empty file as one of this program, and refuses one that is another program's.
 ///
-/// A file without a mark that has our table of schemas was made before there were marks.
+/// A file without a mark that has our table of schemas is ours: a file that was made anew from the `.dump` of another one
+/// has none.
 pub(crate) fn claim(connection: &mut Connection, path: &Path, id: i32) -> Result<(), Error> {
     if mark(connection)? == id {
         return Ok(());

@@ -138,14 +138,14 @@ async fn regression_the_file_of_another_program_is_refused_and_stays_as_it_is() 
         database.migrate("test", SCHEMA).await.unwrap();
         database.close().await;
     }
-    // What was made before there were marks is taken, and is marked then.
-    let old = folder.path().join("old.db");
-    let database = Database::open(&old, &Options::default()).unwrap();
+    // A file that was made anew from a dump has no mark. It is taken, and is marked then.
+    let anew = folder.path().join("anew.db");
+    let database = Database::open(&anew, &Options::default()).unwrap();
     database.migrate("test", SCHEMA).await.unwrap();
     database.close().await;
-    drop(Database::open(&old, &options).unwrap());
+    drop(Database::open(&anew, &options).unwrap());
     let another = Options::default().with_application_id(ID + 1);
-    let refused = Database::open(&old, &another).unwrap_err();
+    let refused = Database::open(&anew, &another).unwrap_err();
     assert!(matches!(refused, Error::OtherProgram { .. }), "{refused:?}");
 }
 

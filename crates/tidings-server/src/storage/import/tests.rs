@@ -186,7 +186,7 @@ async fn regression_a_server_that_starts_while_an_import_begins_waits_and_refuse
     postgres::open(&both.url, None).await.unwrap();
 }
 
-/// A server of an earlier version takes none of the locks.
+/// A program that has the stores, and is not the server, takes none of the locks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn regression_data_that_are_stored_just_before_an_import_locks_the_tables_stay() {
     let both = Both::start().await;
