@@ -9,6 +9,10 @@ use super::state::State;
 use crate::budget::Budget;
 use crate::{EventType, InboxPage, InboxQuery, MAX_INBOX_PAGE_BYTES, StoreError, UserId};
 
+/// How many archived events in a row are passed one by one before their run is skipped: at first, and at most, where
+/// runs are too short to be worth looking for.
+const PASSED_BY_ROW: [i64; 2] = [16, 1024];
+
 pub(super) fn page(
     connection: &Connection,
     user: &UserId,
@@ -29,23 +33,37 @@ pub(super) fn page(
     let mut page = InboxPage::of(&head);
     let mut budget = Budget::new(MAX_INBOX_PAGE_BYTES);
     let mut events = Events::new(connection, user, &log)?;
+    let mut patience = PASSED_BY_ROW[0];
     for stretch in stretches(query, &log, newest) {
         let mut statement = connection.prepare_cached(&stretch.select(query))?;
         let mut newest = Some(key(log.id, clamp_seq(stretch.newest))?);
         while let Some(up_to) = newest.take() {
-            // One event more than asked for shows whether there is a next page.
-            let wanted = query.limit - page.events.len() + 1;
             let mut rows = statement.query(named_params! {
                 ":first": key(log.id, clamp_seq(stretch.first))?,
                 ":newest": up_to,
                 ":type": query.event_type.as_ref().map(EventType::as_str),
-                ":limit": i64::try_from(wanted).unwrap_or(i64::MAX),
             })?;
+            let mut passed = 0;
             while let Some(row) = rows.next()? {
                 if stretch.meets_archived(row)? {
-                    newest = Some(archived::below(connection, row.get(0)?)?);
+                    passed += 1;
+                    if passed < patience {
+                        continue;
+                    }
+                    let event: i64 = row.get(0)?;
+                    let below = archived::below(connection, event)?;
+                    let [least, most] = PASSED_BY_ROW;
+                    let is_short = event - below < patience;
+                    patience = if is_short {
+                        most.min(2 * patience)
+                    } else {
+                        least
+                    };
+                    newest = Some(below);
                     break;
                 }
+                passed = 0;
+                // One event more than asked for shows whether there is a next page.
                 if page.events.len() == query.limit || !budget.admit(payload_bytes(row)?) {
                     page.next = page.events.last().map(|event| event.id);
                     return Ok(page);
@@ -111,7 +129,7 @@ impl Stretch {
         };
         let condition = self.condition;
         let (order, wanted) = match self.tables {
-            // One that is archived ends the statement, whatever it is.
+            // Those that are archived are met, whatever they are.
             EVENTS => (
                 "e.key",
                 format!("(s.archived_at IS NOT NULL OR ({condition} AND {filter}))"),
@@ -120,12 +138,12 @@ impl Stretch {
         };
         format!(
             "SELECT {EVENT_COLUMNS} FROM {} WHERE {wanted} AND {order} BETWEEN :first AND :newest
-             ORDER BY {order} DESC LIMIT :limit",
+             ORDER BY {order} DESC",
             self.tables
         )
     }
 
-    /// Whether a row is of an archived event that is not wanted: the list continues below its run.
+    /// Whether a row is of an archived event that is not wanted: the list continues below it, or below its run.
     fn meets_archived(&self, row: &Row<'_>) -> Result<bool, StoreError> {
         Ok(self.tables == EVENTS && State::from_row(row, STATE_COLUMNS)?.archived_at.is_some())
     }

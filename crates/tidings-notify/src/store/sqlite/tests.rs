@@ -8,7 +8,7 @@ use rusqlite::{Connection, Transaction};
 
 use super::{change, cleanup, inbox, schema};
 use crate::store::retention::Retention;
-use crate::{Epoch, EventId, InboxAction, InboxQuery, UserId};
+use crate::{Epoch, EventId, EventType, InboxAction, InboxQuery, UserId};
 
 /// A file with one log, which counts steps.
 struct Counted {
@@ -129,6 +129,25 @@ fn regression_a_list_of_what_is_unread_costs_as_much_beside_any_number_of_replac
         let unread = InboxQuery::default().with_unread_only();
         log.steps_of(|tx| assert_eq!(inbox::page(tx, &ann(), &unread).unwrap().events, []))
     });
+}
+
+/// Every second event is archived, and none is of the type that is asked for.
+#[test]
+fn regression_many_short_runs_cost_a_list_no_more_than_the_events_in_them() {
+    let rare = InboxQuery::default().with_event_type(EventType::new("rare").unwrap());
+    let steps_of = |rows: &str| {
+        let mut log = Counted::with_replaced(10_000);
+        log.connection.execute_batch(rows).unwrap();
+        log.steps_of(|tx| assert_eq!(inbox::page(tx, &ann(), &rare).unwrap().events, []))
+    };
+    let whole = "DELETE FROM notify_state; DELETE FROM notify_archived";
+    let alternating = "DELETE FROM notify_state WHERE key % 2 = 0; DELETE FROM notify_archived;
+        INSERT INTO notify_archived (key, last) SELECT key, key FROM notify_state";
+    let [whole, alternating] = [whole, alternating].map(steps_of);
+    assert!(
+        2 * alternating < 3 * whole,
+        "{alternating} steps, {whole} without archived events"
+    );
 }
 
 #[test]
