@@ -7,7 +7,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::cancel::Canceller;
 use crate::client::Client;
-use crate::hosts::{self, Connected, Failure};
+use crate::hosts::{self, Connected, Failure, Way};
 use crate::listening::Listening;
 use crate::tls::Stream;
 use crate::url::{Target, parse};
@@ -32,7 +32,7 @@ pub(crate) type RawConnection =
 /// | parameter | means |
 /// |---|---|
 /// | `sslmode=disable` | no TLS |
-/// | `allow`, `prefer` (default) | TLS if the server has it, otherwise none. The certificate is verified as for `verify-full`, but only if there is an `sslrootcert` |
+/// | `allow`, `prefer` (default) | TLS if the server has it, otherwise none. The certificate is verified as for `verify-full`, but only if there is an `sslrootcert`. Without one, there is no TLS either where its handshake fails, or the server admits this user without it alone |
 /// | `require`, `verify-full` | TLS; the certificate must be trusted and name the host |
 /// | `verify-ca` | TLS; the certificate must be trusted, whatever name is in it |
 /// | `sslrootcert` | the authorities to trust, a file in PEM; without it, or with `system`, those of the operating system. With a file, `require` is `verify-ca`, as for libpq |
@@ -197,7 +197,11 @@ impl Config {
         target: &Target,
         config: &tokio_postgres::Config,
     ) -> Result<Connected, Failure> {
-        hosts::connect(config, self.tls(target), self.timing.reply_limit).await
+        let way = Way {
+            tls: self.tls(target),
+            falls_back: target.falls_back && self.tls.is_none(),
+        };
+        hosts::connect(config, &way, self.timing.reply_limit).await
     }
 
     fn tls(&self, target: &Target) -> Option<Arc<rustls::ClientConfig>> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config};
 
 use crate::config::RawConnection;
@@ -24,12 +25,48 @@ pub(crate) enum Failure {
     Late,
 }
 
+/// How a connection is protected.
+pub(crate) struct Way {
+    /// How TLS is made; `None` if there is none.
+    pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
+    /// Whether there may be no TLS where the connection with TLS cannot be made.
+    pub(crate) falls_back: bool,
+}
+
+impl Way {
+    /// Connects to one host. Returns the connection, and whether it has TLS.
+    ///
+    /// As for libpq, one that does not demand TLS is made without where the handshake fails, or where the server has
+    /// no rule that admits the user with it.
+    async fn connect(
+        &self,
+        host: &Config,
+    ) -> Result<(Client, RawConnection, bool), tokio_postgres::Error> {
+        let tls = Tls::new(self.tls.clone());
+        let failure = match host.connect(tls.clone()).await {
+            Ok((client, connection)) => return Ok((client, connection, tls.is_used())),
+            Err(failure) => failure,
+        };
+        let is_refused = failure.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
+        if !self.falls_back || !tls.is_begun() || (tls.is_used() && !is_refused) {
+            return Err(failure);
+        }
+        let mut plain = host.clone();
+        plain.ssl_mode(SslMode::Disable);
+        match plain.connect(Tls::new(None)).await {
+            Ok((client, connection)) => Ok((client, connection, false)),
+            // What the operator can mend.
+            Err(_plain) => Err(failure),
+        }
+    }
+}
+
 /// Connects to the first host that replies and is wanted. Each gets its part of the time that is left: the library
 /// limits only how long a socket takes to connect, so that a host which accepts connections and says nothing would use up
 /// the time of those after it.
 pub(crate) async fn connect(
     config: &Config,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    way: &Way,
     limit: Duration,
 ) -> Result<Connected, Failure> {
     let end = tokio::time::Instant::now() + limit;
@@ -46,13 +83,12 @@ pub(crate) async fn connect(
             // A host may have several addresses.
             host.connect_timeout(part);
         }
-        let tls = Tls::new(tls.clone());
-        match tokio::time::timeout(part, host.connect(tls.clone())).await {
-            Ok(Ok((client, connection))) => {
+        match tokio::time::timeout(part, way.connect(&host)).await {
+            Ok(Ok((client, connection, has_tls))) => {
                 return Ok(Connected {
                     client,
                     connection,
-                    plain_host: remote_host(&host).filter(|_| !tls.is_used()),
+                    plain_host: remote_host(&host).filter(|_| !has_tls),
                 });
             }
             Ok(Err(error)) => failure = Failure::Library(error),

@@ -19,6 +19,7 @@ use crate::channel_binding;
 #[derive(Clone)]
 pub(crate) struct Tls {
     config: Option<Arc<rustls::ClientConfig>>,
+    is_begun: Arc<AtomicBool>,
     is_used: Arc<AtomicBool>,
 }
 
@@ -26,8 +27,14 @@ impl Tls {
     pub(crate) fn new(config: Option<Arc<rustls::ClientConfig>>) -> Self {
         Self {
             config,
+            is_begun: Arc::default(),
             is_used: Arc::default(),
         }
+    }
+
+    /// Whether a handshake was begun, of the connections that this one and its clones were for.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.is_begun.load(Ordering::Relaxed)
     }
 
     /// Whether a connection was made with TLS, of those that this one and its clones were for.
@@ -71,6 +78,7 @@ where
             let config = self.tls.config.ok_or_else(|| {
                 io::Error::other("the server was asked for TLS, but there are no TLS settings")
             })?;
+            self.tls.is_begun.store(true, Ordering::Relaxed);
             let name = ServerName::try_from(self.domain).map_err(io::Error::other)?;
             let stream = TlsConnector::from(config).connect(name, stream).await?;
             self.tls.is_used.store(true, Ordering::Relaxed);

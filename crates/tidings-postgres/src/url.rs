@@ -35,6 +35,8 @@ pub(crate) struct Target {
     pub(crate) config: tokio_postgres::Config,
     /// How TLS is made; `None` if there is none.
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
+    /// Whether a connection may have no TLS where the one with TLS cannot be made.
+    pub(crate) falls_back: bool,
 }
 
 /// Reads a URL or a connection string; `field` is what an error calls it.
@@ -88,7 +90,13 @@ pub(crate) fn parse(field: &'static str, url: &str) -> Result<Target, Error> {
         }
     };
     config.channel_binding(binding);
-    Ok(Target { config, tls })
+    // Who names an authority wants it to be verified.
+    let falls_back = config.get_ssl_mode() == SslMode::Prefer && own("sslrootcert").is_none();
+    Ok(Target {
+        config,
+        tls,
+        falls_back,
+    })
 }
 
 /// Applies `sslmode` as the documentation of [`Config`](crate::Config) has it.

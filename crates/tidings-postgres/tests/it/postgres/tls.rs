@@ -118,6 +118,52 @@ async fn regression_a_url_that_does_not_demand_tls_uses_it_where_there_is_tls() 
     assert!(matches!(refused, Error::Unsent(_)), "{refused:?}");
 }
 
+/// As for libpq: what demands no TLS does not fail by it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_a_url_that_does_not_demand_tls_does_without_where_it_cannot_be_made() {
+    let (server, address, authority) = PostgresServer::start_with_tls().unwrap();
+    server
+        .execute("CREATE ROLE anna LOGIN PASSWORD 'secret'")
+        .unwrap();
+    let rules = |connections: &str| {
+        let rules = format!("local all all trust\n{connections} all all 127.0.0.0/8 trust\n");
+        std::fs::write(server.folder().join("data/pg_hba.conf"), rules).unwrap();
+        server.execute("SELECT pg_reload_conf()").unwrap();
+    };
+    let url = format!("postgres://anna:secret@{address}/postgres");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("authority.pem");
+    std::fs::write(&path, authority.pem()).unwrap();
+    let verified = format!(
+        "postgres://anna:secret@localhost/postgres?hostaddr={address}&sslrootcert={}",
+        path.display()
+    );
+    let demanded = format!("{verified}&sslmode=verify-full");
+    let connect = async |url: &str| Config::new(url).unwrap().connect().await;
+
+    // The server takes users without TLS alone. Its settings are read again soon, not at once.
+    rules("hostnossl");
+    while connect(&format!("{url}?sslmode=disable")).await.is_err() {}
+    connect(&url).await.unwrap().cancel().await.unwrap();
+    for url in [&demanded, &verified] {
+        let refused = connect(url).await.err().unwrap();
+        assert!(matches!(refused, Error::Unsent(_)), "{refused:?}");
+    }
+
+    // It knows no version of TLS that we do.
+    rules("host");
+    server
+        .execute("ALTER SYSTEM SET ssl_min_protocol_version = 'TLSv1'")
+        .unwrap();
+    server
+        .execute("ALTER SYSTEM SET ssl_max_protocol_version = 'TLSv1.1'")
+        .unwrap();
+    server.execute("SELECT pg_reload_conf()").unwrap();
+    while connect(&demanded).await.is_ok() {}
+    connect(&url).await.unwrap().cancel().await.unwrap();
+    assert!(connect(&verified).await.is_err());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_to_another_machine_without_tls_is_known_as_such() {
     let plain = |url: String| async move {
