@@ -720,6 +720,8 @@ fn metrics_count_what_happens() {
     seen.sort();
     let place = format!("{}=app.default.s,{}=g", telemetry::STREAM, telemetry::GROUP);
     let with = |label: &str, value: &str| format!("{place},{label}={value}");
+    let settled =
+        |outcome: &str, count| (telemetry::SETTLED, with(telemetry::OUTCOME, outcome), count);
     let expected = [
         (
             telemetry::SENT,
@@ -732,16 +734,12 @@ fn metrics_count_what_happens() {
             with(telemetry::ERROR_TYPE, "handler"),
             1,
         ),
-        (
-            telemetry::SETTLED,
-            with(telemetry::OUTCOME, "acknowledged"),
-            2,
-        ),
-        (
-            telemetry::SETTLED,
-            with(telemetry::OUTCOME, "dead_lettered"),
-            1,
-        ),
+        settled("acknowledged", 2),
+        settled("dead_lettered", 1),
+        // They begin at zero.
+        settled("released", 0),
+        settled("retried", 0),
+        settled("stale", 0),
     ];
     let expected = expected.map(|(name, labels, count)| (name.to_owned(), labels, count));
     assert_eq!(seen, expected);
