@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 /// Reads the wall clock.
@@ -76,11 +76,12 @@ impl Clock {
         Duration::try_from(due.duration_since(self.now())).unwrap_or_default()
     }
 
-    /// What a time of this clock is by the wall clock.
+    /// What a time of this clock is by the wall clock. The clocks are compared to the millisecond, because they are not
+    /// read at the same moment.
     pub(crate) fn shown(&self, due: Timestamp) -> Timestamp {
-        let wall = self.wall.now();
-        wall.checked_add(due.duration_since(self.now()))
-            .map_or(due, to_microseconds)
+        let ahead = self.wall.now().duration_since(self.now());
+        let ahead = SignedDuration::from_millis_i128(ahead.as_millis());
+        due.checked_add(ahead).unwrap_or(due)
     }
 }
 
@@ -112,6 +113,16 @@ mod tests {
         tokio::time::advance(Duration::from_secs(5)).await;
         assert_eq!(clock.until(due), Duration::ZERO);
         assert_eq!(clock.shown(due).as_second(), 1_000_000 - 3600);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn regression_a_time_is_shown_as_the_same_each_time() {
+        let wall = AtomicI64::new(1_000_000);
+        let clock = Clock::new(Wall::new(move || {
+            Timestamp::from_microsecond(wall.fetch_add(10, Ordering::Relaxed)).unwrap()
+        }));
+        let due = clock.now();
+        assert_eq!([clock.shown(due), clock.shown(due)], [due, due]);
     }
 
     #[tokio::test(start_paused = true)]
