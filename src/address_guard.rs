@@ -117,7 +117,8 @@ impl AddressPolicy {
     }
 
     /// Checks the port of a URL, and the address in it, in whatever spelling. A name passes: names
-    /// are checked when they are resolved, at each new connection.
+    /// are checked when they are resolved, at each new connection. `localhost` and the names below it always mean
+    /// this machine ([RFC 6761](https://www.rfc-editor.org/rfc/rfc6761#section-6.3)).
     ///
     /// Use it to refuse such a URL when it is registered; [`Sender`](crate::Sender) checks again.
     ///
@@ -133,6 +134,7 @@ impl AddressPolicy {
         let address = match url.host() {
             Some(Host::Ipv4(address)) => IpAddr::V4(address),
             Some(Host::Ipv6(address)) => IpAddr::V6(address),
+            Some(Host::Domain(name)) if is_local(name) && !self.allows(LOOPBACK_V6) => LOOPBACK_V4,
             Some(Host::Domain(_)) | None => return Ok(()),
         };
         if self.allows(address) {
@@ -184,6 +186,15 @@ impl BlockedAddress {
             Blocked::Address(_) => None,
         }
     }
+}
+
+const LOOPBACK_V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const LOOPBACK_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+/// Whether a name, in lowercase as in a URL, always means this machine.
+fn is_local(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 fn is_public(address: IpAddr) -> bool {
@@ -427,6 +438,9 @@ mod tests {
             "[2002:7f00:1::]",
             "0",
             "１２７.0.0.1",
+            "localhost",
+            "LOCALHOST.",
+            "a.localhost",
         ] {
             let url = Url::parse(&format!("http://{host}/")).unwrap();
             assert!(AddressPolicy::PublicOnly.check_url(&url).is_err(), "{host}");
@@ -437,6 +451,8 @@ mod tests {
             "[2606:4700::1111]",
             "[64:ff9b::808:808]",
             "example.com",
+            "localhost.example.com",
+            "notlocalhost",
         ] {
             let url = Url::parse(&format!("http://{host}/")).unwrap();
             assert!(AddressPolicy::PublicOnly.check_url(&url).is_ok(), "{host}");
