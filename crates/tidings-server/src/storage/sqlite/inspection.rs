@@ -16,7 +16,7 @@ use tidings_webhooks::EndpointId;
 
 use super::APPLICATION_ID;
 use crate::error::{explain, said_by_system};
-use crate::finding::Finding;
+use crate::finding::{Finding, Status};
 use crate::storage::import::PARTS;
 use crate::storage::inspection::{CLOCK, STORE, Secrets, newer};
 
@@ -51,13 +51,16 @@ pub(in crate::storage) fn inspect(path: &Path, secrets: &mut Secrets) -> Vec<Fin
         Err(error) => return vec![Finding::error(STORE, explain(&error))],
     };
     let (path, shown) = (path.as_path(), path.display());
-    let mut findings = vec![content(path, &metadata, secrets)];
+    let content = content(path, &metadata, secrets);
+    let is_usable = content.status != Status::Error;
+    let mut findings = vec![content];
     findings.extend(unwritable(path));
     findings.extend(
         holder(path).map(|process| Finding::ok(STORE, format!("process {process} uses {shown}"))),
     );
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    // The file may be that of another program.
+    if is_usable && mode & 0o077 != 0 {
         let message = format!(
             "other users of this machine can read or write {shown}, which contains secrets (mode {mode:o}): run chmod 600"
         );

@@ -282,6 +282,7 @@ async fn files_that_are_no_database_of_ours_are_errors() {
         let (ok, findings) = examine(&mut on_file(path)).await;
         assert!(!ok, "{}", path.display());
         assert_finds(&findings, "store", "error", says);
+        assert!(!format!("{findings:?}").contains("chmod"), "{findings:?}");
     }
 }
 
