@@ -156,11 +156,17 @@ impl Writer {
             .file
             .check_with(&self.connection)
             .and_then(|_log| Ok(self.connection.execute_batch(closing)?));
-        if let Err(error) = outcome {
-            tracing::warn!(
+        match outcome {
+            Ok(()) => {}
+            Err(error @ Error::FileChanged { .. }) => tracing::warn!(
+                error = &error as &dyn StdError,
+                "leaving the write-ahead log of SQLite as it is: it belongs to the earlier file, so remove it (-wal, -shm) before \
+                 the next start on another one"
+            ),
+            Err(error) => tracing::warn!(
                 error = &error as &dyn StdError,
                 "cannot empty the write-ahead log of SQLite, leaving it to the next start"
-            );
+            ),
         }
     }
 
