@@ -18,7 +18,7 @@ const PATIENCE_MS = 30_000;
 const PORTS = /(?<![\d.])(3000|8080|9000|9001|9002)(?![\d.])/g;
 
 /** The servers that pages name, in whose places `scripts/services` has others. */
-const DATABASE = "postgres://tidings:password@db.example.com/tidings?sslmode=verify-full";
+const DATABASE = /postgres:\/\/tidings:password@db\.example\.com\/tidings(\?sslmode=verify-full)?/g;
 const REDIS = "redis://redis.example.com/0";
 
 const pause = () => new Promise((resolve) => setTimeout(resolve, 10));
@@ -93,7 +93,7 @@ export class Session {
   }
 
   #here(text) {
-    return text.replaceAll(PORTS, (port) => this.#ports.get(port)).replaceAll("0.0.0.0", "127.0.0.1").replaceAll(DATABASE, process.env.DATABASE_URL ?? DATABASE).replaceAll(REDIS, process.env.REDIS_URL ?? REDIS);
+    return text.replaceAll(PORTS, (port) => this.#ports.get(port)).replaceAll("0.0.0.0", "127.0.0.1").replaceAll(DATABASE, (url) => process.env.DATABASE_URL ?? url).replaceAll(REDIS, process.env.REDIS_URL ?? REDIS);
   }
 
   #there(text) {
