@@ -9,18 +9,33 @@ import { script } from "./support.mjs";
 
 const ELEMENT = "element-6066-11e4-a52e-4f735466cecf";
 
+/** How often a driver is started: the port that it gets for IPv4 may be in use for IPv6, and then it ends. */
+const STARTS = 5;
+
+/** A driver, its end, and its port. */
+async function startDriver() {
+  let said = "";
+  for (let start = 0; start < STARTS; start += 1) {
+    const driver = spawn("chromedriver", ["--port=0"], { stdio: ["ignore", "pipe", "ignore"] });
+    const ended = new Promise((resolve) => driver.once("close", resolve));
+    const port = await new Promise((resolve, reject) => {
+      driver.once("error", reject);
+      void ended.then(() => resolve(undefined));
+      createInterface({ input: driver.stdout }).on("line", (line) => {
+        const found = line.match(/started successfully on port (\d+)/)?.[1];
+        if (found === undefined) said = line;
+        else resolve(found);
+      });
+    });
+    if (port !== undefined) return { driver, ended, port };
+  }
+  throw new Error(`chromedriver starts; it said: ${said}`);
+}
+
 /** Starts a browser with an empty profile. It ends with the test. */
 export async function browse(test, { args = [] } = {}) {
   const profile = mkdtempSync(join(tmpdir(), "tidings-chromium-"));
-  const driver = spawn("chromedriver", ["--port=0"], { stdio: ["ignore", "pipe", "ignore"] });
-  const ended = new Promise((resolve) => driver.once("exit", resolve));
-  const port = await new Promise((resolve, reject) => {
-    driver.once("error", reject);
-    createInterface({ input: driver.stdout }).on("line", (line) => {
-      const found = line.match(/started successfully on port (\d+)/)?.[1];
-      if (found !== undefined) resolve(found);
-    });
-  });
+  const { driver, ended, port } = await startDriver();
   const browser = new Browser(`http://127.0.0.1:${port}/session`);
   test.after(async () => {
     await browser.quit().catch(() => {});

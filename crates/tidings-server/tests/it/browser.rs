@@ -20,15 +20,13 @@ use crate::support::{Home, PATIENCE, Server, soon};
 /// The driver and its browser, which end when standard input is closed: also if the test is killed.
 const GUARDED: &str = "chromedriver --port=0 & exec >/dev/null; cat; kill -KILL 0";
 
-/// A browser of its own, with an empty profile.
-struct Browser {
-    client: Client,
-    _driver: Child,
-    _profile: TempDir,
-}
+/// How often a driver is started: the port that it gets for IPv4 may be in use for IPv6, and then it ends.
+const STARTS: usize = 5;
 
-impl Browser {
-    async fn start() -> Self {
+/// A driver and its port.
+async fn start_driver() -> (Child, String) {
+    let mut said = String::new();
+    for _ in 0..STARTS {
         let mut driver = Command::new("sh")
             .args(["-c", GUARDED])
             .process_group(0)
@@ -38,17 +36,28 @@ impl Browser {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = soon("the driver's port", async {
-            loop {
-                let line = lines.next_line().await.unwrap();
-                let line = line.expect("chromedriver is installed (./scripts/test does it)");
-                if let Some((_, port)) = line.split_once("started successfully on port ") {
-                    return port.trim_end_matches('.').to_owned();
-                }
+        while let Some(line) = soon("the driver's port", lines.next_line()).await.unwrap() {
+            if let Some((_, port)) = line.split_once("started successfully on port ") {
+                let port = port.trim_end_matches('.').to_owned();
+                tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+                return (driver, port);
             }
-        })
-        .await;
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+            said = line;
+        }
+    }
+    panic!("chromedriver starts (./scripts/test installs it); it said: {said}");
+}
+
+/// A browser of its own, with an empty profile.
+struct Browser {
+    client: Client,
+    _driver: Child,
+    _profile: TempDir,
+}
+
+impl Browser {
+    async fn start() -> Self {
+        let (driver, port) = start_driver().await;
         let profile = tempfile::tempdir().unwrap();
         let arguments = [
             "--headless=new".to_owned(),
