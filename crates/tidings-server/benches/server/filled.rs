@@ -4,21 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_bench::{Latencies, Row, Target, is_quick, number};
-use tokio::runtime::Builder;
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::accept::{BATCH, batch, singles};
 use crate::arrivals::{Arrivals, receive};
-use crate::live::at_a_pace;
 use crate::load;
 use crate::raw;
 use crate::server::{Poster, Server, post};
 use crate::{streams, webhooks};
 
-/// Events of each user that reconnects.
-const BEHIND: usize = 100;
+/// Events of each user before a start.
+const EACH: usize = 100;
 
 const STARTS: usize = 5;
 
@@ -26,7 +23,7 @@ const STARTS: usize = 5;
 const GROWTH: Target = Target::Ratio(0.8);
 
 /// Stores this many events for each of the users 0 to `users`, `BATCH` users a request.
-async fn fill(address: &str, users: usize, each: usize) {
+pub(crate) async fn fill(address: &str, users: usize, each: usize) {
     let mut posters = JoinSet::new();
     // Batches of a user one after the other, of different users at the same time.
     for lane in 0..8 {
@@ -44,70 +41,6 @@ async fn fill(address: &str, users: usize, each: usize) {
     posters.join_all().await;
 }
 
-/// All streams reconnect at once, each 100 events behind, while another user gets 50 notifications per second.
-pub(crate) async fn reconnect(length: Duration) {
-    let users = if is_quick() { 500 } else { 10_000 };
-    let server = Server::with(&["--max-streams", "12000"]);
-    fill(&server.address, users, BEHIND).await;
-    let before = at_a_pace(&server.address, &server.address, "before", 1, 50, length).await;
-    // How long a request waits on a machine whose processors are all busy.
-    let idle_server = Server::start();
-    let live = measured_apart(server.address.clone(), length);
-    let elsewhere = measured_apart(idle_server.address.clone(), length);
-    // The other user is there first.
-    sleep(Duration::from_millis(200)).await;
-    let (start, mut streams) = (Instant::now(), JoinSet::new());
-    for n in 0..users {
-        let address = server.address.clone();
-        streams.spawn(async move {
-            let request = format!(
-                "GET /v1/users/user{n}/events?since=start HTTP/1.1\r\nhost: localhost\r\n\r\n"
-            );
-            let socket = streams::open(&address, &request, "caught_up").await;
-            (socket, start.elapsed())
-        });
-    }
-    let (open, times): (Vec<_>, Vec<_>) = streams.join_all().await.into_iter().unzip();
-    let last = times.into_iter().max().unwrap_or_default();
-    let (meanwhile, elsewhere) = (live.await.unwrap(), elsewhere.await.unwrap());
-    drop(open);
-    Row::cost(
-        &format!(
-            "{users} streams reconnect, each {BEHIND} events behind: the last has caught up after"
-        ),
-        "s",
-        last.as_secs_f64(),
-    )
-    .target(Target::AtMost(4.0))
-    .emit();
-    let (p99, p99_before) = (millis(meanwhile.p99()), millis(before.p99()));
-    Row::cost("p99 of another user's screen meanwhile", "ms", p99)
-        .beside("p99 before", p99_before)
-        .target(Target::Ratio(0.8))
-        .note(format!(
-            "{:.1} ms at a server beside it that has nothing else to do",
-            millis(elsewhere.p99())
-        ))
-        .emit();
-}
-
-/// The live stream of a user, posted and read by a thread of its own: it measures what the server makes the user wait
-/// for, not what other streams do here.
-fn measured_apart(address: String, length: Duration) -> oneshot::Receiver<Latencies> {
-    let (sender, latencies) = oneshot::channel();
-    std::thread::spawn(move || {
-        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let measured = runtime.block_on(at_a_pace(&address, &address, "meanwhile", 1, 50, length));
-        // Nothing waits for it when the benchmark has failed.
-        let _failed = sender.send(measured);
-    });
-    latencies
-}
-
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
-}
-
 /// From starting the process to its first response.
 pub(crate) async fn start() {
     let events = if is_quick() { 50_000 } else { 1_000_000 };
@@ -120,7 +53,7 @@ pub(crate) async fn start() {
     };
     {
         let server = Server::on(&url(&full));
-        fill(&server.address, events / BEHIND, BEHIND).await;
+        fill(&server.address, events / EACH, EACH).await;
     }
     // The first start of each makes the tables, or goes through what the kill has left.
     let (mut with, mut without) = (Latencies::default(), Latencies::default());

@@ -20,6 +20,7 @@ mod load;
 mod peer;
 mod process;
 mod raw;
+mod reconnect;
 mod server;
 mod streams;
 mod webhooks;
@@ -38,7 +39,7 @@ async fn main() {
             "idle" => idle::measure().await,
             "fan-out" => live::fan_out(length).await,
             "live" => live::beside_others(length).await,
-            "reconnect" => filled::reconnect(length).await,
+            "reconnect" => reconnect::measure(length).await,
             "start" => filled::start().await,
             "growth" => filled::growth(length).await,
             "isolation" => webhooks::isolation(length).await,

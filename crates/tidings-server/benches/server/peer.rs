@@ -10,6 +10,9 @@ use crate::server::Poster;
 
 pub(crate) const NAME: &str = "durable-streams";
 
+/// What a stream has sent when its reader has everything.
+pub(crate) const CAUGHT_UP: &str = "\"upToDate\":true";
+
 /// What is sent in vain without it.
 pub(crate) const MISSING: &str = "not installed";
 
@@ -65,6 +68,15 @@ impl Peer {
 
     /// A request for what is appended from now on.
     pub(crate) fn follow(n: usize) -> String {
-        format!("GET /stream{n}?offset=now&live=sse HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        Self::from(n, "now")
+    }
+
+    /// A request for everything that was appended, and what is from now on.
+    pub(crate) fn read(n: usize) -> String {
+        Self::from(n, "-1")
+    }
+
+    fn from(n: usize, offset: &str) -> String {
+        format!("GET /stream{n}?offset={offset}&live=sse HTTP/1.1\r\nhost: localhost\r\n\r\n")
     }
 }
