@@ -109,8 +109,8 @@ impl Signer {
     }
 }
 
-/// Adds the headers by which some signers sign one attempt, in place of those that are there. Signers of the caller do not
-/// see those of the others.
+/// Adds the headers by which some signers sign one attempt, in place of those that are there, but for `webhook-id`, which
+/// is there. Signers of the caller do not see those of the others.
 pub(crate) fn sign(
     signers: &[Signer],
     id: &str,
@@ -133,7 +133,9 @@ pub(crate) fn sign(
     }
     for signer in signers {
         match signer {
-            Signer::Standard(signer) => signer.sign(id, timestamp, body, headers),
+            Signer::Standard(signer) => {
+                signer.sign_identified(id, timestamp, body, headers);
+            }
             Signer::Timestamped(signer) => signer.sign(timestamp, body, headers),
             Signer::Custom(_) => {}
         }

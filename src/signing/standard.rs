@@ -101,11 +101,21 @@ impl StandardSigner {
     ///
     /// An id that cannot be the value of a header is left out; that of a
     /// [`Message`](crate::Message) always can.
-    #[expect(clippy::missing_panics_doc, reason = "it cannot happen, and says why")]
     pub fn sign(&self, id: &str, now: Timestamp, body: &[u8], headers: &mut HeaderMap) {
         if let Ok(id) = HeaderValue::from_str(id) {
             headers.insert(WEBHOOK_ID, id);
         }
+        self.sign_identified(id, now, body, headers);
+    }
+
+    /// Sets the other two headers of a request that has its id.
+    pub(super) fn sign_identified(
+        &self,
+        id: &str,
+        now: Timestamp,
+        body: &[u8],
+        headers: &mut HeaderMap,
+    ) {
         headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(now.as_second()));
         let signature = HeaderValue::try_from(self.signature(id, now, body))
             .expect("base64, commas and spaces are visible ASCII");
