@@ -406,11 +406,11 @@ impl Pool {
     /// any number of things to do; wakes all of them if nothing is left, and the timer if it would
     /// sleep for too long; and reports what has changed.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let (result, effects) = {
-            let mut state = self.lock();
-            let result = change(&mut state);
-            (result, state.effects())
-        };
+        // Without a block that has both as its value: that would copy what a worker found.
+        let mut state = self.lock();
+        let result = change(&mut state);
+        let effects = state.effects();
+        drop(state);
         if effects.has_work {
             self.changed.notify_one();
         }

@@ -9,7 +9,7 @@ use super::scheduler::CircuitChange;
 use crate::circuit_breaker::CircuitState;
 use crate::panics::{self, catch};
 use crate::telemetry::{self, Span};
-use crate::{Attempt, Delivered, DeliveryError, DeliveryErrorCause, EndpointId, Message};
+use crate::{Attempt, Delivered, DeliveryError, DeliveryErrorCause, Endpoint, EndpointId, Message};
 
 pub(crate) type OnAttempt = Box<dyn Fn(&EndpointId, &Message, &Attempt) + Send + Sync>;
 pub(crate) type OnDelivered = Box<dyn Fn(&EndpointId, Delivered) + Send + Sync>;
@@ -106,7 +106,7 @@ impl Pool {
     pub(super) fn fail_as_gone(
         &self,
         id: &EndpointId,
-        host: &str,
+        endpoint: &Endpoint,
         delivery: Delivery,
         last: Attempt,
         left: Vec<Delivery>,
@@ -115,7 +115,7 @@ impl Pool {
             telemetry::endpoint_gone();
             tracing::warn!(
                 { telemetry::ENDPOINT_ID } = id.as_str(),
-                { telemetry::SERVER_ADDRESS } = host,
+                { telemetry::SERVER_ADDRESS } = endpoint.url().host_str(),
                 "the endpoint is gone, and gets no further messages"
             );
         });
@@ -199,12 +199,12 @@ impl Pool {
 }
 
 /// Reports that an endpoint has asked for no requests for a long time.
-pub(super) fn paused(id: &EndpointId, host: &str, asked: Duration) {
+pub(super) fn paused(id: &EndpointId, endpoint: &Endpoint, asked: Duration) {
     catch(|| {
         telemetry::endpoint_paused();
         tracing::warn!(
             { telemetry::ENDPOINT_ID } = name(id),
-            { telemetry::SERVER_ADDRESS } = host,
+            { telemetry::SERVER_ADDRESS } = endpoint.url().host_str(),
             retry_after_s = asked.as_secs(),
             "the endpoint asks for no requests for a while, and gets none"
         );

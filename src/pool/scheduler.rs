@@ -66,7 +66,6 @@ pub(crate) struct AttemptPermit {
     lane: LaneId,
     /// When the right was given.
     pub(super) began: Instant,
-    pub(super) host: Arc<str>,
     /// Of the endpoint.
     version: u64,
     /// Decides whether there is another attempt after this one. To be taken out before the permit is
@@ -458,7 +457,6 @@ impl Scheduler {
         let permit = AttemptPermit {
             lane: id,
             began: now,
-            host: Arc::clone(&slot.host),
             version: slot.lane.version(),
             retry: slot.lane.retry().cloned(),
             circuit,

@@ -47,14 +47,19 @@ impl Worker {
 
     /// Waits for something to do and does it. Returns `false` when nothing is left.
     async fn step(&self, rng: &mut Rng) -> bool {
-        match self.pool.next().await {
+        // Most of the time there is work, and no future that it would be moved out of.
+        let work = match self.pool.look() {
+            Look::Found(work) => work,
+            Look::Nothing => self.pool.next().await,
+        };
+        match work {
             Some(Work::Attempt {
                 id,
                 endpoint,
                 delivery,
                 permit,
             }) => {
-                let under_way = UnderWay::new(&self.pool, id, delivery, permit);
+                let mut under_way = UnderWay::new(&self.pool, id, delivery, permit);
                 under_way.attempt(&endpoint, rng).await;
                 true
             }
@@ -90,9 +95,6 @@ enum Look {
 impl Pool {
     /// Waits for something to do; `None` when nothing is left.
     async fn next(&self) -> Option<Work> {
-        if let Look::Found(work) = self.look() {
-            return work;
-        }
         loop {
             let mut changed = pin!(self.changed.notified());
             // Before the look at the lanes, so that no change after it is missed.
@@ -170,18 +172,23 @@ impl<'a> UnderWay<'a> {
     }
 
     /// Makes an attempt and settles it. A panic in the caller's code is a failed attempt.
-    async fn attempt(mut self, endpoint: &Endpoint, rng: &mut Rng) {
+    async fn attempt(&mut self, endpoint: &Endpoint, rng: &mut Rng) {
         let Some((delivery, permit)) = &mut self.held else {
             return;
         };
         let (pool, began) = (self.pool, permit.began);
         let (message, span) = (&delivery.message, delivery.span());
         let number = delivery.next_attempt();
-        let made = {
+        let mut made = None;
+        {
             let attempt = pin!(pool.sender.attempt(endpoint, message, number));
             let attempt = pin!(span.around(attempt));
-            catch_async(pin!(pool.watch(attempt, permit))).await
-        };
+            // Kept where it is made: as the output of several futures it would be moved by each.
+            catch_async(pin!(async {
+                made = Some(pool.watch(attempt, permit).await);
+            }))
+            .await;
+        }
         let attempt = made.unwrap_or_else(|| {
             panics::log("a resolver, a signer or a transport");
             let attempt = panicked(number, began.elapsed());
@@ -189,10 +196,10 @@ impl<'a> UnderWay<'a> {
             attempt
         });
         pool.attempted(&self.id, message, &attempt, &span);
-        self.settle(attempt, rng);
+        self.settle(endpoint, attempt, rng);
     }
 
-    fn settle(mut self, attempt: Attempt, rng: &mut Rng) {
+    fn settle(&mut self, endpoint: &Endpoint, attempt: Attempt, rng: &mut Rng) {
         let Some((delivery, mut permit)) = self.held.take() else {
             return;
         };
@@ -202,7 +209,6 @@ impl<'a> UnderWay<'a> {
             .as_ref()
             .filter(|_| attempt.verdict() == Verdict::Retryable)
             .and_then(|retry| next_delay(retry, &delivery, &attempt, rng.f64()));
-        let host = Arc::clone(&permit.host);
         let asked = attempt.retry_after();
         let (settled, new_pause, now) = self.pool.change(|state| {
             let now = Instant::now();
@@ -213,7 +219,7 @@ impl<'a> UnderWay<'a> {
         drop_policy(retry);
         let (pool, id) = (self.pool, &self.id);
         if let Some(asked) = new_pause {
-            report::paused(id, &host, asked);
+            report::paused(id, endpoint, asked);
         }
         match settled {
             // After an abort the last worker that ends abandons it.
@@ -225,7 +231,7 @@ impl<'a> UnderWay<'a> {
                 pool.fail(id, *delivery, Some(attempt), failure);
             }
             Settled::Gone(delivery, left) => {
-                pool.fail_as_gone(id, &host, *delivery, attempt, left);
+                pool.fail_as_gone(id, endpoint, *delivery, attempt, left);
             }
         }
     }

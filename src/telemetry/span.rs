@@ -54,6 +54,9 @@ impl Span {
     /// Waits for a future within the span.
     pub(crate) async fn around<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
+        if self.is_none() {
+            return future.await;
+        }
         poll_fn(|context| self.in_scope(|| future.as_mut().poll(context))).await
     }
 }
