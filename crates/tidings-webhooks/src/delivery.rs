@@ -114,7 +114,7 @@ pub struct AttemptRecord {
     pub duration: Duration,
     /// The status, when there was a response.
     pub status: Option<u16>,
-    /// Why there was none, in words for a person.
+    /// Why there was none, or where a redirect leads, in words for a person.
     pub error: Option<String>,
     /// The head of the response's body, as text.
     pub response: String,

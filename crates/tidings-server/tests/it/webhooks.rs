@@ -41,6 +41,11 @@ impl Webhooks {
         self.receiver.switch_to(Reply::new(status));
     }
 
+    pub(crate) fn redirect_to(&self, location: &'static str) {
+        let redirect = Reply::redirect(StatusCode::TEMPORARY_REDIRECT, location);
+        self.receiver.switch_to(redirect);
+    }
+
     pub(crate) async fn next(&mut self) -> Webhook {
         self.taken += 1;
         Webhook(self.receiver.request(self.taken).await)

@@ -65,10 +65,31 @@ pub(super) fn record(attempt: &Attempt) -> AttemptRecord {
             let head = &reply.body_head[..reply.body_head.len().min(MAX_RESPONSE_BYTES)];
             // PostgreSQL keeps no NUL in a text.
             record.response = String::from_utf8_lossy(head).replace('\0', "\u{fffd}");
+            record.error = reply.location.as_deref().map(explain_redirect);
         }
         Err(error) => record.error = Some(explain(error)),
     }
     record
+}
+
+/// Where a redirect leads, so that the owner of the endpoint can change its URL. What may be a
+/// credential there is left out: a name, a password and the query.
+fn explain_redirect(location: &str) -> String {
+    let (place, rest) = match location.find(['?', '#']) {
+        Some(end) => (&location[..end], "?\u{2026}"),
+        None => (location, ""),
+    };
+    let slash = place.find('/').unwrap_or(place.len());
+    let authority = if place[slash..].starts_with("//") {
+        slash + 2
+    } else {
+        0
+    };
+    let (before, after) = place.split_at(authority);
+    let end = after.find('/').unwrap_or(after.len());
+    let host = after[..end].rfind('@').map_or(0, |at| at + 1);
+    let place = format!("{before}{}{rest}", &after[host..]).replace(char::is_control, "\u{fffd}");
+    format!("it redirects to {place}, which is not followed: change the URL of the endpoint")
 }
 
 /// Why there was no response, for the owner of the endpoint. The layers of libraries in between say
@@ -102,6 +123,29 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("client error (Connect)")]
     struct Layer(#[source] std::io::Error);
+
+    #[test]
+    fn an_owner_reads_where_a_redirect_leads_without_credentials() {
+        for (location, place) in [
+            ("https://shop.example/hook/", "https://shop.example/hook/"),
+            ("/hook//@2/", "/hook//@2/"),
+            ("hook", "hook"),
+            ("//me:p@ss@shop.example:8443", "//shop.example:8443"),
+            ("https:me:pass@shop.example/a@b", "shop.example/a@b"),
+            (
+                "https://me@shop.example?key=1//2@3",
+                "https://shop.example?\u{2026}",
+            ),
+            ("/log-in#token=1", "/log-in?\u{2026}"),
+            ("/a\u{0}\u{85}b", "/a\u{fffd}\u{fffd}b"),
+        ] {
+            let said = explain_redirect(location);
+            let expected = format!(
+                "it redirects to {place}, which is not followed: change the URL of the endpoint"
+            );
+            assert_eq!(said, expected);
+        }
+    }
 
     #[test]
     fn an_owner_reads_the_kind_and_the_last_cause() {

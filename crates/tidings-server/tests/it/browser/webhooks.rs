@@ -488,3 +488,30 @@ async fn what_others_change_while_a_person_edits_an_endpoint_stays() {
     browser.until("nothing was sent", "window.sent === 0").await;
     browser.close().await;
 }
+
+#[tokio::test]
+async fn an_attempt_that_was_redirected_says_where_to() {
+    let home = Home::new();
+    let server = home.start().await;
+    let receiver = Webhooks::start().await;
+    receiver.redirect_to("https://me:pass@shop.example/hook/?key=hidden");
+    let endpoint = json!({ "url": receiver.url(), "schedule": [0] });
+    let created = server.post("/v1/endpoints", &endpoint).await;
+    let created: serde_json::Value = created.json().await.unwrap();
+    server.notify("anna", json!({ "n": 1 })).await;
+    let browser = Browser::start().await;
+    let page = format!("/#/endpoints/{}", created["id"].as_str().unwrap());
+    browser.open(&server, &page).await;
+    let words = "it redirects to https://shop.example/hook/?\u{2026}";
+    browser.until_shown(words).await;
+    browser.open(&server, "/#/deliveries?state=failed").await;
+    browser
+        .until("it is listed", "document.querySelector('tbody a.main')")
+        .await;
+    browser.click("tbody a.main").await;
+    browser.until_shown("Attempt 1").await;
+    browser.until_shown(words).await;
+    let hidden = "!/pass|hidden/.test(document.body.textContent)";
+    browser.until("no credential", hidden).await;
+    browser.close().await;
+}
