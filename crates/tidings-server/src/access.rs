@@ -167,6 +167,11 @@ impl Access {
         tokio::join!(stored, key_set);
     }
 
+    /// The keys of the database.
+    pub(crate) fn stored_keys(&self) -> &StoredKeys {
+        &self.api_keys.stored
+    }
+
     /// Removes a key, which this instance refuses at once. Returns `false` if there is none.
     pub(crate) async fn revoke_key(&self, id: &str) -> Result<bool, StorageError> {
         let is_removed = self.api_keys.stored.store().remove(id).await?;

@@ -294,6 +294,9 @@ async fn close_database(app: &App) -> Option<u64> {
     if let Err(error) = app.notifier.close().await {
         tracing::warn!(%error, "cannot store which notifications were sent; some will count as undelivered again");
     }
+    if let Err(error) = app.access.stored_keys().record_uses().await {
+        tracing::warn!(%error, "cannot store when API keys were used last; some will be listed with an earlier use");
+    }
     let waiting_deliveries = app.webhooks.pending().await;
     let waiting_deliveries = waiting_deliveries
         .inspect_err(|error| tracing::warn!(%error, "cannot count the pending deliveries, reporting them as unknown"));

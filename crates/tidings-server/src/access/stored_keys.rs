@@ -60,6 +60,13 @@ impl KnownKey {
             used: AtomicI64::new(NEVER),
         }
     }
+
+    fn last_use(&self) -> Option<Timestamp> {
+        let used = self.used.load(Ordering::Relaxed);
+        (used != NEVER)
+            .then(|| Timestamp::from_microsecond(used).ok())
+            .flatten()
+    }
 }
 
 impl StoredKeys {
@@ -217,13 +224,24 @@ impl StoredKeys {
         }
     }
 
+    /// A key of the store with the uses of this instance, which may not be written yet.
+    pub(crate) fn with_last_use(&self, mut key: StoredKey) -> StoredKey {
+        let here = self.look_up(&key.digest).and_then(|known| known.last_use());
+        key.last_used_at = key.last_used_at.max(here);
+        key
+    }
+
+    /// Writes which keys this instance has seen, before it stops.
+    pub(crate) async fn record_uses(&self) -> Result<(), StorageError> {
+        self.record_uses_since(NEVER).await
+    }
+
     async fn record_uses_since(&self, since: i64) -> Result<(), StorageError> {
         let uses: Vec<_> = {
             let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
             let used = known.values().filter_map(|known| {
-                let used = known.used.load(Ordering::Relaxed);
-                let at = Timestamp::from_microsecond(used).ok()?;
-                (used != NEVER && used >= since).then(|| (known.key.id.clone(), at))
+                let at = known.last_use()?;
+                (at.as_microsecond() >= since).then(|| (known.key.id.clone(), at))
             });
             used.collect()
         };

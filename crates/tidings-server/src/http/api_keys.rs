@@ -108,7 +108,9 @@ pub(super) async fn list(
     State(app): State<SharedApp>,
 ) -> Result<Json<Data<Vec<ApiKey>>>, ApiError> {
     let all = app.storage.api_keys.all().await?;
-    let data = all.keys.into_iter().map(ApiKey::from).collect();
+    let known = app.access.stored_keys();
+    let keys = all.keys.into_iter().map(|key| known.with_last_use(key));
+    let data = keys.map(ApiKey::from).collect();
     Ok(Json(Data { data }))
 }
 

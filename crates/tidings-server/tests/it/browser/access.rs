@@ -435,3 +435,20 @@ async fn a_date_that_is_half_typed_is_not_taken_for_an_empty_field() {
     assert_eq!(server.get("/v1/keys").await["data"], json!([]));
     browser.close().await;
 }
+
+#[tokio::test]
+async fn a_key_that_was_just_used_is_not_listed_as_one_that_never_was() {
+    let home = Home::with(&["--api-key", KEY]);
+    let server = home.start().await;
+    let (_, key) = new_key(&server, "read").await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/keys").await;
+    sign_in(&browser, KEY).await;
+    browser.until_shown("never").await;
+    let inbox = http().get(server.at("/v1/users/anna/notifications"));
+    assert_eq!(inbox.bearer_auth(&key).send().await.unwrap().status(), 200);
+    browser.client.refresh().await.unwrap();
+    let last = browser.text("td[data-label='Last used']").await;
+    assert_ne!(last, "never");
+    browser.close().await;
+}
