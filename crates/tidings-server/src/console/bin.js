@@ -3,7 +3,7 @@
 import { call, isFinal, part, postOnce } from "./api.js";
 import { REMOVED, remove, urlOf } from "./bins.js";
 import { ask, field, line } from "./dialog.js";
-import { button, confirmDone, goTo, make, sayFailed, showRows } from "./dom.js";
+import { button, confirmDone, goTo, make, retire, sayFailed, showRows } from "./dom.js";
 import { addressOf } from "./endpoints.js";
 import { count, counted, fullTime, sentence } from "./format.js";
 import { poll, problemIn } from "./poll.js";
@@ -55,23 +55,37 @@ export function open(root, id) {
     if (await ask("Verify with", fields, "Save", submit)) polled.refresh();
   }
 
+  const connectButton = button("Make an endpoint that sends here", connect, { kind: "primary", id: "connect" });
+  const guarded = make("p", { class: "soft", id: "guarded", hidden: true });
   const actions = make("div", { class: "actions wrap", hidden: true },
-    button("Make an endpoint that sends here", connect, { kind: "primary", id: "connect" }),
+    connectButton,
     button("Set the secret", setSecret, { id: "set-secret" }),
     button("Delete", async () => {
       if ((await remove(bin)) && root.isConnected) goTo("#/bins", REMOVED);
     }, { kind: "danger quiet", id: "delete-bin" }));
   root.append(
     make("header", { class: "head" }, make("h1", {}, "Request bin")),
-    actions, problem,
+    actions, guarded, problem,
     make("section", { class: "card" }, field("Address", address), secret, field("It replies with", reply)),
     make("section", { class: "card" }, head, none, requests),
   );
+
+  /** Says what the address guard of the server means for this bin, as far as the server knows. */
+  function showGuard(isReachable) {
+    if (isReachable === false) retire(connectButton, document.getElementById("set-secret"));
+    else connectButton.hidden = false;
+    guarded.hidden = isReachable === true;
+    const place = isReachable === false
+      ? `No endpoint can send here: this server sends to public addresses only, and ${location.hostname} is not public.`
+      : `This server sends to public addresses only: an endpoint reaches this bin if the address of ${location.hostname} is public.`;
+    guarded.textContent = `${place} The setting --webhook-private-addresses allows other addresses; it is for servers whose endpoints are all yours.`;
+  }
 
   const polled = poll(PAUSE_MS, async () => {
     const { data, ...settings } = await call("GET", path);
     bin = settings;
     actions.hidden = reply.disabled = false;
+    showGuard(bin.reachable);
     address.value = urlOf(bin);
     secret.textContent = bin.has_secret ? "Requests are verified with the secret that was set." : "Nothing is verified: no secret is set.";
     showStatus(reply, bin.status);

@@ -3,14 +3,17 @@
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use tidings::AddressPolicy;
 use tidings::signing::Secret;
+use url::{Host, Url};
 
 use super::body::Body;
 use super::error::ApiError;
 use super::expected::{Field, Whole};
 use super::extract::{InPath, NoFields, NoIdempotencyKey};
 use super::fields::{Change, Fields};
+use super::origin::host_of;
 use super::request::{FromFields, request};
 use crate::app::SharedApp;
 use crate::bins::MAX_BINS;
@@ -55,9 +58,24 @@ pub(super) async fn create(
 pub(super) async fn show(
     State(app): State<SharedApp>,
     InPath(id): InPath<String>,
+    headers: HeaderMap,
+    uri: Uri,
 ) -> Result<Json<BinWithRequests>, ApiError> {
     let (settings, requests) = app.bins.get(&id).ok_or_else(unknown)?;
-    Ok(Json(BinWithRequests::new(settings, requests)))
+    let reachable = is_reachable(&app.config.address_policy(), host_of(&headers, &uri));
+    Ok(Json(BinWithRequests::new(settings, requests, reachable)))
+}
+
+/// Whether an endpoint may be at this host; `None` for a name, whose addresses are checked when it is called.
+fn is_reachable(policy: &AddressPolicy, host: Option<&str>) -> Option<bool> {
+    if matches!(policy, AddressPolicy::Any) {
+        return Some(true);
+    }
+    let url = Url::parse(&format!("http://{}", host?)).ok()?;
+    if policy.check_url(&url).is_err() {
+        return Some(false);
+    }
+    (!matches!(url.host(), Some(Host::Domain(_)))).then_some(true)
 }
 
 pub(super) async fn update(

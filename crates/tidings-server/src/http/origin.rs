@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use axum::extract::Request;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use url::Url;
 
@@ -78,7 +78,7 @@ pub(super) struct Page {
 /// where they ask for no permission first. With `--dev` the server needs no key, so the name it is
 /// called by is checked too: a page whose own name was pointed at this machine has a foreign `Host`.
 pub(super) fn check_origin(origins: &Origins, request: &Request) -> Result<Option<Page>, ApiError> {
-    let host = host_of(request);
+    let host = host_of(request.headers(), request.uri());
     if origins.dev && origins.is_open && !host.is_some_and(is_loopback_host) {
         tracing::info!(
             host,
@@ -139,10 +139,10 @@ impl Page {
 }
 
 /// The name that the server was called by: `Host`, or `:authority` in HTTP/2.
-fn host_of(request: &Request) -> Option<&str> {
-    match request.headers().get(header::HOST) {
+pub(super) fn host_of<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
+    match headers.get(header::HOST) {
         Some(host) => host.to_str().ok(),
-        None => request.uri().authority().map(Authority::as_str),
+        None => uri.authority().map(Authority::as_str),
     }
 }
 

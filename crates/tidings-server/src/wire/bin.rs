@@ -27,6 +27,9 @@ pub(crate) struct Bin {
 pub(crate) struct BinWithRequests {
     #[serde(flatten)]
     pub(crate) bin: Bin,
+    /// Whether endpoints of this server may be at the host that the request names, so that they reach the bin; `null` for a
+    /// name, whose addresses are checked when it is called.
+    pub(crate) reachable: Option<bool>,
     pub(crate) data: Vec<BinRequest>,
 }
 
@@ -79,7 +82,11 @@ impl From<Settings> for Bin {
 }
 
 impl BinWithRequests {
-    pub(crate) fn new(settings: Settings, requests: Vec<Received>) -> Self {
+    pub(crate) fn new(
+        settings: Settings,
+        requests: Vec<Received>,
+        reachable: Option<bool>,
+    ) -> Self {
         let secret = settings.secret.clone();
         let data = requests.into_iter().map(|request| {
             let verified = secret.as_ref().map(|secret| request.verify(secret));
@@ -102,6 +109,7 @@ impl BinWithRequests {
         Self {
             data: data.collect(),
             bin: settings.into(),
+            reachable,
         }
     }
 }

@@ -106,3 +106,32 @@ async fn there_are_as_many_bins_as_the_documentation_says() {
     assert_eq!(removed.0, 204);
     assert_eq!(create(&server).await.0, 201);
 }
+
+#[tokio::test]
+async fn a_bin_says_whether_endpoints_may_be_at_the_host_that_it_is_called_by() {
+    let key = ["--api-key", KEY];
+    for (setting, of_loopback, of_name) in [
+        (
+            "--webhook-private-addresses=false",
+            json!(false),
+            Value::Null,
+        ),
+        ("--webhook-private-addresses", json!(true), json!(true)),
+    ] {
+        let home = Home::with(&[&key[..], &[setting]].concat());
+        let server = home.start().await;
+        let (_, bin) = create(&server).await;
+        let path = format!("/v1/bins/{}", bin["id"].as_str().unwrap());
+        for (host, expected) in [
+            ("127.0.0.1:8080", &of_loopback),
+            ("localhost", &of_loopback),
+            ("[::1]:80", &of_loopback),
+            ("8.8.8.8", &json!(true)),
+            ("tidings.example:8080", &of_name),
+        ] {
+            let shown = request(&server, Method::GET, &path).header("host", host);
+            let (status, shown) = reply(shown).await;
+            assert_eq!((status, &shown["reachable"]), (200, expected), "{host}");
+        }
+    }
+}

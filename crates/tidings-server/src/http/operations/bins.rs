@@ -61,7 +61,7 @@ pub(in crate::http) fn show() -> Operation {
     .replies::<BinWithRequests>(
         StatusCode::OK,
         "The bin.",
-        bin(json!({ "data": [{
+        bin(json!({ "reachable": true, "data": [{
                 "number": 1,
                 "received_at": "2026-11-21T10:00:01Z",
                 "headers": [{ "name": "webhook-id", "value": "msg_1" }],

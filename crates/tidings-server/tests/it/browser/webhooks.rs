@@ -490,6 +490,25 @@ async fn what_others_change_while_a_person_edits_an_endpoint_stays() {
 }
 
 #[tokio::test]
+async fn a_bin_offers_no_endpoint_that_the_server_would_refuse_and_says_which_setting_is_missing() {
+    let home = Home::with(&["--webhook-private-addresses=false"]);
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/bins").await;
+    browser.until_shown("There is no bin yet").await;
+    browser.click("#new-bin").await;
+    browser.until_shown("Nothing has come yet").await;
+    browser.until_shown("--webhook-private-addresses").await;
+    let shown = |id: &str| format!("document.querySelector('#{id}').offsetParent !== null");
+    browser
+        .until("what can be done", &shown("set-secret"))
+        .await;
+    let refused = format!("!({})", shown("connect"));
+    browser.until("what would be refused", &refused).await;
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn an_attempt_that_was_redirected_says_where_to() {
     let home = Home::new();
     let server = home.start().await;
