@@ -49,6 +49,10 @@ export class TidingsInboxElement extends Base {
   #undoTimer: ReturnType<typeof setTimeout> | undefined;
   #badge = 0;
   #reported: TidingsError | undefined;
+  /** Whether the stream of this inbox has been live. */
+  #wasLive = false;
+  /** What was wrong when a person asked for another try. If that fails, another error follows, which may read the same. */
+  #tried: TidingsError | undefined;
   /** Whether it is to be said, when the list is opened, that notifications are missing. */
   #hasGap = false;
   /** The newest notification that was marked as seen. */
@@ -164,6 +168,8 @@ export class TidingsInboxElement extends Base {
     this.#inbox?.close();
     this.#inbox = undefined;
     this.#reported = undefined;
+    this.#wasLive = false;
+    this.#tried = undefined;
     this.#seen = undefined;
     this.#arrived = undefined;
     this.#unsaid = 0;
@@ -383,6 +389,7 @@ export class TidingsInboxElement extends Base {
   }
 
   #show(state: InboxState): void {
+    this.#wasLive ||= state.status === "live";
     this.#showBadgeOf(state);
     if (state.error !== undefined && state.error !== this.#reported) {
       this.#reported = state.error;
@@ -411,6 +418,7 @@ export class TidingsInboxElement extends Base {
     const [words, retry] = this.#explain(state, inbox);
     parts.loading.hidden = !isLoading || words !== undefined;
     this.#showNotice(words, retry);
+    parts.noticeAction.ariaBusy = String(state.error !== undefined && state.error === this.#tried);
     // A person who archives everything wants to see the rest.
     if (hasMore && items.length < 5) void inbox.loadMore().catch(() => {});
     this.#see(state);
@@ -420,6 +428,7 @@ export class TidingsInboxElement extends Base {
   #explain({ status, error, isLoading }: InboxState, inbox: Inbox): [words?: string, retry?: () => void] {
     const labels = this.#labels;
     if (error === undefined) return [];
+    if (error === this.#tried) return [labels.trying, () => {}];
     const restart = () => this.#restart();
     const isFailed = status === "failed" || !error.isRetryable;
     // What an application says to who is signed out.
@@ -430,9 +439,15 @@ export class TidingsInboxElement extends Base {
     if (error.status === 403) return [labels.forbidden];
     if (isFailed) return [labels.failed, restart];
     if (error.status === 429 && !isOfToken) return [labels.tooManyRequests];
-    const words = isLoading || status === "live" ? labels.unreachable : labels.reconnecting;
+    const isListed = !isLoading && status !== "live";
+    const words = !isListed ? labels.unreachable : this.#wasLive ? labels.reconnecting : labels.connecting;
+    const retry = () => {
+      this.#tried = error;
+      inbox.retry();
+      this.#showList(inbox.state);
+    };
     // Where the server has asked to wait, a try would be refused.
-    return error.retryAfterMs === undefined ? [words, () => inbox.retry()] : [words];
+    return error.retryAfterMs === undefined ? [words, retry] : [words];
   }
 
   #showNotice(words?: string, retry?: () => void): void {

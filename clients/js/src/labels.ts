@@ -21,6 +21,8 @@ export interface Labels {
   arrived(title: string): string;
   /** When several arrive together. */
   arrivedMany(count: number): string;
+  /** The list is there, and the stream has never been. */
+  connecting: string;
   reconnecting: string;
   unreachable: string;
   signedOut: string;
@@ -28,6 +30,8 @@ export interface Labels {
   tooManyRequests: string;
   failed: string;
   retry: string;
+  /** While it does what a person has asked for with `retry`. */
+  trying: string;
   /** The action of a person was not carried out, and was undone. */
   notDone: string;
   /** Notifications are missing, after a very long absence. */
@@ -52,6 +56,7 @@ export const ENGLISH: Labels = {
   emptyHint: "New notifications appear here.",
   arrived: (title) => `New notification: ${title}`,
   arrivedMany: (count) => `${count} new notifications`,
+  connecting: "Connecting. The list may be out of date.",
   reconnecting: "Connecting again. The list may be out of date.",
   unreachable: "The notifications cannot be loaded at the moment. The next try follows soon.",
   signedOut: "You are signed out. Sign in again to see your notifications.",
@@ -59,6 +64,7 @@ export const ENGLISH: Labels = {
   tooManyRequests: "Too many requests. The next try follows soon.",
   failed: "The notifications cannot be loaded.",
   retry: "Try again",
+  trying: "Trying …",
   notDone: "That did not work. Please try again.",
   gap: "Some older notifications are no longer kept.",
 };

@@ -442,6 +442,37 @@ test("a person who does not want to wait for the next try has a button", async (
   await browser.until("what was missed", isTrue(`$("li .title")?.textContent === "One" && $(".notice").hidden`));
 });
 
+test("before the first connection nothing is said of another one, and a try says that it is under way", async (t) => {
+  const held = `<!doctype html><script>
+    Math.random = () => 1e6;
+    const real = fetch;
+    window.fetch = (url, init) => !/\\/events\\b/.test(url) ? real(url, init) : new Promise((resolve, reject) => {
+      window.refuse = () => reject(new TypeError("no network"));
+      window.pass = () => resolve(real(url, init));
+    });
+  </script>`;
+  const server = await new Home(t).start();
+  const app = await pages(t, { "/": page(server).replace("<!doctype html>", held) });
+  const browser = await browse(t);
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  const fails = async () => {
+    await browser.until("a request", "() => window.refuse !== undefined");
+    await browser.run("() => { refuse(); window.refuse = undefined; }");
+    await browser.until("the words", isTrue(`$(".notice span").textContent.startsWith("Connecting. ") && $(".notice button").ariaBusy === "false"`));
+  };
+  const tries = async () => {
+    await browser.click(find(".notice button:not([hidden])"));
+    await browser.until("the try", isTrue(`$(".notice span").textContent === "Trying …" && root.activeElement.ariaBusy === "true"`));
+  };
+  await fails();
+  await tries();
+  await fails();
+  await tries();
+  await browser.run("() => pass()");
+  await browser.until("no words", isTrue(`$(".notice").hidden`));
+});
+
 test("all of a notification with a link leads there", async (t) => {
   const { server, app, browser } = await opened(t);
   const actions = [{ label: "Pay", url: "#pay" }];

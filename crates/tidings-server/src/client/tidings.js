@@ -2150,6 +2150,7 @@ const ENGLISH = {
 	emptyHint: "New notifications appear here.",
 	arrived: (title) => `New notification: ${title}`,
 	arrivedMany: (count) => `${count} new notifications`,
+	connecting: "Connecting. The list may be out of date.",
 	reconnecting: "Connecting again. The list may be out of date.",
 	unreachable: "The notifications cannot be loaded at the moment. The next try follows soon.",
 	signedOut: "You are signed out. Sign in again to see your notifications.",
@@ -2157,6 +2158,7 @@ const ENGLISH = {
 	tooManyRequests: "Too many requests. The next try follows soon.",
 	failed: "The notifications cannot be loaded.",
 	retry: "Try again",
+	trying: "Trying …",
 	notDone: "That did not work. Please try again.",
 	gap: "Some older notifications are no longer kept.",
 };
@@ -2421,6 +2423,8 @@ class TidingsInboxElement extends Base {
 	#undoTimer;
 	#badge = 0;
 	#reported;
+	#wasLive = false;
+	#tried;
 	#hasGap = false;
 	#seen;
 	#seeing;
@@ -2523,6 +2527,8 @@ class TidingsInboxElement extends Base {
 		this.#inbox?.close();
 		this.#inbox = undefined;
 		this.#reported = undefined;
+		this.#wasLive = false;
+		this.#tried = undefined;
 		this.#seen = undefined;
 		this.#arrived = undefined;
 		this.#unsaid = 0;
@@ -2723,6 +2729,7 @@ class TidingsInboxElement extends Base {
 		});
 	}
 	#show(state) {
+		this.#wasLive ||= state.status === "live";
 		this.#showBadgeOf(state);
 		if (state.error !== undefined && state.error !== this.#reported) {
 			this.#reported = state.error;
@@ -2754,6 +2761,7 @@ class TidingsInboxElement extends Base {
 		const [words, retry] = this.#explain(state, inbox);
 		parts.loading.hidden = !isLoading || words !== undefined;
 		this.#showNotice(words, retry);
+		parts.noticeAction.ariaBusy = String(state.error !== undefined && state.error === this.#tried);
 		if (hasMore && items.length < 5)
 			void inbox.loadMore().catch(() => { });
 		this.#see(state);
@@ -2762,6 +2770,8 @@ class TidingsInboxElement extends Base {
 		const labels = this.#labels;
 		if (error === undefined)
 			return [];
+		if (error === this.#tried)
+			return [labels.trying, () => { }];
 		const restart = () => this.#restart();
 		const isFailed = status === "failed" || !error.isRetryable;
 		const isOfToken = error.code === "token_unavailable";
@@ -2774,8 +2784,14 @@ class TidingsInboxElement extends Base {
 			return [labels.failed, restart];
 		if (error.status === 429 && !isOfToken)
 			return [labels.tooManyRequests];
-		const words = isLoading || status === "live" ? labels.unreachable : labels.reconnecting;
-		return error.retryAfterMs === undefined ? [words, () => inbox.retry()] : [words];
+		const isListed = !isLoading && status !== "live";
+		const words = !isListed ? labels.unreachable : this.#wasLive ? labels.reconnecting : labels.connecting;
+		const retry = () => {
+			this.#tried = error;
+			inbox.retry();
+			this.#showList(inbox.state);
+		};
+		return error.retryAfterMs === undefined ? [words, retry] : [words];
 	}
 	#showNotice(words, retry) {
 		const { notice, noticeText, noticeAction } = this.#parts ?? {};

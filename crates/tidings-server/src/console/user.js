@@ -5,7 +5,7 @@ import { displayOf } from "/tidings.js";
 import { call, part, postOnce } from "./api.js";
 import { field, line, pointTo, unmark } from "./dialog.js";
 import { button, make, retire } from "./dom.js";
-import { count, fullTime, sentence, time } from "./format.js";
+import { clock, count, fullTime, sentence, time } from "./format.js";
 import { keep, kept } from "./place.js";
 import { now } from "./server-clock.js";
 import { session } from "./session.js";
@@ -37,7 +37,7 @@ const RELOAD_MS = 1000;
 /** The longest such wait that a server may ask for. */
 const MAX_RETRY_MS = 600_000;
 
-/** The user who was shown last, until when, and whether they were online elsewhere. */
+/** The user who was shown last, until when, and whether and when they were online elsewhere. */
 let wasOpen = {};
 
 /** What a person reads of each status of a stream. */
@@ -101,8 +101,9 @@ export function open(root, user, query) {
   const type = query.get("type") ?? "";
 
   const status = make("span", { id: "status", class: "chip", role: "status", "data-state": "connecting" }, "connecting");
-  const tryNow = button("Try now", () => inbox.retry(), { id: "retry", hidden: true });
-  const presence = make("span", { id: "presence", class: "chip" }, "…");
+  const tryNow = button("Try now", retry, { id: "retry", hidden: true });
+  // A person in their own inbox knows that they are online.
+  const presence = session.user === undefined && make("span", { id: "presence", class: "chip" }, "…");
   const unread = make("span", { id: "unread", class: "badge", hidden: true });
   const readAll = button("Mark all read", () => inbox.markAllRead(), { id: "read-all", hidden: true });
   const seen = button("Mark all seen", () => inbox.markSeen(), { id: "seen", hidden: true });
@@ -133,13 +134,9 @@ export function open(root, user, query) {
   );
 
   // Asked before the stream is open: this page makes the user online, too.
-  const asked = wasOpen.user === user && performance.now() - wasOpen.until < OWN_STREAM_MS ? wasOpen.asked : inTime(call("GET", `/v1/users/${part(user)}/presence`));
-  const whether = asked.then(
-    ({ online }) => {
-      presence.textContent = online ? "was online" : "was offline";
-      presence.dataset.state = online ? "live" : "idle";
-      presence.title = online ? "Another screen of this user was open before this page" : "No screen of this user was open before this page, which counts as one";
-    },
+  const asked = presence && (wasOpen.user === user && performance.now() - wasOpen.until < OWN_STREAM_MS ? wasOpen.asked : askPresence(user));
+  const whether = Promise.resolve(asked).then(
+    (found) => found && showPresence(presence, found),
     () => presence.remove(),
   );
 
@@ -156,6 +153,10 @@ export function open(root, user, query) {
   let stream;
   let closed = false;
   let isListed = false;
+  let wasLive = false;
+  /** What a person tries: the error of before, and what ends the try. */
+  let trying;
+  let triedAt;
 
   /** `detail` is a text, or what is shown. */
   function addLine(words, detail) {
@@ -245,14 +246,35 @@ export function open(root, user, query) {
 
   const focusTabs = () => (tabs.querySelector("[aria-current]") ?? tabs.firstElementChild).focus();
 
+  /** Each failure is another error, also if it reads the same. */
+  function retry() {
+    return new Promise((end) => {
+      const { status, error } = inbox.state;
+      trying = { error, end };
+      inbox.retry();
+      showStatus(status, error);
+    });
+  }
+
   function showStatus(state, error, isSaid) {
     if (closed) return;
+    if (trying !== undefined && (state !== "waiting" || error !== trying.error)) {
+      trying.end();
+      trying = undefined;
+      triedAt = clock(now());
+    }
+    wasLive ||= state === "live";
     status.dataset.state = state;
     if (state === "failed") readAll.hidden = seen.hidden = true;
     // Where the server has asked to wait, a try would be refused.
     if (state === "waiting" && error?.retryAfterMs === undefined) tryNow.hidden = false;
     else retire(tryNow, tabs.querySelector("[aria-current]") ?? tabs.firstElementChild);
-    status.textContent = error && !isSaid && state !== "live" ? `${STATUS[state]}: ${error.message}` : STATUS[state];
+    if (state === "live") triedAt = undefined;
+    const words = STATUS[state === "waiting" && !wasLive ? "connecting" : state];
+    const why = [triedAt && `tried at ${triedAt}`, state !== "live" && !isSaid && error?.message].filter(Boolean).join(", ");
+    const said = trying !== undefined ? "Trying …" : why === "" ? words : `${words}: ${why}`;
+    // Said once, and not with each change of the list.
+    if (status.textContent !== said) status.textContent = said;
     // An inbox asks for nothing else, so nothing else would notice. The error may be of another tab, with another
     // credential: this asks with that of this tab, and signs out if it is refused. A token in a cookie ends with its
     // stream, and the next one may be of another user.
@@ -436,6 +458,20 @@ export function open(root, user, query) {
     inbox?.close();
     stream?.close();
   };
+}
+
+/** Whether a user is online, with the time of the question. */
+async function askPresence(user) {
+  const { online } = await inTime(call("GET", `/v1/users/${part(user)}/presence`));
+  return { online, at: new Date(now()).toISOString() };
+}
+
+/** What was so is shown with its age: from now on this page counts as a screen of the user. */
+function showPresence(chip, { online, at }) {
+  // One span: the parts of a chip are set apart.
+  chip.replaceChildren(make("span", {}, ...(online ? ["online ", time(at)] : ["not online"])));
+  chip.dataset.state = online ? "live" : "idle";
+  chip.title = online ? "Another screen of this user was open when this page asked" : "No other screen of this user was open when this page asked. This page counts as one.";
 }
 
 /** The form that sends to the user. JSON is sent as it was typed: a parsed value would lose digits of large numbers. */

@@ -546,3 +546,101 @@ async fn what_a_person_sends_again_after_a_lost_reply_is_stored_once() {
     browser.until_shown("2 unread").await;
     browser.close().await;
 }
+
+/// Streams that are opened from now on do what `how` says.
+async fn intercept_streams(browser: &Browser, how: &str) {
+    // It waits for so long that only a person ends it.
+    let script = "Math.random = () => 1e6";
+    browser.client.execute(script, vec![]).await.unwrap();
+    intercept(browser, r"/\/events\b/", how).await;
+}
+
+const STATUS: &str = "document.querySelector('#status').textContent";
+
+#[tokio::test]
+async fn before_the_first_connection_a_page_says_that_it_connects_and_not_that_it_does_so_again() {
+    let home = Home::new();
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users").await;
+    browser
+        .until("the form", "document.querySelector('#choose')")
+        .await;
+    let lost = "(send) => window.isWell ? send() : Promise.reject(new TypeError('no network'))";
+    intercept_streams(&browser, lost).await;
+    browser.open(&server, "/#/users/anna").await;
+    let waits = "!document.querySelector('#retry')?.hidden";
+    browser.until("it waits", waits).await;
+    let connects = format!("{STATUS}.startsWith('connecting: ')");
+    browser.until("it says so", &connects).await;
+    let well = "window.isWell = true; document.querySelector('#retry').click()";
+    browser.client.execute(well, vec![]).await.unwrap();
+    browser.until("the stream opens", IS_LIVE).await;
+    server.kill().await;
+    let again = format!("{STATUS}.startsWith('reconnecting: ')");
+    browser.until("it is lost", &again).await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn who_tries_a_lost_connection_reads_that_it_is_tried_and_what_came_of_it() {
+    let home = Home::new();
+    let server = Server::of(home.command_at("127.0.0.6:0")).await;
+    let address = server.url.strip_prefix("http://").unwrap().to_owned();
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users/anna").await;
+    browser.until("the stream opens", IS_LIVE).await;
+    let held = "(send) => new Promise((resolve, reject) => {
+        window.refuse = () => reject(new TypeError('no network'));
+        window.pass = () => resolve(send());
+    })";
+    intercept_streams(&browser, held).await;
+    server.kill().await;
+    let is_offered = "document.querySelector('#retry').offsetParent";
+    browser.until("it can be tried", is_offered).await;
+    let tried_at = format!("{STATUS}.includes('tried at')");
+    browser
+        .until("nobody has tried", &format!("!{tried_at}"))
+        .await;
+    let is_trying = format!(
+        "{STATUS} === 'Trying \u{2026}' && document.activeElement.matches('#retry[aria-busy=true]')"
+    );
+    browser.click("#retry").await;
+    browser.until("it is tried", &is_trying).await;
+    let refuse = "window.refuse()";
+    browser.client.execute(refuse, vec![]).await.unwrap();
+    browser.until("what came of it", &tried_at).await;
+    let again = "document.activeElement.matches('#retry[aria-busy=false]')";
+    browser.until("it can be tried again", again).await;
+
+    let server = Server::of(home.command_at(&address)).await;
+    browser.click("#retry").await;
+    browser.until("it is tried", &is_trying).await;
+    let pass = "window.pass()";
+    browser.client.execute(pass, vec![]).await.unwrap();
+    browser.until("it is live", IS_LIVE).await;
+    let said = format!("{STATUS} === 'live'");
+    browser.until("nothing is left of the try", &said).await;
+    drop(server);
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn the_page_of_a_user_says_in_plain_words_whether_they_are_online() {
+    let home = Home::new();
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    let presence = "document.querySelector('#presence')?.textContent";
+    let is = |words: &str| format!("{presence} === '{words}'");
+    browser.open(&server, "/#/users/anna").await;
+    browser.until("nobody is there", &is("not online")).await;
+    let events = server.at("/v1/users/ben/events");
+    let stream = http().get(events).send().await.unwrap();
+    browser.open(&server, "/#/users/ben").await;
+    browser.until("ben is there", &is("online now")).await;
+    // It was so when the page asked, and this page makes ben online from then on.
+    let ages = format!("/^online \\d+ sec\\.? ago$/.test({presence})");
+    browser.until("how old that is", &ages).await;
+    drop(stream);
+    browser.close().await;
+}
