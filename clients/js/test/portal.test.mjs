@@ -70,17 +70,18 @@ describe("the portal in a frame", { concurrency: true }, () => {
   });
 
   for (const [what, given] of [["an expired token", () => token(-30)], ["an API key", () => KEY], ["no text", () => 7]]) {
-    test(`a portal whose page sends ${what} asks the person to sign in`, async (t) => {
+    test(`a portal whose page sends ${what} says that the session has ended`, async (t) => {
       const { browser, asked, shows } = await portal(t, token(-60), () => ({ type: "tidings.token", token: given() }));
-      await shows("Sign in");
+      await shows("Your session has ended");
       assert.equal(asked(), 1, "it is not asked for again and again");
       assert.equal(await browser.run("() => sessionStorage.length"), 0);
+      assert.equal(await browser.run("() => document.querySelector('#login')"), null);
     });
   }
 
-  test("a portal whose page does not reply asks the person to sign in", async (t) => {
+  test("a portal whose page does not reply says that the session has ended", async (t) => {
     const { asked, shows } = await portal(t, token(-60), () => undefined);
-    await shows("Sign in");
+    await shows("Your session has ended");
     assert.equal(asked(), 1);
   });
 });

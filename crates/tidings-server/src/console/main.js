@@ -12,7 +12,7 @@ import { renewTimes, sentence } from "./format.js";
 import * as keys from "./keys.js";
 import * as login from "./login.js";
 import * as overview from "./overview.js";
-import { leave, restore } from "./place.js";
+import { keep, kept, leave, restore } from "./place.js";
 import { poll, problemIn } from "./poll.js";
 import { forget } from "./sampler.js";
 import { session, whenAnother } from "./session.js";
@@ -113,24 +113,49 @@ function showAccount() {
   const nobody = session.isKnown ? "open server" : "";
   const who = session.user ?? (session.credential === "" ? nobody : (session.name ?? "API key"));
   const out = make("button", { type: "button", class: "quiet", id: "sign-out" }, session.credential === "" ? "Sign in" : "Sign out");
-  out.addEventListener("click", () => signIn(undefined));
+  out.addEventListener("click", () => end(undefined));
   account.replaceChildren(make("span", { class: "soft" }, who), out);
 }
 
 /** Who uses the keyboard goes on in the content of the view, and not in what led there. */
 const toContent = () => document.getElementById("main").focus({ preventScroll: true });
 
-/** Asks for a credential, and shows the view of the address with it. */
-function signIn(reason) {
+/** Whether the person has typed the credential, and was not led here by an application. */
+let isTyped = false;
+
+/** Ends the session of the caller: because of `reason`, or because the person wants that. */
+function end(reason) {
   const mayGoBack = reason === undefined && session.credential === "";
+  const isPortal = (session.user !== undefined && !isTyped && !mayGoBack) || kept().hasEnded;
   leaveCaller();
   session.signOut();
+  if (isPortal) showEnd(reason);
+  else signIn(reason, mayGoBack);
+}
+
+/** Asks for a credential, and shows the view of the address with it. */
+function signIn(reason, mayGoBack) {
+  if (kept().hasEnded) keep({ hasEnded: false });
+  view.replaceChildren();
   nameWindow("Sign in");
-  const go = () => {
+  const go = (hasTyped) => {
+    isTyped = hasTyped;
     toContent();
     start();
   };
-  login.open(view, reason, go, mayGoBack ? go : undefined);
+  login.open(view, reason, () => go(true), mayGoBack ? () => go(false) : undefined);
+}
+
+/** Says to the user of a portal how to go on: they have no key. Also after the page was loaded again. */
+function showEnd(reason) {
+  keep({ hasEnded: true });
+  const heading = reason === undefined ? "You are signed out" : "Your session has ended";
+  nameWindow(heading);
+  view.append(make("section", { class: "card login", id: "ended" },
+    make("h1", {}, heading),
+    make("p", {}, "Open this page again from the application that has led you here."),
+    make("button", { type: "button", class: "link", onclick: () => signIn(reason, false) }, "Sign in with a key or a token")));
+  toContent();
 }
 
 /** Removes everything that was for the caller before. */
@@ -144,6 +169,7 @@ function leaveCaller() {
 
 /** Begins anew with another credential. If it is of another user, nothing stays that may be of the one before. */
 function begin(isOfAnother) {
+  isTyped = false;
   leaveCaller();
   if (isOfAnother) {
     document.querySelector("dialog[open]")?.close();
@@ -171,6 +197,7 @@ function start() {
     explain(error);
     if (error !== undefined) return;
     starting.stop();
+    if (kept().hasEnded) keep({ hasEnded: false });
     show();
   });
 }
@@ -197,8 +224,8 @@ async function checkCaller() {
 
 whenUnauthorized(({ message }) => {
   // What a view that is gone still asks does not begin the form anew.
-  if (document.getElementById("login") !== null) return;
-  signIn(message.startsWith("expected one header") ? "This server requires an API key or a token." : sentence(message));
+  if (document.querySelector("#login, #ended") !== null) return;
+  end(message.startsWith("expected one header") ? "This server requires an API key or a token." : sentence(message));
 });
 whenForbidden(checkCaller);
 whenAnother(begin);

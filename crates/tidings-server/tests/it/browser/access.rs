@@ -248,9 +248,7 @@ async fn a_token_in_a_cookie_opens_the_portal_of_its_user() {
     is_of("ben").await;
     let log_out = "document.cookie = 'session=; max-age=0'; dispatchEvent(new Event('focus'))";
     browser.client.execute(log_out, vec![]).await.unwrap();
-    browser
-        .until_shown("This server requires an API key or a token.")
-        .await;
+    browser.until_shown("Your session has ended").await;
     browser.close().await;
 }
 
@@ -433,6 +431,51 @@ async fn a_date_that_is_half_typed_is_not_taken_for_an_empty_field() {
     let is_there = format!("{expires}.matches('[aria-invalid]:focus')");
     browser.until("the field is named", &is_there).await;
     assert_eq!(server.get("/v1/keys").await["data"], json!([]));
+    browser.close().await;
+}
+
+/// The form for an API key is for people who operate a server.
+#[tokio::test]
+async fn a_user_whose_token_has_ended_reads_how_to_go_on_and_sees_no_form_of_the_operator() {
+    let home = Home::with(&["--api-key", KEY, "--jwt-secret", SECRET]);
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    let no_form = "!document.querySelector('#login')";
+    browser
+        .open(&server, &format!("/#token={}", token("anna", -60)))
+        .await;
+    browser.until_shown("Your session has ended").await;
+    browser.until_shown("Open this page again").await;
+    browser.until("no form", no_form).await;
+    assert!(!left_behind(&browser).await.contains("eyJ"));
+    browser.client.refresh().await.unwrap();
+    browser.until_shown("Your session has ended").await;
+    browser.until("no form", no_form).await;
+
+    // The application leads to it again.
+    browser
+        .open(&server, &format!("/#token={}", token("anna", 600)))
+        .await;
+    browser.until("the stream opens", IS_LIVE).await;
+    browser.click("#sign-out").await;
+    browser.until_shown("You are signed out").await;
+    browser.until("no form", no_form).await;
+    let kept = "return sessionStorage.length";
+    let kept = browser.client.execute(kept, vec![]).await.unwrap();
+    assert_eq!(kept, json!(0));
+
+    // Who operates the server gets to the form, and stays there if what they paste is refused.
+    browser.click("#ended button").await;
+    sign_in(&browser, &token("anna", -60)).await;
+    browser.until_shown("has expired").await;
+    sign_in(&browser, KEY).await;
+    let all = "Overview,Users,Endpoints,Deliveries,Request bins,API keys";
+    browser.until("the views", &has_views(all)).await;
+    browser.click("#sign-out").await;
+    browser.client.refresh().await.unwrap();
+    browser
+        .until_shown("This server requires an API key or a token.")
+        .await;
     browser.close().await;
 }
 
