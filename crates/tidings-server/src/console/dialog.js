@@ -3,6 +3,7 @@
 import { make } from "./dom.js";
 import { sentence } from "./format.js";
 import { session } from "./session.js";
+import { restoreTyped } from "./typed.js";
 
 /** Whether a dialog ends with its buttons alone: what it shows or waits for would be lost. */
 function hold(dialog, isHeld) {
@@ -45,7 +46,8 @@ export function ask(title, fields, action, submit, { danger = false } = {}) {
     const send = make("button", { class: danger ? "danger" : "primary" }, action);
     const cancel = cancelButton(close);
     const actions = make("div", { class: "actions" }, cancel, send);
-    const form = make("form", { novalidate: true }, fields, error, actions);
+    const form = make("form", { novalidate: true, "data-typed": title }, fields, error, actions);
+    restoreTyped(form);
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       const dialog = form.closest("dialog");

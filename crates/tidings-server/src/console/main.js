@@ -5,7 +5,7 @@ import * as bin from "./bin.js";
 import * as bins from "./bins.js";
 import * as deliveries from "./deliveries.js";
 import * as delivery from "./delivery.js";
-import { make, nameWindow, sayAnew } from "./dom.js";
+import { confirmDone, make, nameWindow, sayAnew } from "./dom.js";
 import * as endpoint from "./endpoint.js";
 import * as endpoints from "./endpoints.js";
 import { renewTimes, sentence } from "./format.js";
@@ -16,6 +16,7 @@ import { keep, kept, leave, restore } from "./place.js";
 import { poll, problemIn } from "./poll.js";
 import { forget } from "./sampler.js";
 import { session, whenAnother } from "./session.js";
+import { dialogKept, forgetTyped, keepTyped } from "./typed.js";
 import * as user from "./user.js";
 
 const RENEW_TIMES_MS = 10_000;
@@ -125,6 +126,8 @@ let isTyped = false;
 
 /** Ends the session of the caller: because of `reason`, or because the person wants that. */
 function end(reason) {
+  if (reason === undefined) forgetTyped();
+  else keepTyped();
   const mayGoBack = reason === undefined && session.credential === "";
   const isPortal = (session.user !== undefined && !isTyped && !mayGoBack) || kept().hasEnded;
   leaveCaller();
@@ -199,6 +202,9 @@ function start() {
     starting.stop();
     if (kept().hasEnded) keep({ hasEnded: false });
     show();
+    // A view that is refused has nothing to close, and no form.
+    const form = close && dialogKept();
+    if (form) confirmDone(`What you typed into “${form}” is kept: open that form again to go on.`);
   });
 }
 

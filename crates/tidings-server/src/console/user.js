@@ -9,6 +9,7 @@ import { clock, count, fullTime, sentence, time } from "./format.js";
 import { keep, kept } from "./place.js";
 import { now } from "./server-clock.js";
 import { session } from "./session.js";
+import { restoreTyped } from "./typed.js";
 
 /** The most lines of the live feed; the inbox has older ones. */
 const MAX_LINES = 200;
@@ -479,11 +480,12 @@ function sendForm(user) {
   const sent = make("p", { id: "sent", role: "status" });
   const text = make("textarea", { name: "text", required: true, rows: 5, placeholder: "Hello" });
   const send = make("button", { class: "primary" }, "Send");
-  const form = make("form", { id: "send" },
+  const form = make("form", { id: "send", "data-typed": "Send" },
     field("Type", line("type", { maxlength: 255, placeholder: "notification" })),
     field("Event key", line("key", { maxlength: 255, placeholder: "none" }), "replaces earlier ones with the same key"),
     field("Text or JSON", text),
     send, sent);
+  if (restoreTyped(form)) sent.textContent = "What you typed before is still here.";
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     let payload = text.value;

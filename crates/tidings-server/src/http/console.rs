@@ -47,6 +47,7 @@ scripts! {
     "sampler.js"
     "server-clock.js"
     "session.js"
+    "typed.js"
     "user.js"
 }
 
