@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 
 /// Parses a time in [RFC 3339](https://www.rfc-editor.org/rfc/rfc3339#section-5.6), and nothing that only
-/// looks like one: no space in place of the `T`, no leap second, no name of a time zone. The year is 1 to
-/// 9999 in UTC, because another could not be written in the same form.
+/// looks like one: no space in place of the `T`, no leap second, no name of a time zone. It is from
+/// 0001-01-01T00:00:00Z, because the year before could not be written in the same form, to 9999-12-30T22:00:00Z, the
+/// last second of a [`Timestamp`].
 ///
 /// ```
 /// use tidings_notify::wire::parse_time;
@@ -28,11 +29,14 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
     };
     let is_time = has_shape(moment, MOMENT) && !moment.ends_with("60") && is_offset;
     let time: Timestamp = is_time.then(|| text.parse().ok()).flatten()?;
-    (time >= FIRST).then_some(time)
+    (FIRST..=LAST).contains(&time).then_some(time)
 }
 
 /// The first moment of the year 1.
 const FIRST: Timestamp = Timestamp::constant(-62_135_596_800, 0);
+
+/// The last moment. A [`Timestamp`] itself goes on for the rest of this second.
+const LAST: Timestamp = Timestamp::constant(253_402_207_200, 0);
 
 /// Whether the text has a digit where the shape has one, and else the same characters.
 fn has_shape(text: &str, shape: &str) -> bool {
@@ -63,6 +67,9 @@ mod tests {
         for text in ["0001-01-01T00:00:00Z", "0000-12-31T23:00:00-01:00"] {
             assert_eq!(parse_time(text), Some(FIRST), "{text}");
         }
+        for text in ["9999-12-30T22:00:00Z", "9999-12-30T23:30:00.0+01:30"] {
+            assert_eq!(parse_time(text), Some(LAST), "{text}");
+        }
     }
 
     #[test]
@@ -89,6 +96,11 @@ mod tests {
             "0000-01-01T00:00:00Z",
             "0000-12-31T23:59:59.999999Z",
             "0001-01-01T00:00:00+00:01",
+            "9999-12-30T22:00:00.000001Z",
+            "9999-12-30T22:00:00.999999999Z",
+            "9999-12-30T22:00:01Z",
+            "9999-12-30T23:30:00.5+01:30",
+            "9999-12-30T22:00:60Z",
         ] {
             assert_eq!(parse_time(text), None, "{text}");
         }

@@ -64,6 +64,12 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "/v1/notifications",
+        r#"{"user_id":"a","payload":1,"timestamp":"9999-12-30T22:00:00.5Z"}"#,
+        "timestamp",
+        "from 0001-01-01T00:00:00Z to 9999-12-30T22:00:00Z",
+    ),
+    (
+        "/v1/notifications",
         r#"{"user_id":"a","payload":1,"timestamp":"2026-11-21 10:00:00Z"}"#,
         "timestamp",
         "expected a time in RFC 3339 such as",
