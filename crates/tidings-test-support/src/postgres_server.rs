@@ -69,10 +69,13 @@ impl PostgresServer {
     pub fn start_traced() -> io::Result<(Self, DiskTrace)> {
         let server = Self::create()?;
         let trace = DiskTrace::new(&server.folder.join("trace"));
-        let program = server.folder.join("traced");
-        let script = trace.line(&server.programs.join("postgres"));
-        std::fs::write(&program, format!("#!/bin/sh\n{script}"))?;
-        std::fs::set_permissions(&program, Permissions::from_mode(0o755))?;
+        let (script, program) = (server.folder.join("script"), server.folder.join("traced"));
+        let line = trace.line(&server.programs.join("postgres"));
+        std::fs::write(&script, format!("#!/bin/sh\n{line}"))?;
+        // Not written by this process: a child that another thread starts meanwhile would inherit the open file, and
+        // what is open for writing cannot be run.
+        let mut install = Command::new("install");
+        succeed(install.args(["-m", "755"]).args([&script, &program]))?;
         succeed(server.start_command(UNIX_ONLY)?.arg("-p").arg(program))?;
         Ok((server, trace))
     }

@@ -178,8 +178,11 @@ fn on_file_as_user(home: &Home, file: &Path) -> Command {
     }
     let doctor = home.path().join("tidings");
     if !doctor.exists() {
-        std::fs::copy(env!("CARGO_BIN_EXE_tidings"), &doctor).unwrap();
-        set_mode(&doctor, 0o755);
+        // Not by this process: a child that another thread starts meanwhile would inherit the open file, and what is open
+        // for writing cannot be run.
+        let mut install = std::process::Command::new("install");
+        install.args(["-m", "755", env!("CARGO_BIN_EXE_tidings")]);
+        assert!(install.arg(&doctor).status().unwrap().success());
     }
     let mut as_user = Command::new(doctor);
     as_user.args(command.as_std().get_args());
