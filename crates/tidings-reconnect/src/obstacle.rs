@@ -50,6 +50,12 @@ pub enum Obstacle {
     /// The certificate of the server has expired, or is for later.
     #[error("the certificate of the server has expired, or is not valid yet")]
     NotValidNow,
+    /// The certificate of the server is that of an authority (`CA:TRUE`).
+    #[error(
+        "the certificate of the server is that of an authority itself, as `openssl req -x509` makes it: let the authority \
+         sign another one for the server, and trust the authority (for PostgreSQL, as `sslrootcert`)"
+    )]
+    OfAuthority,
     /// The certificate of the server has another fault.
     #[error("the certificate of the server cannot be accepted")]
     Certificate,
@@ -120,6 +126,10 @@ impl Obstacle {
                 | CertificateError::ExpiredContext { .. }
                 | CertificateError::NotValidYet
                 | CertificateError::NotValidYetContext { .. } => Self::NotValidNow,
+                CertificateError::Other(other) => match other.0.downcast_ref() {
+                    Some(webpki::Error::CaUsedAsEndEntity) => Self::OfAuthority,
+                    _ => Self::Certificate,
+                },
                 _ => Self::Certificate,
             }),
             _ => None,
@@ -171,6 +181,12 @@ mod tests {
             (
                 certificate(CertificateError::Expired),
                 Obstacle::NotValidNow,
+            ),
+            (
+                certificate(CertificateError::Other(rustls::OtherError(Arc::new(
+                    webpki::Error::CaUsedAsEndEntity,
+                )))),
+                Obstacle::OfAuthority,
             ),
             (
                 certificate(CertificateError::BadEncoding),

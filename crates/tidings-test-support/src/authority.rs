@@ -23,6 +23,8 @@ pub enum Tls {
     UnknownAuthority,
     /// A certificate for `wrong.invalid`.
     WrongName,
+    /// The certificate of the authority itself, for `localhost` and 127.0.0.1, as `openssl req -x509` makes one.
+    Authority,
     /// No certificate: takes the connection and never completes the handshake.
     Stalled,
 }
@@ -101,7 +103,7 @@ pub(crate) fn prepare(tls: Tls) -> io::Result<(Authority, Reception)> {
 }
 
 fn new_issuer() -> io::Result<CertifiedIssuer<'static, KeyPair>> {
-    let mut authority = CertificateParams::default();
+    let mut authority = params(&HOSTS)?;
     authority
         .distinguished_name
         .push(DnType::CommonName, "Tidings test authority");
@@ -110,16 +112,22 @@ fn new_issuer() -> io::Result<CertifiedIssuer<'static, KeyPair>> {
     CertifiedIssuer::self_signed(authority, key).map_err(io::Error::other)
 }
 
+/// The hosts that certificates are for.
+const HOSTS: [&str; 2] = ["localhost", "127.0.0.1"];
+
+fn params(names: &[&str]) -> io::Result<CertificateParams> {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    CertificateParams::new(names).map_err(io::Error::other)
+}
+
 fn leaf(
     tls: Tls,
     issuer: &CertifiedIssuer<'_, KeyPair>,
 ) -> io::Result<(rcgen::Certificate, KeyPair)> {
-    let names: &[&str] = match tls {
+    let mut leaf = params(match tls {
         Tls::WrongName => &["wrong.invalid"],
-        _ => &["localhost", "127.0.0.1"],
-    };
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let mut leaf = CertificateParams::new(names).map_err(io::Error::other)?;
+        _ => &HOSTS,
+    })?;
     if tls == Tls::Expired {
         leaf.not_before = rcgen::date_time_ymd(2000, 1, 1);
         leaf.not_after = rcgen::date_time_ymd(2001, 1, 1);
@@ -130,8 +138,13 @@ fn leaf(
 }
 
 fn acceptor(tls: Tls, issuer: &CertifiedIssuer<'_, KeyPair>) -> io::Result<TlsAcceptor> {
-    let (certificate, key) = leaf(tls, issuer)?;
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let (certificate, key) = if tls == Tls::Authority {
+        (issuer.der().clone(), issuer.key().serialize_der())
+    } else {
+        let (certificate, key) = leaf(tls, issuer)?;
+        (certificate.der().clone(), key.serialize_der())
+    };
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key));
 
     // Named rather than taken from the process, which may have installed none.
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -139,7 +152,7 @@ fn acceptor(tls: Tls, issuer: &CertifiedIssuer<'_, KeyPair>) -> io::Result<TlsAc
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
+        .with_single_cert(vec![certificate], key)
         .map_err(io::Error::other)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))

@@ -37,6 +37,9 @@ async fn regression_urls_say_what_is_verified() {
         (Tls::UnknownAuthority, "require", false),
         (Tls::UnknownAuthority, "verify-ca", false),
         (Tls::UnknownAuthority, "verify-full", false),
+        (Tls::Authority, "require", false),
+        (Tls::Authority, "verify-ca", false),
+        (Tls::Authority, "verify-full", false),
         (Tls::Expired, "verify-ca", false),
         (Tls::Expired, "verify-full", false),
     ] {

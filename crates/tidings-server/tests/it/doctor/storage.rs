@@ -4,11 +4,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use serde_json::json;
-use tidings_test_support::{PostgresServer, Schema};
+use tidings_test_support::{PostgresServer, Proxy, Schema, Tls, Welcome};
 use tokio::process::Command;
 
 use super::{assert_finds, examine, of, on, on_file};
-use crate::support::{Home, Server, binary, soon};
+use crate::support::{Home, Server, binary, said_by, soon};
 
 /// The bytes of each file in the folder.
 fn files(folder: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
@@ -346,6 +346,39 @@ async fn a_postgresql_on_another_machine_without_tls_is_warned_of() {
             assert_eq!(said.contains(warning), is_warned_of, "{url}: {said}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_certificate_of_an_authority_is_called_so() {
+    let home = Home::new();
+    let schema = Schema::create().await;
+    let (authority, acceptor) = Tls::Authority.acceptor().unwrap();
+    let trusted = home.path().join("authority.pem");
+    std::fs::write(&trusted, authority.pem()).unwrap();
+    let says = "is that of an authority itself, as `openssl req -x509` makes it: let the authority sign another one for \
+                the server, and trust the authority (for PostgreSQL, as `sslrootcert`)";
+
+    let welcome = Welcome::TlsOnRequest(acceptor.clone());
+    let proxy = Proxy::welcoming(&schema.url(), welcome).await.unwrap();
+    let url = format!(
+        "{}&sslmode=verify-full&sslrootcert={}",
+        proxy.url(),
+        trusted.display()
+    );
+    let (_, findings) = examine(&mut on(&url)).await;
+    assert_finds(&findings, "store", "error", says);
+    let (_, _, said) = said_by(&mut Home::on(&url, &[]).command()).await;
+    assert!(said.contains(says), "{said}");
+
+    let redis = std::env::var("REDIS_URL").expect("REDIS_URL is set; scripts/services does so");
+    let proxy = Proxy::welcoming(&redis, Welcome::Tls(acceptor))
+        .await
+        .unwrap();
+    let mut command = on("postgres://127.0.0.1:1/db");
+    let url = proxy.url().replacen("redis:", "rediss:", 1);
+    command.env("SSL_CERT_FILE", &trusted);
+    let (_, findings) = examine(command.args(["--redis", &url])).await;
+    assert_finds(&findings, "redis", "error", says);
 }
 
 #[tokio::test]
