@@ -1,9 +1,9 @@
 //! The hosts of one URL, each with its part of the time.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_reconnect::is_this_machine;
 use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config};
@@ -100,16 +100,12 @@ pub(crate) async fn connect(
 
 /// The host, unless it is this machine for sure.
 fn remote_host(config: &Config) -> Option<String> {
-    let is_loopback = |name: &str| match name.parse::<IpAddr>() {
-        Ok(address) => address.is_loopback(),
-        Err(_) => name.eq_ignore_ascii_case("localhost"),
-    };
     let Some(Host::Tcp(name)) = config.get_hosts().first() else {
         return None;
     };
     let is_here = match config.get_hostaddrs().first() {
         Some(address) => address.is_loopback(),
-        None => is_loopback(name),
+        None => is_this_machine(name),
     };
     (!is_here).then(|| name.clone())
 }

@@ -11,6 +11,7 @@
 //! | [`Backoff`] | the pauses between attempts |
 //! | [`Cause`] | the error behind another one, which can be downcast |
 //! | [`Obstacle`] | what keeps a program from its server, in plain words |
+//! | [`is_this_machine`] | whether a host of a URL is this machine for sure |
 //! | [`Timing`] | how long to wait for a reply, and how often to check a silent connection |
 //!
 //! It does not know what the connection is to.
@@ -20,6 +21,7 @@ mod cause;
 mod obstacle;
 mod reconnect;
 mod slot;
+mod this_machine;
 mod timing;
 mod trouble;
 
@@ -28,5 +30,6 @@ pub use cause::Cause;
 pub use obstacle::Obstacle;
 pub use reconnect::Reconnect;
 pub use slot::{Breakable, Slot};
+pub use this_machine::is_this_machine;
 pub use timing::Timing;
 pub use trouble::Trouble;

@@ -2,8 +2,8 @@ use std::convert::Infallible;
 use std::fmt;
 use std::time::Duration;
 
-use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, TlsCertificates};
-use tidings_reconnect::{Obstacle, Timing};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, PushInfo, PushKind, TlsCertificates};
+use tidings_reconnect::{Obstacle, Timing, is_this_machine};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -77,6 +77,15 @@ impl Config {
     /// The number of the database. Channels do not belong to one.
     pub fn database(&self) -> i64 {
         self.client.get_connection_info().redis_settings().db()
+    }
+
+    /// The host, if it may be another machine and connections to it have no TLS: what is sent can be read
+    /// on the way, also the password.
+    pub fn plain_host(&self) -> Option<&str> {
+        match self.client.get_connection_info().addr() {
+            ConnectionAddr::Tcp(host, _) => Some(&**host).filter(|host| !is_this_machine(host)),
+            _ => None,
+        }
     }
 
     /// How long connecting, or one reply, may take.

@@ -136,7 +136,9 @@ impl Doctor {
             report.add(&finding)?;
         }
         if let Some(url) = &self.resolved.settings.redis {
-            report.add(&inspection::inspect_redis(url).await)?;
+            for finding in inspection::inspect_redis(url).await {
+                report.add(&finding)?;
+            }
         }
         Ok(())
     }

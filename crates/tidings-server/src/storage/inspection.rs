@@ -5,7 +5,7 @@ mod secrets;
 use jiff::{SignedDuration, Timestamp};
 
 pub(crate) use self::secrets::Secrets;
-use super::{DatabaseUrl, RedisUrl, postgres, sqlite};
+use super::{DatabaseUrl, RedisUrl, postgres, redis, sqlite};
 use crate::explain;
 use crate::finding::Finding;
 
@@ -47,13 +47,13 @@ pub(crate) async fn inspect(url: &DatabaseUrl, mut secrets: Secrets) -> (Vec<Fin
 }
 
 /// Connects to a Redis server and asks whether it is there.
-pub(crate) async fn inspect_redis(url: &RedisUrl) -> Finding {
+pub(crate) async fn inspect_redis(url: &RedisUrl) -> Vec<Finding> {
     const REDIS: &str = "redis";
-    let connected = async {
-        let config = tidings_redis::Config::new(url.expose())?;
-        config.connect(|_message| {}).await
-    };
-    match connected.await {
+    let config = tidings_redis::Config::new(url.expose());
+    let warning = config.as_ref().ok().and_then(redis::without_tls);
+    let mut findings = Vec::from_iter(warning.map(|it| Finding::warning(REDIS, it)));
+    let connected = async { config?.connect(|_message| {}).await };
+    findings.push(match connected.await {
         Ok(_connection) => Finding::ok(REDIS, format!("{url} replies")),
         Err(error) if error.is_away() => Finding::warning(
             REDIS,
@@ -63,7 +63,8 @@ pub(crate) async fn inspect_redis(url: &RedisUrl) -> Finding {
             ),
         ),
         Err(error) => Finding::error(REDIS, format!("cannot use {url}: {}", explain(&error))),
-    }
+    });
+    findings
 }
 
 /// A clock that differs by this much makes times in the log and the end of tokens wrong.

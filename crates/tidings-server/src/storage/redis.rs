@@ -31,6 +31,9 @@ impl Redis {
     /// [`PresenceError`] when the URL or the server cannot be used.
     pub(crate) async fn open(url: &RedisUrl) -> Result<Self, PresenceError> {
         let config = Config::new(url.expose()).map_err(PresenceError::backend)?;
+        if let Some(warning) = without_tls(&config) {
+            tracing::warn!("{warning}");
+        }
         let channel = format!("tidings:wake:{}", config.database());
         let options = RedisOptions::default();
         let presence = match RedisPresence::open(config.clone(), options.clone()).await {
@@ -48,6 +51,15 @@ impl Redis {
             wakes: Arc::new(RedisWakes::new(config, channel)),
         })
     }
+}
+
+/// What an operator should know if connections to another machine have no TLS.
+pub(super) fn without_tls(config: &Config) -> Option<String> {
+    let host = config.plain_host()?;
+    Some(format!(
+        "the connection to Redis at {host} has no TLS, so others on the way can read it; `rediss://` in the URL demands \
+         TLS"
+    ))
 }
 
 /// Whether the reason of the error is a server that cannot be used at the moment. The tracker of the presence logs the

@@ -405,6 +405,37 @@ fn of_store(findings: &[serde_json::Value]) -> String {
 }
 
 #[tokio::test]
+async fn a_redis_on_another_machine_without_tls_is_warned_of() {
+    let schema = Schema::create().await;
+    // The second is not connected to: what the URL says is enough.
+    for (url, host) in [
+        ("redis://127.0.0.1:1/", None),
+        ("redis://localhost:1/", None),
+        ("redis://[::1]:1/", None),
+        ("redis+unix:///none", None),
+        ("rediss://redis.invalid:1/", None),
+        ("redis://:hunter2@redis.invalid:1/", Some("redis.invalid")),
+    ] {
+        let mut command = on(&schema.url());
+        let (_, findings) = examine(command.args(["--redis", url])).await;
+        let said: String = (of(&findings, "redis").into_iter())
+            .filter(|(status, _)| *status == "warning")
+            .map(|(_, message)| message)
+            .collect();
+        let home = Home::on(&schema.url(), &["--redis", url]);
+        let (_, log) = home.start().await.stop("-TERM").await;
+        for said in [said, log] {
+            let warning = format!(
+                "the connection to Redis at {} has no TLS",
+                host.unwrap_or_default()
+            );
+            assert_eq!(said.contains(&warning), host.is_some(), "{url}: {said}");
+            assert!(!said.contains("hunter2"), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_redis_server_is_asked() {
     let redis = std::env::var("REDIS_URL").expect("REDIS_URL is set; scripts/services does so");
     for (url, status, says) in [
