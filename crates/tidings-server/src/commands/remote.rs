@@ -223,7 +223,7 @@ impl Remote {
     ) -> Result<T, CommandError> {
         match self.text(self.calling_client()?.post(url)).await {
             Ok(text) => parsed(&text),
-            Err(error) if may_be_done(&error) => Err(unknown(&error)),
+            Err(error) if may_be_done(&error) => Err(Unknown(error).into()),
             Err(error) => Err(error),
         }
     }
@@ -234,7 +234,17 @@ impl Remote {
         url: Url,
         body: &RawValue,
     ) -> Result<T, CommandError> {
-        parsed(&self.change(Method::POST, url, Some(body)).await?)
+        self.create_once(&new_key(), url, body).await
+    }
+
+    /// The same under an idempotency key.
+    pub(super) async fn create_once<T: DeserializeOwned>(
+        &self,
+        key: &str,
+        url: Url,
+        body: &RawValue,
+    ) -> Result<T, CommandError> {
+        parsed(&self.repeat(key, Method::POST, url, Some(body)).await?)
     }
 
     /// Changes something, and returns the text of the response. If the response is lost, the request is repeated: a POST
@@ -246,15 +256,24 @@ impl Remote {
         url: Url,
         body: Option<&RawValue>,
     ) -> Result<String, CommandError> {
+        self.repeat(&new_key(), method, url, body).await
+    }
+
+    async fn repeat(
+        &self,
+        key: &str,
+        method: Method,
+        url: Url,
+        body: Option<&RawValue>,
+    ) -> Result<String, CommandError> {
         let client = self.calling_client()?;
-        let key = format!("{:032x}", fastrand::u128(..));
         let start = Instant::now();
         let mut waits = WAITS_BEFORE_REPEATS.into_iter();
         let mut is_repeat = false;
         loop {
             let mut request = client.request(method.clone(), url.clone());
             if method == Method::POST {
-                request = request.header(NAME, &key);
+                request = request.header(NAME, key);
             }
             if let Some(body) = body {
                 request = request.json(body);
@@ -279,7 +298,7 @@ impl Remote {
             is_repeat = true;
             match waits.next().filter(|_| start.elapsed() < REPEAT_WITHIN) {
                 Some(wait) => tokio::time::sleep(wait).await,
-                None => return Err(unknown(&error)),
+                None => return Err(Unknown(error).into()),
             }
         }
     }
@@ -388,9 +407,14 @@ const OUTCOME_UNKNOWN: &str = "outcome_unknown";
 /// The code of a reply to a repeat that came before the first request was done.
 const REQUEST_RUNNING: &str = "request_running";
 
-/// Adds to an error that the change may have been made.
-fn unknown(error: &CommandError) -> CommandError {
-    format!("{error}; the change may have been made").into()
+/// The response to a change was lost.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; the change may have been made")]
+pub(super) struct Unknown(pub(super) CommandError);
+
+/// An idempotency key that no other request has.
+pub(super) fn new_key() -> String {
+    format!("{:032x}", fastrand::u128(..))
 }
 
 /// The last of the errors that are behind one: those in between are of libraries.

@@ -6,8 +6,9 @@ use serde_json::value::{RawValue, to_raw_value};
 use tidings_notify::UserId;
 
 use super::document::Document;
-use super::remote::Remote;
+use super::remote::{Remote, Unknown, new_key};
 use super::{CommandError, note, print_done};
+use crate::idempotency::IdempotencyKey;
 use crate::wire::Data;
 use crate::wire::notification::MessagePayload;
 
@@ -31,8 +32,19 @@ pub(super) struct Send {
     #[arg(long = "type", default_value = "notification", value_name = "TYPE")]
     event_type: String,
 
+    /// Idempotency key, 1 to 255 visible ASCII characters: for 24 hours, the same command with the same idempotency key
+    /// sends nothing again and prints what was sent [default: another one for each command]
+    #[arg(long, value_name = "KEY", value_parser = idempotency_key)]
+    idempotency_key: Option<String>,
+
     #[command(flatten)]
     remote: Remote,
+}
+
+fn idempotency_key(text: &str) -> Result<String, &'static str> {
+    let key = IdempotencyKey::parse(text);
+    key.map(|_| text.to_owned())
+        .ok_or("expected 1 to 255 visible ASCII characters")
 }
 
 /// One argument, so that a missing text is not taken for a missing user.
@@ -80,7 +92,19 @@ impl Send {
         };
         let url = self.remote.address(&["v1", "notifications"])?;
         let body = to_raw_value(&body)?;
-        let Data::<Vec<Document>> { data: sent } = self.remote.create(url, &body).await?;
+        let key = self.idempotency_key.unwrap_or_else(new_key);
+        let sent = self.remote.create_once(&key, url, &body).await;
+        let Data::<Vec<Document>> { data: sent } = sent.map_err(|error| match error.downcast() {
+            Ok(lost) => {
+                let Unknown(why) = *lost;
+                format!(
+                    "{why}; the notification may have been accepted: sent again with --idempotency-key {key}, there is no \
+                     second one"
+                )
+                .into()
+            }
+            Err(error) => error,
+        })?;
         if let Err(error) = json
             && self.text.trim_start().starts_with(['{', '['])
         {

@@ -161,6 +161,10 @@ const WRONG_ARGUMENTS: &[(&[&str], &str)] = &[
         &["send", "a", "x", "--api-key", ",second"],
         "'--api-key <KEY>': expected visible ASCII characters",
     ),
+    (
+        &["send", "a", "x", "--idempotency-key", "two words"],
+        "'--idempotency-key <KEY>': expected 1 to 255 visible ASCII characters",
+    ),
     (&["key", "revoke", ""], "expected the id of a key"),
     (
         &["endpoint", "show", "ep_1"],

@@ -13,6 +13,8 @@ enum First {
     Dropped,
     /// Replies in its place.
     BadGateway,
+    /// As if dropped, and so are all later ones.
+    AllDropped,
 }
 
 /// Reads a request or a reply whose body, if it has one, has a length.
@@ -48,6 +50,7 @@ async fn proxy(server: &Server, first: First) -> String {
                 b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
             match first {
                 First::Dropped if number == 0 => {}
+                First::AllDropped => {}
                 First::BadGateway if number == 0 => client.write_all(lost).await.unwrap(),
                 _ => client.write_all(&reply).await.unwrap(),
             }
@@ -111,6 +114,35 @@ async fn a_change_is_made_once_and_reported_although_the_first_reply_is_lost() {
         let id = created.split(' ').nth(1).unwrap();
         run(&["key", "revoke", id]).await;
     }
+}
+
+#[tokio::test]
+async fn a_notification_whose_replies_are_all_lost_can_be_sent_again_without_a_second_one() {
+    let home = Home::new();
+    let server = home.start().await;
+    let send = async |user: &str, url: &str, more: &[&str]| {
+        let arguments = ["send", user, "1", "--url", url];
+        said_by(binary().args(arguments).args(more)).await
+    };
+    for (user, more) in [
+        ("anna", &[][..]),
+        ("ben", &["--idempotency-key", "order-17"]),
+    ] {
+        let (ok, _, said) = send(user, &proxy(&server, First::AllDropped).await, more).await;
+        let (why, key) = said.trim_end().split_once(" --idempotency-key ").unwrap();
+        let says = "lost the connection to the server; the notification may have been accepted: sent again with";
+        assert!(!ok && why.ends_with(says), "{said}");
+        let key = key.strip_suffix(", there is no second one").unwrap();
+        assert!(more.is_empty() || key == "order-17", "{said}");
+        let (ok, sent, said) = send(user, &server.url, &["--idempotency-key", key]).await;
+        assert!(ok, "{said}");
+        let inbox = server.get(&format!("/v1/users/{user}/notifications")).await;
+        assert_eq!(inbox["data"].as_array().unwrap().len(), 1);
+        let sent: serde_json::Value = serde_json::from_str(&sent).unwrap();
+        assert_eq!(sent["id"], inbox["data"][0]["id"]);
+    }
+    let other = send("anna", &server.url, &["--idempotency-key", "order-17"]).await;
+    assert!(!other.0 && other.2.contains("422"), "{}", other.2);
 }
 
 /// What came meanwhile would be marked as read, too.
