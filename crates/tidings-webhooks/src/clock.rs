@@ -14,6 +14,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
+use crate::Delivery;
+
 /// Reads the wall clock.
 #[derive(Clone)]
 pub(crate) struct Wall(Arc<dyn Fn() -> Timestamp + Send + Sync>);
@@ -82,6 +84,11 @@ impl Clock {
         let ahead = self.wall.now().duration_since(self.now());
         let ahead = SignedDuration::from_millis_i128(ahead.as_millis());
         due.checked_add(ahead).unwrap_or(due)
+    }
+
+    /// Has a delivery show the time of its next attempt by the wall clock.
+    pub(crate) fn show(&self, delivery: &mut Delivery) {
+        delivery.next_attempt_at = delivery.next_attempt_at.map(|due| self.shown(due));
     }
 }
 

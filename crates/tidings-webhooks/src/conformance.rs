@@ -68,6 +68,7 @@ macro_rules! for_each_store_behaviour {
             what_is_due_next_is_told_for_several_lanes
             a_blocked_lane_waits_until_its_endpoint_is_changed
             a_block_is_kept_for_what_comes
+            a_lane_says_who_has_it_and_until_when_it_is_blocked
             a_circuit_outlasts_the_lease_of_its_lane
             a_circuit_is_closed_with_the_end_of_its_block
             a_circuit_that_was_probed_long_ago_is_forgotten

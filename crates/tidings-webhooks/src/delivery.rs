@@ -85,13 +85,15 @@ pub struct Delivery {
     pub state: DeliveryState,
     /// How many attempts were made.
     pub attempts: u32,
-    /// When the next attempt is due, by the wall clock; in the past when it is late.
+    /// When the next attempt is made at the earliest, by the wall clock: when it is due, or when what it waits for is
+    /// over, which `reason` says. In the past while it is being sent or waits for its turn; `None` if it is not known, as
+    /// while another instance serves the endpoint.
     pub next_attempt_at: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it had its outcome.
     pub finished_at: Option<Timestamp>,
-    /// Why it ended, or why it waits, where the attempts do not say so.
+    /// Why it ended, or what it waits for, where the attempts do not say so. In words for a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

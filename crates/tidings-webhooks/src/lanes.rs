@@ -25,6 +25,7 @@ mod outcome;
 mod recorder;
 mod replay;
 mod resting;
+mod waiting;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -41,7 +41,7 @@ use crate::health::StoredHealth;
 use crate::store::{
     AcceptedEvent, Added, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
     LeaseRequest, Leased, NewReplay, NextDue, Notice, Outcome, Released, ReplayPage, ReplayStep,
-    SentEvent, StoredEndpoint, StoredSecrets,
+    SentEvent, StoredEndpoint, StoredLane, StoredSecrets,
 };
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
@@ -259,6 +259,10 @@ impl Store for PostgresStore {
 
     async fn lane_work(&self, query: LaneQuery) -> Result<LaneWork, StoreError> {
         lanes::work(&self.connections, &query).await
+    }
+
+    async fn lanes(&self, endpoints: &[EndpointId]) -> Result<Vec<StoredLane>, StoreError> {
+        lanes::stored(&self.connections, endpoints).await
     }
 
     async fn next_due(&self, endpoints: &[EndpointId]) -> Result<Vec<NextDue>, StoreError> {

@@ -53,7 +53,7 @@ use crate::health::StoredHealth;
 use crate::store::{
     AcceptedEvent, Added, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
     LeaseRequest, Leased, NewReplay, NextDue, Notice, Outcome, Released, ReplayPage, ReplayStep,
-    SentEvent, StoredEndpoint, StoredSecrets,
+    SentEvent, StoredEndpoint, StoredLane, StoredSecrets,
 };
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
@@ -321,6 +321,13 @@ impl Store for SqliteStore {
     async fn lane_work(&self, query: LaneQuery) -> Result<LaneWork, StoreError> {
         self.handle
             .read(move |connection| lanes::work(connection, &query))
+            .await
+    }
+
+    async fn lanes(&self, endpoints: &[EndpointId]) -> Result<Vec<StoredLane>, StoreError> {
+        let endpoints = endpoints.to_vec();
+        self.handle
+            .read(move |connection| lanes::stored(connection, &endpoints))
             .await
     }
 

@@ -168,6 +168,10 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// `held`; at most `limit`, and after the first at most `max_bytes` of payloads.
     async fn lane_work(&self, query: LaneQuery) -> Result<LaneWork, StoreError>;
 
+    /// Who has the lanes of these endpoints, and what keeps them from sending. In any order, without those that have no
+    /// lane.
+    async fn lanes(&self, endpoints: &[EndpointId]) -> Result<Vec<StoredLane>, StoreError>;
+
     /// When something is due in each of these lanes, in their order, by all that is stored.
     async fn next_due(&self, endpoints: &[EndpointId]) -> Result<Vec<NextDue>, StoreError>;
 
@@ -407,6 +411,19 @@ pub struct LeasedLane {
     pub endpoint: EndpointId,
     /// For how long its circuit opens if its next probe fails, as its last holder has said; `None` if the circuit was
     /// closed, or was closed by a change since.
+    pub next_open_for: Option<Duration>,
+}
+
+/// A lane as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredLane {
+    /// Its endpoint.
+    pub endpoint: EndpointId,
+    /// The instance that has its lease, or had it last if that has ended.
+    pub instance: Option<String>,
+    /// Until when the endpoint gets no requests, as its last holder has said that gave it back.
+    pub blocked_until: Option<Timestamp>,
+    /// For how long its circuit opens if its next probe fails, as that one has said; `None` if it was closed.
     pub next_open_for: Option<Duration>,
 }
 

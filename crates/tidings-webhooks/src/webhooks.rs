@@ -249,9 +249,7 @@ impl Webhooks {
     /// [`Error::Store`].
     pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<Vec<Delivery>, Error> {
         let mut found = self.inner.store.deliveries(query).await?;
-        for delivery in &mut found {
-            self.show(delivery);
-        }
+        self.show(&mut found).await?;
         Ok(found)
     }
 
@@ -262,9 +260,7 @@ impl Webhooks {
     /// [`Error::Store`].
     pub async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, Error> {
         let mut found = self.inner.store.delivery(id).await?;
-        if let Some(delivery) = &mut found {
-            self.show(delivery);
-        }
+        self.show(found.as_mut_slice()).await?;
         Ok(found)
     }
 
@@ -305,10 +301,14 @@ impl Webhooks {
         let now = self.inner.clock.now();
         match self.inner.store.retry_delivery(id, now).await? {
             Some(endpoint) => {
-                // As it is now, and not as the next attempt leaves it.
-                let delivery = self.delivery(id).await;
+                // As it is now, and not as the next attempt leaves it: due, and not blocked any more.
+                let delivery = self.inner.store.delivery(id).await;
                 self.inner.lanes.unblock(endpoint);
-                delivery
+                let mut delivery = delivery?;
+                if let Some(delivery) = &mut delivery {
+                    self.inner.clock.show(delivery);
+                }
+                Ok(delivery)
             }
             None => Ok(None),
         }
@@ -432,9 +432,12 @@ impl Webhooks {
         }
     }
 
-    fn show(&self, delivery: &mut Delivery) {
-        delivery.next_attempt_at =
-            (delivery.next_attempt_at).map(|due| self.inner.clock.shown(due));
+    async fn show(&self, deliveries: &mut [Delivery]) -> Result<(), Error> {
+        self.inner.lanes.explain_waits(deliveries).await?;
+        for delivery in deliveries {
+            self.inner.clock.show(delivery);
+        }
+        Ok(())
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, Option<Running>> {

@@ -19,7 +19,7 @@ const COLORS = { pending: "waiting", delivered: "live", failed: "failed", cancel
 
 export const stateChip = (state) => make("span", { class: "chip", "data-state": COLORS[state] }, state);
 
-/** Whether the time of the next attempt has come: it waits for its turn, or for a circuit to close. */
+/** Whether the time of the next attempt has come. */
 export const isDue = (next) => next !== null && Date.parse(next) <= now();
 
 /** Enough of a response to recognise it. */
@@ -27,7 +27,8 @@ const cut = (text) => (text.length > 120 ? `${text.slice(0, 120)}…` : text);
 
 /** What went wrong in the last attempt of a delivery, if it failed. Throws if the server does not tell now. */
 export async function lastError({ id, attempts, state, reason }) {
-  if (reason) return reason;
+  // Why it waits says less than what went wrong.
+  if (reason && (state !== "pending" || attempts === 0)) return reason;
   if (attempts === 0 || state === "delivered") return undefined;
   const { data } = await call("GET", `${deliveryPath(id)}/attempts`);
   const last = data.at(-1);
@@ -42,7 +43,7 @@ export async function rowsOf(body, deliveries, { hasErrors = false, names } = {}
 }
 
 function rowOf({ id, message_id: message, type, endpoint_id: endpoint, user_id: user, state, attempts, next_attempt_at: next, created_at: created, finished_at: finished }, error, names) {
-  const when = make("span", {}, state !== "pending" ? ["ended ", time(finished)] : isDue(next) ? "waits for its turn" : ["next ", time(next)]);
+  const when = make("span", {}, state !== "pending" ? ["ended ", time(finished)] : next === null || isDue(next) ? "waits" : ["next ", time(next)]);
   return make("tr", { "data-id": id },
     make("td", {}, make("a", { href: `#/deliveries/${id}`, class: "main" }, type || id), names && make("div", { class: "soft" }, make("a", { href: addressOf(user, endpoint) }, names.get(endpoint) ?? endpoint), user && ` of ${user}`, message && ` · ${message}`), error && make("div", { class: "error" }, error)),
     make("td", {}, stateChip(state)),

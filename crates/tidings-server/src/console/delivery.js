@@ -64,7 +64,7 @@ export function open(root, id) {
       ["webhook-id", delivery.message_id || "–"],
       ["Id", delivery.id],
       ["Made", fullTime(delivery.created_at)],
-      finished === null ? ["Next attempt", isDue(next) ? "it waits for its turn, or for the circuit to close" : time(next)] : ["Ended", fullTime(finished)],
+      finished === null ? ["Next attempt", next === null ? "not known" : isDue(next) ? "due" : time(next)] : ["Ended", fullTime(finished)],
       ...(reason ? [["Reason", reason]] : []),
     ];
     showFacts(facts, rows);

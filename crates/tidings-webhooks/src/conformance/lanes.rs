@@ -6,7 +6,7 @@ use super::support::{
     record, release, release_open,
 };
 use crate::store::{
-    AfterAttempt, LeadRequest, LeaseRequest, NewReplay, NextDue, Outcome, Released,
+    AfterAttempt, LeadRequest, LeaseRequest, NewReplay, NextDue, Outcome, Released, StoredLane,
 };
 use crate::{DeliveryState, Owner};
 
@@ -267,6 +267,28 @@ pub async fn a_block_is_kept_for_what_comes(Stores { a, b }: Stores) {
     assert_eq!(release(&*a, "a", endpoint, None).await, None);
     let none = b.lease_lanes(ask("b", at(10_000))).await.unwrap();
     assert_eq!((none.lanes.len(), none.next_due), (0, None));
+}
+
+/// As it was given back.
+pub async fn a_lane_says_who_has_it_and_until_when_it_is_blocked(Stores { a, b }: Stores) {
+    let (one, other) = (operator(&*a, 1).await, operator(&*a, 2).await);
+    add(&*a, &["e1"], one, at(0)).await;
+    let stored = async || b.lanes(&[other, one]).await.unwrap();
+    let lane = |instance: Option<&str>, blocked_until, next_open_for| StoredLane {
+        endpoint: one,
+        instance: instance.map(str::to_owned),
+        blocked_until,
+        next_open_for,
+    };
+    assert_eq!(stored().await, [lane(None, None, None)]);
+    lease(&*a, "a", at(0)).await;
+    assert_eq!(stored().await, [lane(Some("a"), None, None)]);
+    release_open(&*a, "a", one, at(30), 60).await;
+    let next = Some(Duration::from_secs(60));
+    assert_eq!(stored().await, [lane(None, Some(at(30)), next)]);
+    add(&*a, &["e2"], other, at(0)).await;
+    assert_eq!(stored().await.len(), 2);
+    assert_eq!(b.lanes(&[]).await.unwrap(), []);
 }
 
 /// The instance that takes the lane next goes on where the last one stood, also if that one has crashed.

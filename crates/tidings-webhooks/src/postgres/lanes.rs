@@ -10,7 +10,7 @@ use super::endpoints;
 use super::schema::{column, limit, micros, open_for, open_for_micros, optional_time, time};
 use crate::store::{
     DueDelivery, LaneQuery, LaneWork, LeaseRequest, Leased, LeasedLane, NextDue, Released,
-    SentEvent,
+    SentEvent, StoredLane,
 };
 use crate::{DeliveryId, EndpointId, StoreError, WebhookEvent};
 
@@ -158,6 +158,27 @@ fn due(row: &Row) -> Result<DueDelivery, StoreError> {
         due_at: time(row.try_get(12).map_err(column)?)?,
         event: event(row),
     })
+}
+
+pub(super) async fn stored(
+    connections: &Connections,
+    endpoints: &[EndpointId],
+) -> Result<Vec<StoredLane>, StoreError> {
+    const LANES: &str = "
+        SELECT endpoint, owner, nullif(blocked_until, 0), next_open_for
+        FROM tidings_webhook_lane WHERE endpoint = ANY($1)";
+    let endpoints: Vec<_> = endpoints.iter().map(|id| id.as_i64()).collect();
+    let parameters = [(&endpoints as _, Type::INT8_ARRAY)];
+    let rows = connections.query(LANES, &parameters).await?;
+    let lane = |row: &Row| {
+        Ok(StoredLane {
+            endpoint: EndpointId::from_i64(row.try_get(0).map_err(column)?),
+            instance: row.try_get(1).map_err(column)?,
+            blocked_until: optional_time(row.try_get(2).map_err(column)?)?,
+            next_open_for: open_for(row.try_get(3).map_err(column)?),
+        })
+    };
+    rows.iter().map(lane).collect()
 }
 
 pub(super) async fn next_due(

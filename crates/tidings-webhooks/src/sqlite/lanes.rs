@@ -11,7 +11,7 @@ use super::endpoints;
 use super::schema::{limit, micros, open_for, open_for_micros, optional_time, time};
 use crate::store::{
     DueDelivery, LaneQuery, LaneWork, LeaseRequest, Leased, LeasedLane, NextDue, Released,
-    SentEvent,
+    SentEvent, StoredLane,
 };
 use crate::{DeliveryId, EndpointId, StoreError, WebhookEvent};
 
@@ -232,6 +232,28 @@ pub(super) fn work(connection: &Connection, query: &LaneQuery) -> Result<LaneWor
     }
     work.next_due = optional_time(next_delivery(connection, endpoint, Some(query.now))?)?;
     Ok(work)
+}
+
+pub(super) fn stored(
+    connection: &Connection,
+    endpoints: &[EndpointId],
+) -> Result<Vec<StoredLane>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT owner, nullif(blocked_until, 0), next_open_for FROM webhook_lane WHERE endpoint = ?1",
+    )?;
+    let mut found = Vec::new();
+    for endpoint in endpoints {
+        let mut rows = statement.query([endpoint.as_i64()])?;
+        if let Some(row) = rows.next()? {
+            found.push(StoredLane {
+                endpoint: *endpoint,
+                instance: row.get(0)?,
+                blocked_until: optional_time(row.get(1)?)?,
+                next_open_for: open_for(row.get(2)?),
+            });
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn next_due(

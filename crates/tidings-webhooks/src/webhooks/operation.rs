@@ -61,9 +61,9 @@ pub enum OperationOutcome {
 impl Operation {
     /// It is done, and this is its delivery as a store keeps it.
     pub(crate) fn done(&self, delivery: Option<Delivery>) -> OperationOutcome {
-        OperationOutcome::Done(delivery.map(|delivery| Delivery {
-            next_attempt_at: delivery.next_attempt_at.map(|due| self.clock.shown(due)),
-            ..delivery
+        OperationOutcome::Done(delivery.map(|mut delivery| {
+            self.clock.show(&mut delivery);
+            delivery
         }))
     }
 }

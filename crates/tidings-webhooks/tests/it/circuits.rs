@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use tidings::LaneConfig;
 use tidings::circuit_breaker::CircuitBreakerConfig;
 use tidings_test_support::{Reply, Schema};
-use tidings_webhooks::Options;
 use tidings_webhooks::store::{LeaseRequest, LeasedLane};
+use tidings_webhooks::{Delivery, DeliveryQuery, DeliveryState, EndpointSettings, Options};
 
 use crate::support::{App, Place, receiver_of, schedule, soon, start_on_postgres};
 
@@ -146,5 +146,135 @@ async fn a_wait_that_an_endpoint_asked_for_opens_no_circuit() {
         next_open_for: None,
     };
     assert_eq!(leased.lanes, [expected]);
+    app.stop().await;
+}
+
+/// The deliveries that wait, the earliest first.
+async fn waiting(app: &App) -> Vec<Delivery> {
+    let query = DeliveryQuery::newest(100).in_state(DeliveryState::Pending);
+    let mut found = app.webhooks.deliveries(&query).await.unwrap();
+    found.sort_by_key(|delivery| delivery.next_attempt_at);
+    if let Some(first) = found.first() {
+        let one = app.webhooks.delivery(first.id).await.unwrap().unwrap();
+        assert!(one.reason.is_some() || first.reason.is_none(), "{first:?}");
+    }
+    found
+}
+
+fn reason(delivery: &Delivery) -> &str {
+    delivery.reason.as_deref().unwrap_or_default()
+}
+
+/// Nothing is sent before its time is shown as that of the next attempt, with the reason.
+#[track_caller]
+fn assert_wait_until(until: Timestamp, says: &str, waiting: &[Delivery]) {
+    // Times are shown to the millisecond.
+    let earliest = until.checked_sub(Duration::from_millis(20)).unwrap();
+    for delivery in waiting {
+        assert!(
+            delivery.next_attempt_at.unwrap() >= earliest,
+            "{until}: {delivery:?}"
+        );
+        assert!(reason(delivery).contains(says), "{says}: {delivery:?}");
+    }
+    assert!(!waiting.is_empty());
+}
+
+/// The one that has opened the circuit says so, and so does another one, unless a third serves the endpoint.
+async fn a_wait_for_the_circuit_is_shown(one: App, other: App) {
+    let receiver = receiver_of(Reply::new(http::StatusCode::BAD_GATEWAY)).await;
+    one.endpoint(receiver.url("/")).await;
+    one.accept(0..20).await;
+    let until = until_blocked(&one, Timestamp::now()).await;
+    for app in [&one, &other] {
+        assert_wait_until(
+            until,
+            "the circuit of the endpoint is open",
+            &waiting(app).await,
+        );
+    }
+    let leased = one.store.lease_lanes(ask(until)).await.unwrap();
+    assert_eq!(leased.lanes.len(), 1);
+    for app in [&one, &other] {
+        let waiting = waiting(app).await;
+        assert_eq!(waiting.len(), 20);
+        for delivery in waiting {
+            assert_eq!(delivery.next_attempt_at, None, "{delivery:?}");
+            let says = "another instance serves the endpoint";
+            assert!(reason(&delivery).contains(says), "{delivery:?}");
+        }
+    }
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn regression_a_wait_for_the_circuit_is_shown_on_sqlite() {
+    let place = Place::new();
+    let one = place.start(options()).await;
+    let other = place.start(options()).await;
+    a_wait_for_the_circuit_is_shown(one, other).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn regression_a_wait_for_the_circuit_is_shown_on_postgres() {
+    let schema = Schema::create().await;
+    let one = start_on_postgres(&schema, options()).await;
+    let other = start_on_postgres(&schema, options()).await;
+    a_wait_for_the_circuit_is_shown(one, other).await;
+}
+
+/// For seconds, while which the lane stays, and for a time for which it is given back.
+#[tokio::test(flavor = "multi_thread")]
+async fn regression_a_wait_that_an_endpoint_asked_for_is_shown() {
+    for seconds in [4, 60] {
+        let busy = Reply::new(http::StatusCode::TOO_MANY_REQUESTS)
+            .with_header("retry-after", seconds.to_string());
+        let receiver = receiver_of(busy).await;
+        let place = Place::new();
+        let app = place.start(options()).await;
+        app.endpoint(receiver.url("/")).await;
+        let before = Timestamp::now();
+        app.accept(0..20).await;
+        let until = before.checked_add(Duration::from_secs(seconds)).unwrap();
+        let said = soon(async {
+            loop {
+                let mut said = waiting(&app).await;
+                // The one that got the reply is due later anyway.
+                said.retain(|delivery| delivery.attempts == 0);
+                if said.len() == 19 && !said.iter().any(|it| reason(it).is_empty()) {
+                    return said;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        assert_wait_until(until, "Retry-After", &said);
+        assert_eq!(receiver.requests().len(), 1);
+        app.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_waits_for_its_turn_says_so() {
+    let receiver = receiver_of(Reply::ok()).await;
+    let place = Place::new();
+    let app = place.start(options()).await;
+    let mut slow = EndpointSettings::new(receiver.url("/"));
+    slow.rate_limit = std::num::NonZeroU32::new(1);
+    app.create(slow).await;
+    app.accept(0..50).await;
+    soon(async {
+        let is_late = |it: &Delivery| {
+            let due = it.next_attempt_at;
+            due.is_some_and(|due| due < Timestamp::now()) && reason(it).contains("rate_limit")
+        };
+        let mut said = waiting(&app).await;
+        while said.is_empty() || !said.iter().all(is_late) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            said = waiting(&app).await;
+        }
+    })
+    .await;
     app.stop().await;
 }

@@ -12,7 +12,7 @@ use tidings_test_support::Gate;
 use tidings_webhooks::store::{
     AcceptedEvent, Added, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
     LeaseRequest, Leased, NewReplay, NextDue, Notice, Outcome, Released, ReplayPage, ReplayStep,
-    SentEvent, StoredEndpoint, StoredHealth, StoredSecrets,
+    SentEvent, StoredEndpoint, StoredHealth, StoredLane, StoredSecrets,
 };
 use tidings_webhooks::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
@@ -309,6 +309,10 @@ impl Store for Watched {
         let work = self.inner.lane_work(query).await?;
         count(&self.counts.due, work.due.len());
         Ok(work)
+    }
+
+    async fn lanes(&self, endpoints: &[EndpointId]) -> Result<Vec<StoredLane>, StoreError> {
+        self.inner.lanes(endpoints).await
     }
 
     async fn next_due(&self, endpoints: &[EndpointId]) -> Result<Vec<NextDue>, StoreError> {
