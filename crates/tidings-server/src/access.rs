@@ -211,7 +211,7 @@ impl Access {
     ) -> Result<Option<Credential>, Refusal> {
         let found = match &self.tokens {
             Some(_) => credential::anywhere(headers, uri, self.cookie.as_deref()),
-            None if self.is_open => credential::in_header(headers).or(Ok(None)),
+            None if self.is_open => credential::in_header(headers),
             // What is elsewhere is not accepted, and looked for to say so.
             None => match credential::in_header(headers) {
                 Ok(None) => credential::anywhere(headers, uri, None),
@@ -249,7 +249,6 @@ impl Access {
                 let token = tokens.verify(&text).await;
                 token.map(Caller::User).map_err(Refusal::Token)
             }
-            _ if self.is_open => Ok(Caller::Operator),
             None if place != Place::Header => Err(Refusal::NoTokens),
             _ => Err(Refusal::UnknownKey),
         }

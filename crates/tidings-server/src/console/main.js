@@ -128,8 +128,10 @@ let isTyped = false;
 function end(reason) {
   if (reason === undefined) forgetTyped();
   else keepTyped();
-  const mayGoBack = reason === undefined && session.credential === "";
-  const isPortal = (session.user !== undefined && !isTyped && !mayGoBack) || kept().hasEnded;
+  const isWithout = reason === undefined && session.credential === "";
+  const isPortal = (session.user !== undefined && !isTyped && !isWithout) || kept().hasEnded;
+  // An open server takes who has none, and refuses a wrong one.
+  const mayGoBack = isWithout || (reason !== undefined && session.credential !== "");
   leaveCaller();
   session.signOut();
   if (isPortal) showEnd(reason);

@@ -53,7 +53,7 @@ async fn a_sender_needs_the_address_alone_and_who_looks_needs_a_key() {
 
 #[tokio::test]
 async fn what_a_bin_may_not_do_is_refused_by_name() {
-    let home = Home::new();
+    let home = Home::with(&["--api-key", KEY]);
     let server = home.start().await;
     let (_, bin) = create(&server).await;
     let path = format!("/v1/bins/{}", bin["id"].as_str().unwrap());
@@ -85,7 +85,7 @@ async fn what_a_bin_may_not_do_is_refused_by_name() {
 
 #[tokio::test]
 async fn there_are_as_many_bins_as_the_documentation_says() {
-    let home = Home::new();
+    let home = Home::with(&["--api-key", KEY]);
     let server = home.start().await;
     let page = include_str!("../../../../docs/http.md");
     let (_, rest) = page

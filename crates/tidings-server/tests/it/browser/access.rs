@@ -52,6 +52,21 @@ async fn sign_in(browser: &Browser, credential: &str) {
     browser.click("#login button").await;
 }
 
+/// One that needs none refuses a wrong key, too.
+#[tokio::test]
+async fn an_open_server_is_open_again_without_a_credential_that_it_refuses() {
+    let home = Home::new();
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/").await;
+    browser.until_shown("open server").await;
+    browser.click("#sign-out").await;
+    sign_in(&browser, "a-wrong-key").await;
+    browser.until_shown("The API key is not known").await;
+    browser.click("#login button.quiet").await;
+    browser.until_shown("open server").await;
+}
+
 #[tokio::test]
 async fn a_person_signs_in_with_a_key_that_is_in_no_url_and_makes_another() {
     let home = Home::with(&["--api-key", KEY]);
