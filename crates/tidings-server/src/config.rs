@@ -1,16 +1,20 @@
 //! The checked settings that a server runs on.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 use tidings::AddressPolicy;
 
 use crate::settings::Settings;
 use crate::settings::environment;
-use crate::settings::file::{self, FileError};
+use crate::settings::file::{FileError, FromFile};
 use crate::settings::given::GivenSettings;
+use crate::settings::mistakes::{Contradiction, Mistake, Raw};
+use crate::settings::origin::{Origin, Origins};
 use crate::storage::DatabaseUrl;
 
 /// The checked settings that a [`Server`](crate::Server) runs on.
@@ -31,14 +35,34 @@ pub enum ConfigError {
     /// A flag is unknown, or its value is malformed or out of its range.
     #[error(transparent)]
     Flag(#[from] clap::Error),
-    /// A value is not allowed, or contradicts another.
-    #[error("--{setting}: {expected}")]
-    Invalid {
-        /// The flag, without its hyphens.
-        setting: &'static str,
-        /// What was expected.
-        expected: String,
-    },
+    /// Values are not allowed, or contradict others.
+    #[error("{}", said_of(.0))]
+    Mistakes(Vec<Mistake>),
+}
+
+fn said_of(mistakes: &[Mistake]) -> String {
+    if let [mistake] = mistakes {
+        return mistake.to_string();
+    }
+    let lines = mistakes.iter().map(|it| format!("\n  {it}"));
+    let lines: String = lines.collect();
+    format!("{} settings cannot be used:{lines}", mistakes.len())
+}
+
+impl ConfigError {
+    /// Each thing that is wrong, in a line.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        match self {
+            Self::Mistakes(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
+            // The library appends hints in lines of their own.
+            Self::Flag(error) => {
+                let text = error.render().to_string();
+                let line = text.lines().next().unwrap_or_default();
+                vec![line.trim_start_matches("error: ").to_owned()]
+            }
+            Self::File(_) => vec![crate::explain(self)],
+        }
+    }
 }
 
 /// Connections beyond the streams: requests that come and go.
@@ -50,6 +74,14 @@ const OTHER_DESCRIPTORS: usize = 512;
 
 /// How long a client may take for each part of a large response: as long as one that reads nothing.
 const READ_PERIOD: Duration = Duration::from_secs(60);
+
+/// The settings of keys for tokens.
+const JWT_KEYS: &[&str] = &[
+    "jwt-secret",
+    "jwt-secret-file",
+    "jwt-public-key",
+    "jwt-jwks",
+];
 
 /// Maximum number of attempts of one delivery.
 const MAX_ATTEMPTS: usize = 100;
@@ -78,6 +110,20 @@ impl Config {
             .collect();
         let flags: Flags = parse(&arguments, |flags: &Flags| Some(&flags.settings))?;
         flags.settings.try_into()
+    }
+
+    /// Checks what concerns more than one value.
+    pub(crate) fn checked(settings: Settings, origins: &Origins) -> Result<Self, ConfigError> {
+        let mistakes = contradictions(&settings);
+        if !mistakes.is_empty() {
+            let mistakes = mistakes.iter().map(|it| it.mistake(origins));
+            return Err(ConfigError::Mistakes(mistakes.collect()));
+        }
+        Ok(Self {
+            max_connections: settings.limits.max_streams + EXTRA_CONNECTIONS,
+            read_period: READ_PERIOD,
+            settings,
+        })
     }
 
     /// Maximum number of connections. More wait in the operating system's queue.
@@ -154,26 +200,56 @@ fn matches<P: Parser>(
     settings: fn(&P) -> Option<&Settings>,
 ) -> Result<ArgMatches, ConfigError> {
     let arguments = &negative_values(arguments);
+    let parsed = <P as CommandFactory>::command().try_get_matches_from_mut(arguments);
+    // Without what parsing has added to it, such as `--help`.
     let mut command = <P as CommandFactory>::command();
-    let matches = command
-        .try_get_matches_from_mut(arguments)
-        .map_err(|error| {
-            let mut command = <P as CommandFactory>::command();
-            let error = environment::name_variable(error, &command, arguments);
-            environment::show_whole_usage(error, &mut command, arguments)
-        })?;
+    let matches = match parsed {
+        Ok(matches) => matches,
+        Err(error) => return Err(refusal(error, command, arguments)),
+    };
     let parsed = P::from_arg_matches(&matches)?;
     let Some(path) = settings(&parsed).and_then(|settings| settings.config.as_deref()) else {
         return Ok(matches);
     };
-    // Without what parsing has added to it, such as `--help`.
-    command = <P as CommandFactory>::command();
     let called = matches.subcommand_name();
+    let of_called = called.and_then(|name| command.find_subcommand(name));
+    let file = FromFile::read(of_called.unwrap_or(&command), path)?;
+    if !file.mistakes.is_empty() {
+        let wrong = file.mistakes.clone();
+        let raw = Raw::of(&command, arguments);
+        let all = raw.map(|raw| raw.mistakes(Some(file)));
+        return Err(ConfigError::Mistakes(all.unwrap_or(wrong)));
+    }
     match called.and_then(|name| command.find_subcommand_mut(name)) {
-        Some(called) => *called = file::apply(called.clone(), path)?,
-        None => command = file::apply(command, path)?,
+        Some(called) => *called = file.apply(called.clone()),
+        None => command = file.apply(command),
     }
     Ok(command.try_get_matches_from(arguments)?)
+}
+
+/// What is said of a command line that cannot be parsed. If it is for a value, all that is wrong with values.
+fn refusal(error: clap::Error, mut command: Command, arguments: &[OsString]) -> ConfigError {
+    let is_for_value = matches!(
+        error.kind(),
+        ErrorKind::InvalidUtf8 | ErrorKind::InvalidValue | ErrorKind::ValueValidation
+    );
+    let raw = Raw::of(&command, arguments).filter(|_| is_for_value);
+    let mistakes = raw.map(|raw| raw.mistakes(raw.file()));
+    let mistakes = mistakes.unwrap_or_default();
+    let one = |text: &dyn fmt::Display| {
+        clap::Error::raw(error.kind(), format!("{text}\n")).with_cmd(&command)
+    };
+    let is_not_text = error.kind() == ErrorKind::InvalidUtf8;
+    match &mistakes[..] {
+        [] if is_not_text => one(&"expected arguments in UTF-8").into(),
+        // The library names the flag or the argument.
+        [] => environment::show_whole_usage(error, &mut command, arguments).into(),
+        [mistake] if mistake.origin() == Origin::CommandLine && !is_not_text => {
+            environment::show_whole_usage(error, &mut command, arguments).into()
+        }
+        [mistake] => one(mistake).into(),
+        _ => ConfigError::Mistakes(mistakes),
+    }
 }
 
 /// Joins each flag with a negative value behind it, which the library would take for another flag.
@@ -215,61 +291,65 @@ impl Deref for Config {
 impl TryFrom<Settings> for Config {
     type Error = ConfigError;
 
-    /// Checks what concerns more than one value; [`ConfigError::Invalid`] names the setting and what
+    /// Checks what concerns more than one value; [`ConfigError::Mistakes`] names the settings and what
     /// was expected.
     fn try_from(settings: Settings) -> Result<Self, ConfigError> {
-        let invalid = |setting, expected: String| Err(ConfigError::Invalid { setting, expected });
-        // Only a loopback address may be open without a key, and only with `--dev`.
-        let address = settings.listen.ip();
-        if settings.dev && !address.is_loopback() {
-            return invalid(
-                "dev",
-                format!("listens on loopback only; for {address}, use --api-key instead"),
-            );
-        }
-        if !settings.dev && settings.api_keys.is_empty() {
-            return invalid(
-                "api-key",
-                "expected at least one; to try the server on this machine, use --dev".to_owned(),
-            );
-        }
-        let jwt = &settings.jwt;
-        let needs_keys = [
-            ("jwt-issuer", jwt.signing.issuer.is_some()),
-            ("jwt-audience", jwt.signing.audience.is_some()),
-            ("jwt-cookie", jwt.cookie.is_some()),
-        ];
-        let useless = needs_keys.iter().find(|(_, is_given)| *is_given);
-        if let (Some((setting, _)), false) = (useless, jwt.has_keys()) {
-            let expected = "only beside --jwt-secret, --jwt-public-key or --jwt-jwks";
-            return invalid(setting, expected.to_owned());
-        }
-        if let DatabaseUrl::Postgres(url) = &settings.database
-            && let Some(problem) = url.problem()
-        {
-            return invalid("database", problem);
-        }
-        if let Some(url) = &settings.redis {
-            if let Some(problem) = url.problem() {
-                return invalid("redis", problem);
-            }
-            if matches!(settings.database, DatabaseUrl::Sqlite(_)) {
-                let expected = "only beside a PostgreSQL database: a file has one instance";
-                return invalid("redis", expected.to_owned());
-            }
-        }
-        if !(1..=MAX_ATTEMPTS).contains(&settings.webhook_schedule.len()) {
-            return invalid(
-                "webhook-schedule",
-                format!("expected 1 to {MAX_ATTEMPTS} waiting times"),
-            );
-        }
-        Ok(Self {
-            max_connections: settings.limits.max_streams + EXTRA_CONNECTIONS,
-            read_period: READ_PERIOD,
-            settings,
-        })
+        Self::checked(settings, &Origins::default())
     }
+}
+
+/// What is not allowed, or does not fit together.
+pub(crate) fn contradictions(settings: &Settings) -> Vec<Contradiction> {
+    let mut found = Vec::new();
+    let mut add = |setting, others, expected: String| {
+        found.push(Contradiction {
+            setting,
+            others,
+            expected,
+        });
+    };
+    // Only a loopback address may be open without a key, and only with `--dev`.
+    let address = settings.listen.ip();
+    if settings.dev && !address.is_loopback() {
+        let expected = format!("listens on loopback only; for {address}, use --api-key instead");
+        add("dev", &["listen"][..], expected);
+    }
+    if !settings.dev && settings.api_keys.is_empty() {
+        let expected = "expected at least one; to try the server on this machine, use --dev";
+        add("api-key", &["dev"], expected.to_owned());
+    }
+    let jwt = &settings.jwt;
+    let needs_keys = [
+        ("jwt-issuer", jwt.signing.issuer.is_some()),
+        ("jwt-audience", jwt.signing.audience.is_some()),
+        ("jwt-cookie", jwt.cookie.is_some()),
+    ];
+    for (setting, _) in needs_keys
+        .iter()
+        .filter(|(_, is_given)| *is_given && !jwt.has_keys())
+    {
+        let expected = "only beside --jwt-secret, --jwt-public-key or --jwt-jwks";
+        add(setting, JWT_KEYS, expected.to_owned());
+    }
+    if let DatabaseUrl::Postgres(url) = &settings.database
+        && let Some(problem) = url.problem()
+    {
+        add("database", &[], problem);
+    }
+    if let Some(url) = &settings.redis {
+        if let Some(problem) = url.problem() {
+            add("redis", &[], problem);
+        }
+        if matches!(settings.database, DatabaseUrl::Sqlite(_)) {
+            let expected = "only beside a PostgreSQL database: a file has one instance";
+            add("redis", &["database"], expected.to_owned());
+        }
+    }
+    if !(1..=MAX_ATTEMPTS).contains(&settings.webhook_schedule.len()) {
+        let expected = format!("expected 1 to {MAX_ATTEMPTS} waiting times");
+        add("webhook-schedule", &[], expected);
+    }
+    found
 }
 
 #[cfg(test)]
@@ -343,9 +423,21 @@ mod tests {
             assert!(refused.contains(key), "{refused}");
         }
         let (_folder, flag) = file("API_KEY = \"0123456789abcdef\"");
-        let refused = refused(&[&flag]);
-        let says = "line 1: unknown setting `API_KEY`, expected `api-key`";
+        let refused = refused(&[&flag, "--dev"]);
+        let says = "line 1: unknown setting `API_KEY`, did you mean `api-key`?";
         assert!(refused.ends_with(says), "{refused}");
+        for (key, hint) in [
+            ("lisen", ", did you mean `listen`?"),
+            ("max_steams", ", did you mean `max-streams`?"),
+            // A flag, and no setting.
+            ("confg", ""),
+            ("colour", ""),
+        ] {
+            let (_folder, flag) = file(&format!("{key} = 1"));
+            let refused = self::refused(&[&flag, "--dev"]);
+            let says = format!("line 1: unknown setting `{key}`{hint}");
+            assert!(refused.ends_with(&says), "{refused}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub(crate) mod file;
 pub(crate) mod given;
 pub mod jwt;
 pub mod limits;
+pub mod mistakes;
 pub mod network;
 pub(crate) mod origin;
 

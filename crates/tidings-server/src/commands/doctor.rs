@@ -14,7 +14,6 @@ use self::report::Report;
 use super::CommandError;
 use super::remote::{Remote, server_url};
 use crate::config::ConfigError;
-use crate::explain;
 use crate::finding::Finding;
 use crate::settings::Unshown;
 use crate::settings::origin::{Origin, Resolved};
@@ -53,7 +52,7 @@ pub(super) struct Doctor {
 #[derive(Debug)]
 pub(super) struct Unusable {
     json: bool,
-    problem: String,
+    problems: Vec<String>,
 }
 
 impl Unusable {
@@ -61,26 +60,24 @@ impl Unusable {
     /// of a flag.
     pub(super) fn of(arguments: &[OsString], error: &ConfigError) -> Option<Self> {
         let is_doctor = arguments.get(1).is_some_and(|name| name == "doctor");
-        let problem = match error {
-            ConfigError::Flag(error) => match error.kind() {
-                ErrorKind::ValueValidation | ErrorKind::InvalidValue | ErrorKind::InvalidUtf8 => {
-                    let text = error.render().to_string();
-                    let line = text.lines().next().unwrap_or_default();
-                    line.trim_start_matches("error: ").to_owned()
-                }
-                _ => return None,
-            },
-            error => explain(error),
+        let is_for_values = match error {
+            ConfigError::Flag(error) => matches!(
+                error.kind(),
+                ErrorKind::ValueValidation | ErrorKind::InvalidValue | ErrorKind::InvalidUtf8
+            ),
+            _ => true,
         };
-        is_doctor.then(|| Self {
+        (is_doctor && is_for_values).then(|| Self {
             json: arguments.iter().any(|argument| argument == "--json"),
-            problem,
+            problems: error.problems(),
         })
     }
 
     pub(super) fn run(self) -> Result<(), CommandError> {
         let mut report = Report::new(self.json);
-        report.add(&Finding::error(SETTINGS, self.problem))?;
+        for problem in self.problems {
+            report.add(&Finding::error(SETTINGS, problem))?;
+        }
         report.end()
     }
 }
@@ -119,13 +116,17 @@ impl Doctor {
             report.add(&finding)?;
         }
         let settings = self.resolved.settings.clone();
-        match Config::try_from(settings) {
+        match Config::checked(settings, &self.resolved.origins) {
             Ok(config) => {
                 for finding in machine::check(&config).await {
                     report.add(&finding)?;
                 }
             }
-            Err(error) => report.add(&Finding::error(SETTINGS, explain(&error)))?,
+            Err(error) => {
+                for problem in error.problems() {
+                    report.add(&Finding::error(SETTINGS, problem))?;
+                }
+            }
         }
         let settings = &self.resolved.settings;
         let keys = EncryptionKeys::new(settings.encryption_keys.iter().cloned());

@@ -1,4 +1,4 @@
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::interrupts::Interrupts;
 use super::{CommandError, MAX_COUNT};
 use crate::error::said_by_system;
-use crate::settings::count;
+use crate::settings::{Unshown, count};
 use crate::wire::notification::MAX_NOTIFICATION_BYTES;
 use crate::wire::webhook::SECRET_RULE;
 
@@ -39,9 +39,10 @@ pub(super) struct Listen {
         env = "TIDINGS_SECRET",
         value_name = "whsec_…",
         value_delimiter = ',',
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = Unshown(secret)
     )]
-    secret: Vec<String>,
+    secret: Vec<Secret>,
 
     /// Status to reply with after verification, for example 503 to simulate a failing receiver
     #[arg(long, default_value = "204", value_name = "STATUS", value_parser = count(200_u16, 599))]
@@ -50,6 +51,10 @@ pub(super) struct Listen {
     /// Ends after this many webhooks
     #[arg(long, value_name = "COUNT", value_parser = count(1, MAX_COUNT))]
     count: Option<u64>,
+}
+
+fn secret(text: &str) -> Result<Secret, String> {
+    Secret::parse(text).map_err(|error| format!("{error}; {SECRET_RULE}"))
 }
 
 struct Receiver {
@@ -67,7 +72,7 @@ impl Listen {
                 format!("cannot listen on port {}: {reason}", self.port)
             })?;
         let mut interrupts = Interrupts::listen()?;
-        let verifier = self.verifier()?;
+        let verifier = verifier(self.secret)?;
         let (count, mut counted) = tokio::sync::mpsc::channel(64);
         let receiver = Arc::new(Receiver {
             verifier,
@@ -75,7 +80,7 @@ impl Listen {
             count,
         });
         writeln!(
-            std::io::stdout(),
+            io::stdout(),
             "Receiving webhooks on http://{}",
             listener.local_addr()?
         )?;
@@ -104,26 +109,19 @@ impl Listen {
     }
 }
 
-impl Listen {
-    fn verifier(&self) -> Result<Verifier, CommandError> {
-        let mut secrets = self.secret.iter().map(|text| Secret::parse(text));
-        let Some(first) = secrets.next() else {
-            let secret = Secret::generate();
-            let shown = secret.expose();
-            writeln!(
-                std::io::stdout(),
-                "The secret for the endpoint: {}",
-                shown.as_str()
-            )?;
-            return Ok(Verifier::new(secret));
-        };
-        let refused = |error| format!("--secret: {error}; {SECRET_RULE}");
-        let mut verifier = Verifier::new(first.map_err(refused)?);
-        for secret in secrets {
-            verifier = verifier.with_secret(secret.map_err(refused)?);
-        }
-        Ok(verifier)
-    }
+fn verifier(secrets: Vec<Secret>) -> io::Result<Verifier> {
+    let mut secrets = secrets.into_iter();
+    let Some(first) = secrets.next() else {
+        let secret = Secret::generate();
+        let shown = secret.expose();
+        writeln!(
+            io::stdout(),
+            "The secret for the endpoint: {}",
+            shown.as_str()
+        )?;
+        return Ok(Verifier::new(secret));
+    };
+    Ok(secrets.fold(Verifier::new(first), Verifier::with_secret))
 }
 
 async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> StatusCode {

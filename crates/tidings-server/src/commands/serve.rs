@@ -44,9 +44,13 @@ impl Serve {
     }
 
     async fn serve(self) -> Result<(), CommandError> {
-        let GivenSettings { settings, given } = self.given;
+        let GivenSettings {
+            settings,
+            given,
+            origins,
+        } = self.given;
         let file = settings.config.clone();
-        let mut config = Config::try_from(settings)?;
+        let mut config = Config::checked(settings, &origins)?;
         let traces = config.otlp_endpoint.as_ref().map(Traces::start);
         let traces = traces.transpose()?;
         let log = Log::start(&config, traces.as_ref())?;
@@ -151,9 +155,10 @@ fn fit_into_file_limit(config: &mut Config) {
 /// A misspelt variable has no effect, and nothing else would show it.
 fn warn_of_unknown_variables() {
     let names = std::env::vars_os().map(|(name, _)| name);
-    for variable in environment::unknown(&Cli::command(), names) {
+    for (variable, did_you_mean) in environment::unknown(&Cli::command(), names) {
         tracing::warn!(
             variable,
+            did_you_mean,
             "unknown environment variable, which has no effect; tidings serve --help lists those of the settings"
         );
     }

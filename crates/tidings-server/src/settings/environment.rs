@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 
 use clap::Command;
-use clap::builder::{Resettable, StyledStr};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
 
 use super::file;
 
@@ -16,8 +16,11 @@ const PREFIX: &str = "TIDINGS_";
 const OF_KUBERNETES: [&str; 2] = ["TIDINGS_SERVICE_", "TIDINGS_PORT"];
 
 /// The names that begin as those of settings do, and that neither this command nor one of its subcommands
-/// reads: most likely they are misspelt.
-pub(crate) fn unknown(command: &Command, names: impl IntoIterator<Item = OsString>) -> Vec<String> {
+/// reads: most likely they are misspelt. Each with that of a setting which may be meant.
+pub(crate) fn unknown(
+    command: &Command,
+    names: impl IntoIterator<Item = OsString>,
+) -> Vec<(String, Option<String>)> {
     let known = variables(command);
     let is_unknown = |name: &String| {
         name.starts_with(PREFIX)
@@ -27,22 +30,16 @@ pub(crate) fn unknown(command: &Command, names: impl IntoIterator<Item = OsStrin
     let names = names.into_iter().filter_map(|name| name.into_string().ok());
     let mut unknown: Vec<_> = names.filter(is_unknown).collect();
     unknown.sort();
-    unknown
+    let with_hint = |name: String| {
+        let similar = file::similar(&name[PREFIX.len()..]);
+        (name, similar.map(|setting| variable(&setting)))
+    };
+    unknown.into_iter().map(with_hint).collect()
 }
 
-/// Names the variable in an error about its value, which the library calls a value of the flag.
-pub(crate) fn name_variable(
-    error: clap::Error,
-    command: &Command,
-    arguments: &[OsString],
-) -> clap::Error {
-    match error.kind() {
-        ErrorKind::InvalidUtf8 => not_text(command),
-        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
-            wrong_value(command, arguments).unwrap_or(error)
-        }
-        _ => error,
-    }
+/// The variable of a setting.
+pub(super) fn variable(setting: &str) -> String {
+    format!("{PREFIX}{}", setting.to_uppercase().replace('-', "_"))
 }
 
 /// Makes an error show how the command is used in general, if it shows that at all. The library lists the flags that
@@ -72,32 +69,8 @@ fn usage(command: &mut Command, arguments: &[OsString]) -> StyledStr {
     command.render_usage()
 }
 
-/// The error about the first variable with a wrong value. One that a flag overrides is not looked at.
-fn wrong_value(command: &Command, arguments: &[OsString]) -> Option<clap::Error> {
-    let (command, arguments) = subcommand(command, arguments.get(1..)?);
-    // What else is missing or wrong is not the fault of a variable.
-    let alone = command.clone().mut_args(|arg| {
-        arg.env(None::<&str>)
-            .required(false)
-            .required_unless_present(Resettable::Reset)
-    });
-    command.get_arguments().find_map(|arg| {
-        let (flag, variable) = (arg.get_long()?, arg.get_env()?);
-        let value = std::env::var_os(variable)?;
-        if is_given(flag, arguments) {
-            return None;
-        }
-        let reason = file::check(&alone, flag, &[value.into_string().ok()?]).err()?;
-        let text = format!(
-            "the environment variable {}: {reason}\n",
-            variable.display()
-        );
-        Some(clap::Error::raw(ErrorKind::ValueValidation, text).with_cmd(command))
-    })
-}
-
 /// The subcommand that the arguments name, and its own arguments.
-fn subcommand<'a>(
+pub(super) fn subcommand<'a>(
     command: &'a Command,
     arguments: &'a [OsString],
 ) -> (&'a Command, &'a [OsString]) {
@@ -106,27 +79,6 @@ fn subcommand<'a>(
         Some(found) => subcommand(found, &arguments[1..]),
         None => (command, arguments),
     }
-}
-
-fn is_given(flag: &str, arguments: &[OsString]) -> bool {
-    let mut given = arguments.iter().filter_map(|argument| {
-        let name = argument.to_str()?.strip_prefix("--")?;
-        Some(name.split_once('=').map_or(name, |(name, _)| name))
-    });
-    given.any(|name| name == flag)
-}
-
-/// The error about a variable, or an argument, that is not UTF-8.
-fn not_text(command: &Command) -> clap::Error {
-    let is_no_text = |name: &&OsStr| std::env::var_os(name).is_some_and(|it| it.to_str().is_none());
-    let text = match variables(command).into_iter().filter(is_no_text).min() {
-        Some(name) => format!(
-            "the environment variable {}: expected text in UTF-8\n",
-            name.display()
-        ),
-        None => "expected arguments in UTF-8\n".to_owned(),
-    };
-    clap::Error::raw(ErrorKind::InvalidUtf8, text).with_cmd(command)
 }
 
 fn variables(command: &Command) -> HashSet<&OsStr> {
@@ -152,9 +104,17 @@ mod tests {
             "TIDINGS_PORT_8080_TCP",
             "TIDING_RETENTION",
             "TIDINGS_API_KEYS",
+            "TIDINGS_COLOUR",
             "PATH",
         ];
         let unknown = unknown(&Cli::command(), names.map(OsString::from));
-        assert_eq!(unknown, ["TIDINGS_API_KEYS", "TIDINGS_RETENTON"]);
+        let expected = [
+            ("TIDINGS_API_KEYS", Some("TIDINGS_API_KEY")),
+            ("TIDINGS_COLOUR", None),
+            ("TIDINGS_RETENTON", Some("TIDINGS_RETENTION")),
+        ];
+        let text = |name: &str| name.to_owned();
+        let expected = expected.map(|(name, similar)| (text(name), similar.map(text)));
+        assert_eq!(unknown, expected);
     }
 }

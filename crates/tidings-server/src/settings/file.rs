@@ -4,11 +4,14 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, ArgMatches, Args, Command};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, ArgMatches, Args, Command, Id};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Settings;
+use super::mistakes::Mistake;
+use super::origin::Origin;
 use crate::small_file;
 
 /// The flag by which the names of the settings of a file are handed on. It cannot be given: before a file is applied, there is
@@ -43,57 +46,108 @@ pub enum FileError {
     },
 }
 
-/// Makes the values of the file the defaults of the command's flags.
-pub(crate) fn apply(mut command: Command, path: &Path) -> Result<Command, FileError> {
-    let bytes = small_file::read(path, MAX_BYTES).map_err(|source| FileError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
-    let malformed = |position: usize, message: String| FileError::Malformed {
-        path: path.to_owned(),
-        line: bytes[..position].split(|byte| *byte == b'\n').count(),
-        message,
-    };
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|error| malformed(error.valid_up_to(), "expected text in UTF-8".to_owned()))?;
-    let table = DeTable::parse(text).map_err(|error| {
-        let span = error.span().unwrap_or_default();
-        let message = match text.get(span.clone()) {
-            Some(name) if error.message() == "duplicate key" => {
-                format!("{name}: given more than once")
-            }
-            _ => format!("expected TOML: {}", error.message()),
-        };
-        malformed(span.start, message)
-    })?;
-    let mut names = Vec::new();
-    for (key, value) in table.get_ref() {
-        let (name, position) = (key.get_ref().as_ref(), key.span().end);
-        let flag = command
-            .get_arguments()
-            .find(|flag| flag.get_long() == Some(name) && is_setting(name))
-            .ok_or_else(|| malformed(position, unknown(&command, name)))?;
-        if is_switch(flag) && !matches!(value.get_ref(), DeValue::Boolean(_)) {
-            let message = format!("{name}: expected true or false, without quotation marks");
-            return Err(malformed(position, message));
-        }
-        let flag = flag.get_id().clone();
-        let values = texts(value).map_err(|at| {
-            malformed(
-                at,
-                format!("{name}: expected a text, a whole number, true or false"),
-            )
-        })?;
-        check(&command, name, &values).map_err(|message| malformed(position, message))?;
-        command = command.mut_arg(flag, |flag| flag.default_values(values));
-        names.push(name.to_owned());
-    }
-    // The file itself may be a pipe, which can be read once.
-    let names = Arg::new(NAMES).long(NAMES).hide(true).default_values(names);
-    Ok(command.arg(names))
+/// The settings of a file.
+#[derive(Debug, Default)]
+pub(crate) struct FromFile {
+    /// The right ones: the flag of each, its name, and its values as they would stand on the command line.
+    values: Vec<(Id, String, Vec<String>)>,
+    pub(crate) mistakes: Vec<Mistake>,
 }
 
-/// The settings that a file gave which was [applied](apply).
+impl FromFile {
+    /// Reads the settings of a command.
+    pub(crate) fn read(command: &Command, path: &Path) -> Result<Self, FileError> {
+        let bytes = small_file::read(path, MAX_BYTES).map_err(|source| FileError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        let malformed = |position: usize, message: String| FileError::Malformed {
+            path: path.to_owned(),
+            line: bytes[..position].split(|byte| *byte == b'\n').count(),
+            message,
+        };
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|error| malformed(error.valid_up_to(), "expected text in UTF-8".to_owned()))?;
+        let table = DeTable::parse(text).map_err(|error| {
+            let span = error.span().unwrap_or_default();
+            let message = match text.get(span.clone()) {
+                Some(name) if error.message() == "duplicate key" => {
+                    format!("{name}: given more than once")
+                }
+                _ => format!("expected TOML: {}", error.message()),
+            };
+            malformed(span.start, message)
+        })?;
+        let mut found = Self::default();
+        // In the order of the file.
+        let mut entries: Vec<_> = table.get_ref().iter().collect();
+        entries.sort_unstable_by_key(|(key, _)| key.span().start);
+        for (key, value) in entries {
+            let (name, position) = (key.get_ref().as_ref(), key.span().end);
+            match setting(command, name, value) {
+                Ok((flag, values)) => found.values.push((flag, name.to_owned(), values)),
+                Err((at, message)) => {
+                    let error = malformed(at.unwrap_or(position), message);
+                    let mistake = Mistake::new(name, Origin::File, error.to_string());
+                    found.mistakes.push(mistake);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A file that cannot be read, or is not TOML.
+    pub(crate) fn unusable(error: &FileError) -> Self {
+        let mistake = Mistake::new("config", Origin::File, crate::explain(error));
+        Self {
+            values: Vec::new(),
+            mistakes: vec![mistake],
+        }
+    }
+
+    /// The names of the settings that are right.
+    pub(crate) fn names(&self) -> HashSet<String> {
+        self.values
+            .iter()
+            .map(|(_, name, _)| name.clone())
+            .collect()
+    }
+
+    /// Makes the values that are right the defaults of the command's flags.
+    pub(crate) fn apply(self, mut command: Command) -> Command {
+        let mut names = Vec::new();
+        for (flag, name, values) in self.values {
+            command = command.mut_arg(flag, |flag| flag.default_values(values));
+            names.push(name);
+        }
+        // The file itself may be a pipe, which can be read once.
+        command.arg(Arg::new(NAMES).long(NAMES).hide(true).default_values(names))
+    }
+}
+
+/// The flag of a setting, and its values. The error is what is wrong, and where if that is not its name.
+fn setting(
+    command: &Command,
+    name: &str,
+    value: &Spanned<DeValue<'_>>,
+) -> Result<(Id, Vec<String>), (Option<usize>, String)> {
+    let flag = command
+        .get_arguments()
+        .find(|flag| flag.get_long() == Some(name) && is_setting(name))
+        .ok_or_else(|| (None, unknown(name)))?;
+    if is_switch(flag) && !matches!(value.get_ref(), DeValue::Boolean(_)) {
+        let message = format!("{name}: expected true or false, without quotation marks");
+        return Err((None, message));
+    }
+    let values = texts(value).map_err(|at| {
+        let message = format!("{name}: expected a text, a whole number, true or false");
+        (Some(at), message)
+    })?;
+    check(command, name, &values).map_err(|message| (None, message))?;
+    Ok((flag.get_id().clone(), values))
+}
+
+/// The settings that a file gave which was [applied](FromFile::apply).
 pub(crate) fn names(matches: &ArgMatches) -> HashSet<String> {
     let names = matches.try_get_many::<String>(NAMES);
     names
@@ -118,18 +172,28 @@ fn is_switch(flag: &Arg) -> bool {
         .is_some_and(|values| values.min_values() == 0)
 }
 
-/// Environment variables are spelt with underscores, flags and keys with hyphens.
-fn unknown(command: &Command, name: &str) -> String {
+fn unknown(name: &str) -> String {
+    let hint = similar(name).map(|similar| format!(", did you mean `{similar}`?"));
+    format!("unknown setting `{name}`{}", hint.unwrap_or_default())
+}
+
+/// The setting that may be meant by this name. Environment variables are spelt with underscores, flags and keys with
+/// hyphens.
+pub(super) fn similar(name: &str) -> Option<String> {
     let hyphens = name.to_lowercase().replace('_', "-");
-    let is_flag = command
-        .get_arguments()
-        .any(|flag| flag.get_long() == Some(&hyphens) && hyphens != name);
-    let hint = if is_flag {
-        format!(", expected `{hyphens}`")
-    } else {
-        String::new()
-    };
-    format!("unknown setting `{name}`{hint}")
+    if is_setting(&hyphens) {
+        return Some(hyphens);
+    }
+    // As for a flag.
+    let settings = Settings::augment_args(Command::new("settings"));
+    let refused = settings.try_get_matches_from(["settings", &format!("--{hyphens}")]);
+    match refused.err()?.get(ContextKind::SuggestedArg)? {
+        ContextValue::String(flag) => {
+            let similar = flag.strip_prefix("--")?;
+            is_setting(similar).then(|| similar.to_owned())
+        }
+        _ => None,
+    }
 }
 
 /// A value, or the values of an array, as they would stand on the command line; the error is the

@@ -6,14 +6,16 @@ use std::fmt;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-use super::Settings;
 use super::limits::LimitSettings;
+use super::origin::Origins;
+use super::{Settings, file};
 
 /// The settings, and how they were given.
 #[derive(Debug, Clone)]
 pub(crate) struct GivenSettings {
     pub(crate) settings: Settings,
     pub(crate) given: Given,
+    pub(crate) origins: Origins,
 }
 
 /// The arguments are those of the settings.
@@ -32,6 +34,7 @@ impl FromArgMatches for GivenSettings {
         Ok(Self {
             settings: Settings::from_arg_matches(matches)?,
             given: Given::of(matches),
+            origins: Origins::of(matches, &file::names(matches)),
         })
     }
 

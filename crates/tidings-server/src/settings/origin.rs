@@ -1,15 +1,20 @@
 //! The settings with where each comes from, for people to read.
 
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use serde::Serialize;
 
+use super::environment::variable;
 use super::{Settings, file};
 
 /// The settings, and where they come from.
 #[derive(Debug, Clone)]
 pub(crate) struct Resolved {
     pub(crate) settings: Settings,
+    pub(crate) origins: Origins,
     all: Vec<Setting>,
 }
 
@@ -30,6 +35,55 @@ pub(crate) enum Origin {
     File,
     Environment,
     CommandLine,
+}
+
+/// Where the settings come from that are not defaults.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Origins {
+    all: BTreeMap<String, Origin>,
+    file: PathBuf,
+}
+
+impl Origins {
+    /// Those of parsed values, or of values as they were given; and the settings of the file.
+    pub(crate) fn of(matches: &ArgMatches, in_file: &HashSet<String>) -> Self {
+        let settings = Settings::augment_args(Command::new("settings"));
+        let origin = |flag: &Arg| {
+            let name = flag.get_long()?.to_owned();
+            let origin = match matches.value_source(flag.get_id().as_str()) {
+                Some(ValueSource::CommandLine) => Origin::CommandLine,
+                Some(ValueSource::EnvVariable) => Origin::Environment,
+                // The values of the file are the defaults of the flags.
+                _ if in_file.contains(&name) => Origin::File,
+                _ => return None,
+            };
+            Some((name, origin))
+        };
+        let file = matches.try_get_raw("config").ok().flatten();
+        let file = file.and_then(|mut path| path.next());
+        Self {
+            all: settings.get_arguments().filter_map(origin).collect(),
+            file: file.map(PathBuf::from).unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn of_setting(&self, name: &str) -> Origin {
+        self.all.get(name).copied().unwrap_or(Origin::Default)
+    }
+
+    /// What is said of a setting, after where it comes from.
+    pub(crate) fn say(&self, setting: &str, text: &str) -> String {
+        match self.of_setting(setting) {
+            Origin::Default => text.to_owned(),
+            Origin::File => {
+                format!("the configuration file {}: {text}", self.file.display())
+            }
+            Origin::Environment => {
+                format!("the environment variable {}: {text}", variable(setting))
+            }
+            Origin::CommandLine => format!("the command line: {text}"),
+        }
+    }
 }
 
 impl Resolved {
@@ -53,17 +107,11 @@ impl Args for Resolved {
 impl FromArgMatches for Resolved {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let settings = Settings::from_arg_matches(matches)?;
-        let in_file = file::names(matches);
+        let origins = Origins::of(matches, &file::names(matches));
         let command = Settings::augment_args(Command::new("settings"));
         let all = command.get_arguments().filter_map(|flag| {
             let name = flag.get_long()?.to_owned();
-            let origin = match matches.value_source(flag.get_id().as_str()) {
-                Some(ValueSource::CommandLine) => Origin::CommandLine,
-                Some(ValueSource::EnvVariable) => Origin::Environment,
-                // The values of the file are the defaults of the flags.
-                _ if in_file.contains(&name) => Origin::File,
-                _ => Origin::Default,
-            };
+            let origin = origins.of_setting(&name);
             let value = shown(&settings, flag, matches);
             Some(Setting {
                 name,
@@ -74,6 +122,7 @@ impl FromArgMatches for Resolved {
         Ok(Self {
             all: all.collect(),
             settings,
+            origins,
         })
     }
 

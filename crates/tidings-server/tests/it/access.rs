@@ -132,7 +132,10 @@ async fn a_dev_server_does_not_reply_to_foreign_names() {
 #[tokio::test]
 async fn without_dev_or_keys_the_server_refuses_to_start_and_says_why() {
     let everywhere: &[&str] = &["--dev", "--listen", "0.0.0.0:0"];
-    for (arguments, flag) in [(&[] as &[&str], "--api-key"), (everywhere, "--dev")] {
+    for (arguments, says) in [
+        (&[] as &[&str], "--api-key"),
+        (everywhere, "the command line: --dev"),
+    ] {
         let mut process = binary()
             .arg("serve")
             .args(arguments)
@@ -145,7 +148,7 @@ async fn without_dev_or_keys_the_server_refuses_to_start_and_says_why() {
             .await
             .unwrap();
         assert!(!process.wait().await.unwrap().success());
-        assert!(text.starts_with(&format!("tidings: {flag}: ")), "{text}");
+        assert!(text.starts_with(&format!("tidings: {says}: ")), "{text}");
     }
 }
 

@@ -101,7 +101,7 @@ const WRONG_ARGUMENTS: &[(&[&str], &str)] = &[
     (&["inbox", "a", "--limit", "1001"], "expected 1 to 1000"),
     (
         &["listen", "--port", "0", "--secret", "abc"],
-        "--secret: expected 24 to 64 bytes, got 2, as if it were cut off; a secret is `whsec_` and 24 to 64 bytes in base64",
+        "'--secret <whsec_…>': expected 24 to 64 bytes, got 2, as if it were cut off; a secret is `whsec_` and 24 to 64 bytes in base64",
     ),
     (
         &["listen", "--port", "0", "--secret", "whsec_!"],
@@ -349,7 +349,6 @@ async fn a_variable_with_a_wrong_value_is_named_and_a_key_is_not_shown() {
             "invalid value '0' for '--max-streams <COUNT>': expected 1 to 1000000",
         ),
         (&["serve"], "TIDINGS_DEV", "yes", "expected true or false"),
-        (&["serve"], "TIDINGS_DEV", "", "expected true or false"),
         (
             &["serve", "--dev"],
             "TIDINGS_API_KEY",
@@ -478,4 +477,126 @@ async fn every_flag_has_a_variable_and_an_explanation() {
     by_variable.env("TIDINGS_MAX_STREAMS", "0");
     let (_, _, refused) = said_by(&mut by_variable).await;
     assert!(refused.contains("--max-streams"), "{refused}");
+}
+
+/// So that a variable that lacks its value, as in `KEY=$KEY`, does not switch off what it is for.
+#[tokio::test]
+async fn an_empty_variable_is_refused_by_its_name_by_every_command() {
+    for arguments in [
+        &["serve"][..],
+        &["doctor"],
+        &["send", "anna", "x"],
+        &["listen"],
+        &["endpoint", "list"],
+        &["key", "list"],
+        &["token", "anna"],
+        &["import"],
+        &["bench"],
+    ] {
+        let help = binary().args(arguments).arg("--help").output().await;
+        let help = String::from_utf8(help.unwrap().stdout).unwrap();
+        let names = help.split("[env: ").skip(1);
+        let names: Vec<_> = names
+            .map(|it| it.split([']', '=']).next().unwrap())
+            .collect();
+        assert!(!names.is_empty(), "{help}");
+        for name in names {
+            let mut command = binary();
+            let (ok, shown, said) = soon(
+                "the refusal",
+                said_by(command.args(arguments).env(name, "")),
+            )
+            .await;
+            let says = format!(
+                "the environment variable {name}: expected a value, got an empty text; without a value, remove it \
+                 (`unset {name}`)\n"
+            );
+            let complaint = format!("{shown}{said}");
+            assert!(
+                !ok && complaint.contains(&says),
+                "{arguments:?}: {complaint}"
+            );
+        }
+    }
+    // What a flag overrides is not looked at.
+    let mut command = binary();
+    command.args(["inbox", "anna", "--url", "http://127.0.0.1:1"]);
+    let (_, _, said) = said_by(command.env("TIDINGS_URL", "")).await;
+    assert!(said.contains("no server at http://127.0.0.1:1"), "{said}");
+}
+
+#[tokio::test]
+async fn every_wrong_setting_is_named_at_once_with_where_it_is_from() {
+    let home = Home::new();
+    let path = home.path().join("tidings.toml");
+    let text = "max-streams = 0\nmax-steams = 1\nretention = \"5m\"\nlisten = \"127.0.0.1:0\"\n";
+    std::fs::write(&path, text).unwrap();
+    let file = format!("the configuration file {}, line", path.display());
+    let wrong = [
+        "the command line: invalid value '1h' for '--ping-interval <DURATION>': expected 1s to 25s",
+        "the command line: invalid value '0' for '--webhook-workers <COUNT>': expected 1 to 1024",
+        "the environment variable TIDINGS_API_KEY: invalid value for '--api-key <KEY>': expected at least 16 \
+         visible ASCII characters",
+        "the environment variable TIDINGS_LEASE: invalid value '1d' for '--lease <DURATION>': expected 1s to 5m",
+        "the environment variable TIDINGS_LOG_FORMAT: expected a value, got an empty text; without a value, \
+         remove it (`unset TIDINGS_LOG_FORMAT`)",
+        "the environment variable TIDINGS_JWT_COOKIE: --jwt-cookie: only beside --jwt-secret, --jwt-public-key or \
+         --jwt-jwks",
+        &format!("{file} 1: invalid value '0' for '--max-streams <COUNT>': expected 1 to 1000000"),
+        &format!("{file} 2: unknown setting `max-steams`, did you mean `max-streams`?"),
+        &format!(
+            "{file} 3: invalid value '5m' for '--retention <DURATION>': expected 1h to 36500d"
+        ),
+    ];
+    for name in ["serve", "doctor"] {
+        let mut command = binary();
+        command
+            .args([name, "--ping-interval", "1h", "--webhook-workers=0"])
+            .arg("--config")
+            .arg(&path)
+            .env("TIDINGS_LEASE", "1d")
+            .env("TIDINGS_API_KEY", "hidden")
+            .env("TIDINGS_JWT_COOKIE", "session")
+            .env("TIDINGS_LOG_FORMAT", "");
+        let (ok, shown, said) = said_by(&mut command).await;
+        let complaint = if name == "serve" { said } else { shown };
+        assert!(!ok && !complaint.contains("hidden"), "{complaint}");
+        for says in wrong {
+            let count = complaint
+                .lines()
+                .filter(|line| line.ends_with(says))
+                .count();
+            assert_eq!(count, 1, "{name}: {says}: {complaint}");
+        }
+        let first = usize::from(name == "serve");
+        assert_eq!(
+            complaint.lines().count(),
+            wrong.len() + first,
+            "{complaint}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn settings_that_contradict_each_other_are_all_named() {
+    for name in ["serve", "doctor"] {
+        let home = Home::new();
+        let mut command = binary();
+        command
+            .args([name, "--redis", "redis://h/", "--listen", "127.0.0.1:0"])
+            .arg("--database")
+            .arg(format!("sqlite:{}", home.database().display()))
+            .env("TIDINGS_JWT_ISSUER", "shop");
+        let (ok, shown, said) = said_by(&mut command).await;
+        let complaint = if name == "serve" { said } else { shown };
+        assert!(!ok);
+        for says in [
+            "--api-key: expected at least one; to try the server on this machine, use --dev",
+            "the environment variable TIDINGS_JWT_ISSUER: --jwt-issuer: only beside",
+            "the command line: --redis: only beside a PostgreSQL database",
+        ] {
+            let count = complaint.lines().filter(|line| line.contains(says)).count();
+            assert_eq!(count, 1, "{name}: {says}: {complaint}");
+        }
+    }
 }

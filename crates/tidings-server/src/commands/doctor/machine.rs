@@ -19,7 +19,11 @@ use crate::settings::jwt::JwksSource;
 pub(super) fn check_variables() -> Vec<Finding> {
     let names = std::env::vars_os().map(|(name, _)| name);
     let unknown = environment::unknown(&Cli::command(), names);
-    let finding = |name| Finding::warning(SETTINGS, format!("the variable {name} has no effect"));
+    let finding = |(name, similar): (String, Option<String>)| {
+        let hint = similar.map(|similar| format!(", did you mean {similar}?"));
+        let hint = hint.unwrap_or_default();
+        Finding::warning(SETTINGS, format!("the variable {name} has no effect{hint}"))
+    };
     unknown.into_iter().map(finding).collect()
 }
 

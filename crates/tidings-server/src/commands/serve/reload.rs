@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use super::log::Log;
 use super::{Cli, CommandError, fit_into_file_limit};
-use crate::config;
-use crate::settings::given::{Given, GivenSettings};
+use crate::config::{self, ConfigError};
+use crate::settings::given::Given;
 use crate::{Config, Server, explain};
 
 /// How long the settings may take to be read before the log says so.
@@ -65,10 +65,10 @@ impl Reload {
             Err(panic) => Err(panic.into()),
         };
         if let Err(error) = result {
-            let reason = explain(&*error);
-            // The library that parses flags appends hints in lines of their own.
-            let reason = reason.lines().next().unwrap_or_default();
-            let reason = reason.trim_start_matches("error: ");
+            let reason = match error.downcast_ref() {
+                Some(error) => ConfigError::problems(error).join("; "),
+                None => explain(&*error),
+            };
             tracing::error!(reason, "cannot reload the settings, all stay as they were");
         }
     }
@@ -109,8 +109,9 @@ fn read(arguments: &[OsString], file: Option<&Path>) -> Result<(Config, Given), 
     {
         return Err("--config: expected a regular file, which can be read again".into());
     }
-    let GivenSettings { settings, given } = config::parse_settings(arguments, Cli::settings)?;
-    Ok((settings.try_into()?, given))
+    let read = config::parse_settings(arguments, Cli::settings)?;
+    let config = Config::checked(read.settings, &read.origins)?;
+    Ok((config, read.given))
 }
 
 #[cfg(test)]
