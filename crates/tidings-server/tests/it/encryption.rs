@@ -252,13 +252,17 @@ async fn a_key_that_is_none_is_refused_without_being_shown_and_a_server_without_
         }
         command
     };
-    for key in ["hidden", "", &format!("{KEY},hidden")] {
+    for (key, says) in [
+        ("hidden", "expected 32 random bytes in base64"),
+        ("", "expected a value, got an empty text"),
+        (
+            &format!("{KEY},hidden"),
+            "expected 32 random bytes in base64",
+        ),
+    ] {
         let (started, _, text) = said_by(&mut serve(Some(key))).await;
         assert!(!started, "{key}");
-        assert!(
-            text.contains("expected 32 random bytes in base64"),
-            "{text}"
-        );
+        assert!(text.contains(says), "{text}");
         assert!(!text.contains("hidden") && !text.contains("AAAA"), "{text}");
     }
     for (key, warnings) in [(None, 1), (Some(KEY), 0)] {

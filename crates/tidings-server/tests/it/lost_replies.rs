@@ -134,12 +134,12 @@ async fn a_notification_whose_replies_are_all_lost_can_be_sent_again_without_a_s
         assert!(!ok && why.ends_with(says), "{said}");
         let key = key.strip_suffix(", there is no second one").unwrap();
         assert!(more.is_empty() || key == "order-17", "{said}");
-        let (ok, sent, said) = send(user, &server.url, &["--idempotency-key", key]).await;
+        let (ok, shown, said) = send(user, &server.url, &["--idempotency-key", key]).await;
         assert!(ok, "{said}");
         let inbox = server.get(&format!("/v1/users/{user}/notifications")).await;
         assert_eq!(inbox["data"].as_array().unwrap().len(), 1);
-        let sent: serde_json::Value = serde_json::from_str(&sent).unwrap();
-        assert_eq!(sent["id"], inbox["data"][0]["id"]);
+        let notification: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(notification["id"], inbox["data"][0]["id"]);
     }
     let other = send("anna", &server.url, &["--idempotency-key", "order-17"]).await;
     assert!(!other.0 && other.2.contains("422"), "{}", other.2);
