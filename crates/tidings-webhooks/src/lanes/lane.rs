@@ -186,6 +186,11 @@ impl Lane {
         self.lock().known_at = Some(since);
     }
 
+    /// When it was last known that all that is due is here.
+    pub(super) fn known_at(&self) -> Option<Instant> {
+        self.lock().known_at
+    }
+
     /// Says how many deliveries may be here.
     pub(super) fn set_room(&self, room: usize) {
         self.lock().room = room;

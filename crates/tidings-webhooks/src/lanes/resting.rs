@@ -44,6 +44,7 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Resting {
     since: Instant,
+    /// When the store was last looked at.
     looked: Instant,
     /// When something is due, as far as is known.
     next_due: Option<Timestamp>,
@@ -119,7 +120,8 @@ impl Shared {
         let now = Instant::now();
         let resting = Resting {
             since: now,
-            looked: now,
+            // Not by what was handed over since: after that time nothing more is.
+            looked: lane.known_at().unwrap_or(now),
             next_due,
         };
         lanes.resting.insert(lane.endpoint, resting);

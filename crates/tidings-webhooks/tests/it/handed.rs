@@ -232,6 +232,32 @@ async fn regression_an_instance_that_is_full_keeps_idle_lanes_until_another_need
     app.stop().await;
 }
 
+/// Otherwise what is known of it is soon too old, and its deliveries are read from the store.
+#[tokio::test(flavor = "multi_thread")]
+async fn regression_a_lane_that_never_rests_for_long_is_looked_at_with_the_others() {
+    let receiver = receiver_of(Reply::ok()).await;
+    let place = Place::new();
+    let counts = Arc::<Counts>::default();
+    let app = start(&place.file(), schedule(&[0]), |store| {
+        Watched::wrap(store, &counts)
+    })
+    .await;
+    app.endpoint(receiver.url("/")).await;
+    let often = async {
+        for number in 0.. {
+            app.accept(number..number + 1).await;
+            soon(receiver.request(number as u64 + 1)).await;
+            // It rests between two deliveries.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        () = often => {}
+        () = reaches(&counts.looks_at_idle, 2) => {}
+    }
+    app.stop().await;
+}
+
 /// Waits until a count is so large.
 async fn reaches(count: &AtomicU64, least: u64) {
     soon(async {
