@@ -75,18 +75,25 @@ pub(super) fn record(attempt: &Attempt) -> AttemptRecord {
 /// Where a redirect leads, so that the owner of the endpoint can change its URL. What may be a
 /// credential there is left out: a name, a password and the query.
 fn explain_redirect(location: &str) -> String {
+    // Programs that follow it take a backslash for a slash, pass over tabs, and do not count slashes.
+    let location = location.replace(['\t', '\r', '\n'], "");
     let (place, rest) = match location.find(['?', '#']) {
         Some(end) => (&location[..end], "?\u{2026}"),
-        None => (location, ""),
+        None => (&location[..], ""),
     };
-    let slash = place.find('/').unwrap_or(place.len());
-    let authority = if place[slash..].starts_with("//") {
-        slash + 2
-    } else {
-        0
+    let is_slash = |c| c == '/' || c == '\\';
+    let prefix = &place[..place.find(is_slash).unwrap_or(place.len())];
+    let path = &place[prefix.len()..];
+    let slashes = path.len() - path.trim_start_matches(is_slash).len();
+    let has_scheme = prefix.ends_with(':') && !prefix.contains('@');
+    let authority = match prefix {
+        "" if slashes == 1 => place.len(),
+        "" => slashes,
+        _ if has_scheme => prefix.len() + slashes,
+        _ => 0,
     };
     let (before, after) = place.split_at(authority);
-    let end = after.find('/').unwrap_or(after.len());
+    let end = after.find(is_slash).unwrap_or(after.len());
     let host = after[..end].rfind('@').map_or(0, |at| at + 1);
     let place = format!("{before}{}{rest}", &after[host..]).replace(char::is_control, "\u{fffd}");
     format!("it redirects to {place}, which is not followed: change the URL of the endpoint")
@@ -132,6 +139,15 @@ mod tests {
             ("hook", "hook"),
             ("//me:p@ss@shop.example:8443", "//shop.example:8443"),
             ("https:me:pass@shop.example/a@b", "shop.example/a@b"),
+            ("https:me:pass@shop.example:/x", "shop.example:/x"),
+            ("me:pass@shop.example", "shop.example"),
+            ("https:\t//me:pass@shop.example/x", "https://shop.example/x"),
+            ("https:/me:pass@shop.example/x", "https:/shop.example/x"),
+            ("https:///me:pass@shop.example/x", "https:///shop.example/x"),
+            ("https:/\\me:pass@shop.example/x", "https:/\\shop.example/x"),
+            ("\\\\me:pass@shop.example\\a@b", "\\\\shop.example\\a@b"),
+            ("/\\me:pass@shop.example/x", "/\\shop.example/x"),
+            ("a.b/c:d@e", "a.b/c:d@e"),
             (
                 "https://me@shop.example?key=1//2@3",
                 "https://shop.example?\u{2026}",
