@@ -75,6 +75,8 @@ mod connection;
 #[cfg(target_os = "linux")]
 mod disk_trace;
 mod explain;
+#[cfg(target_os = "linux")]
+mod frozen;
 mod gate;
 mod gzip_bomb;
 #[cfg(target_os = "linux")]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::authority::{self, Authority};
 use crate::disk_trace::DiskTrace;
+use crate::frozen::until_frozen;
 
 /// Makes every table refuse new rows, as a full disk does.
 const FILL: &str = "
@@ -175,7 +176,7 @@ impl PostgresServer {
         succeed(self.control()?.args(["-m", "immediate", "stop"]))
     }
 
-    /// Stops all its processes until they are thawed; its connections stay open.
+    /// Stops all its processes until they are thawed; its connections stay open. They have stopped when this returns.
     ///
     /// # Errors
     ///
@@ -316,7 +317,11 @@ impl PostgresServer {
     fn signal(&self, signal: &str) -> io::Result<()> {
         let file = std::fs::read_to_string(self.data().join("postmaster.pid"))?;
         let server = file.lines().next().unwrap_or_default();
+        let is_stop = signal == "-STOP";
         succeed(Command::new("kill").args([signal, server]))?;
+        if is_stop {
+            until_frozen(server)?;
+        }
         for entry in std::fs::read_dir("/proc")? {
             let path = entry?.path();
             // A process can end while the list is read.
@@ -325,9 +330,12 @@ impl PostgresServer {
             };
             let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
             if parent.is_some_and(|parent| parent.trim() == server)
-                && let Some(child) = path.file_name()
+                && let Some(child) = path.file_name().and_then(|child| child.to_str())
             {
                 let _ended = Command::new("kill").arg(signal).arg(child).output()?;
+                if is_stop {
+                    until_frozen(child)?;
+                }
             }
         }
         Ok(())

@@ -87,13 +87,15 @@ impl RedisServer {
         self.listens().await
     }
 
-    /// Stops the process until it is thawed; its connections stay open.
+    /// Stops the process until it is thawed; its connections stay open. It has stopped when this returns.
     ///
     /// # Errors
     ///
     /// When the operating system does not let it be stopped.
+    #[cfg(target_os = "linux")]
     pub fn freeze(&self) -> io::Result<()> {
-        self.signal("-STOP")
+        self.signal("-STOP")?;
+        crate::frozen::until_frozen(&self.process.id().to_string())
     }
 
     /// Lets it continue.
@@ -214,5 +216,26 @@ impl Drop for RedisServer {
         // Both fail only when there is nothing left to do.
         let _ended = self.process.kill().and_then(|()| self.process.wait());
         let _removed = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn regression_a_frozen_server_does_nothing_more() {
+        let server = RedisServer::start().await.unwrap();
+        let tasks = format!("/proc/{}/task", server.process.id());
+        for _ in 0..200 {
+            server.command(&["SET", "key", "value"]).unwrap();
+            server.freeze().unwrap();
+            for task in std::fs::read_dir(&tasks).unwrap() {
+                let status = task.unwrap().path().join("status");
+                let status = std::fs::read_to_string(status).unwrap();
+                assert!(status.contains("\nState:\tT"), "{status}");
+            }
+            server.thaw().unwrap();
+        }
     }
 }
