@@ -211,8 +211,7 @@ impl Access {
     ) -> Result<Option<Credential>, Refusal> {
         let found = match &self.tokens {
             Some(_) => credential::anywhere(headers, uri, self.cookie.as_deref()),
-            None if self.is_open => credential::in_header(headers),
-            // What is elsewhere is not accepted, and looked for to say so.
+            // What is elsewhere is not accepted, also by an open server, and looked for to say so.
             None => match credential::in_header(headers) {
                 Ok(None) => credential::anywhere(headers, uri, None),
                 found => found,

@@ -394,6 +394,36 @@ async fn a_refusal_names_what_the_server_accepts() {
     }
 }
 
+#[tokio::test]
+async fn regression_an_open_server_refuses_a_wrong_credential_in_every_place() {
+    let server = Home::new().start().await;
+    let key = format!("tk_{}", "A".repeat(43));
+    for (wrong, says) in [
+        ("garbage", "the server accepts no tokens"),
+        (&key, "an API key is accepted only in the header"),
+    ] {
+        for path in ["/v1/users/anna/notifications", "/v1/whoami"] {
+            let url = server.at(&format!("{path}?token={wrong}"));
+            let response = http().get(url).send().await.unwrap();
+            assert_eq!(response.status(), 401, "{path} {wrong}");
+            let error: Value = response.json().await.unwrap();
+            let message = error["error"]["message"].as_str().unwrap();
+            assert!(message.starts_with(says), "{message}");
+        }
+        let (path, offered) = (
+            "/v1/users/anna/ws",
+            format!("tidings.v1, tidings.token.{wrong}"),
+        );
+        let headers = [("sec-websocket-protocol", &offered[..])];
+        let (_, reply) = upgrade(&server, path, &headers).await;
+        assert_eq!(reply.status, 401, "{wrong}");
+        let (_, reply) = upgrade(&server, &format!("{path}?token={wrong}"), &[]).await;
+        assert_eq!(reply.status, 401, "{wrong}");
+    }
+    let (socket, _) = upgrade(&server, "/v1/users/anna/ws", &[]).await;
+    assert!(socket.is_some());
+}
+
 /// Serves one document to every request.
 async fn serve(document: Value) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
