@@ -11,7 +11,7 @@ use tidings::AddressPolicy;
 
 use crate::settings::Settings;
 use crate::settings::environment;
-use crate::settings::file::{FileError, FromFile};
+use crate::settings::file::{FileError, FromFile, first_line};
 use crate::settings::given::GivenSettings;
 use crate::settings::mistakes::{Contradiction, Mistake, Raw};
 use crate::settings::origin::{Origin, Origins};
@@ -54,12 +54,7 @@ impl ConfigError {
     pub(crate) fn problems(&self) -> Vec<String> {
         match self {
             Self::Mistakes(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
-            // The library appends hints in lines of their own.
-            Self::Flag(error) => {
-                let text = error.render().to_string();
-                let line = text.lines().next().unwrap_or_default();
-                vec![line.trim_start_matches("error: ").to_owned()]
-            }
+            Self::Flag(error) => vec![first_line(error)],
             Self::File(_) => vec![crate::explain(self)],
         }
     }
@@ -301,10 +296,11 @@ impl TryFrom<Settings> for Config {
 /// What is not allowed, or does not fit together.
 pub(crate) fn contradictions(settings: &Settings) -> Vec<Contradiction> {
     let mut found = Vec::new();
-    let mut add = |setting, others, expected: String| {
+    let mut add = |setting, others, is_lack, expected: String| {
         found.push(Contradiction {
             setting,
             others,
+            is_lack,
             expected,
         });
     };
@@ -312,13 +308,22 @@ pub(crate) fn contradictions(settings: &Settings) -> Vec<Contradiction> {
     let address = settings.listen.ip();
     if settings.dev && !address.is_loopback() {
         let expected = format!("listens on loopback only; for {address}, use --api-key instead");
-        add("dev", &["listen"][..], expected);
+        add("dev", &["listen"][..], false, expected);
     }
     if !settings.dev && settings.api_keys.is_empty() {
         let expected = "expected at least one; to try the server on this machine, use --dev";
-        add("api-key", &["dev"], expected.to_owned());
+        add("api-key", &["dev"], true, expected.to_owned());
     }
     let jwt = &settings.jwt;
+    if jwt.signing.secret.is_some() && jwt.signing.secret_file.is_some() {
+        let expected = "not allowed beside --jwt-secret-file";
+        add(
+            "jwt-secret",
+            &["jwt-secret-file"],
+            false,
+            expected.to_owned(),
+        );
+    }
     let needs_keys = [
         ("jwt-issuer", jwt.signing.issuer.is_some()),
         ("jwt-audience", jwt.signing.audience.is_some()),
@@ -329,25 +334,25 @@ pub(crate) fn contradictions(settings: &Settings) -> Vec<Contradiction> {
         .filter(|(_, is_given)| *is_given && !jwt.has_keys())
     {
         let expected = "only beside --jwt-secret, --jwt-public-key or --jwt-jwks";
-        add(setting, JWT_KEYS, expected.to_owned());
+        add(setting, JWT_KEYS, true, expected.to_owned());
     }
     if let DatabaseUrl::Postgres(url) = &settings.database
         && let Some(problem) = url.problem()
     {
-        add("database", &[], problem);
+        add("database", &[], false, problem);
     }
     if let Some(url) = &settings.redis {
         if let Some(problem) = url.problem() {
-            add("redis", &[], problem);
+            add("redis", &[], false, problem);
         }
         if matches!(settings.database, DatabaseUrl::Sqlite(_)) {
             let expected = "only beside a PostgreSQL database: a file has one instance";
-            add("redis", &["database"], expected.to_owned());
+            add("redis", &["database"], true, expected.to_owned());
         }
     }
     if !(1..=MAX_ATTEMPTS).contains(&settings.webhook_schedule.len()) {
         let expected = format!("expected 1 to {MAX_ATTEMPTS} waiting times");
-        add("webhook-schedule", &[], expected);
+        add("webhook-schedule", &[], false, expected);
     }
     found
 }
@@ -438,6 +443,68 @@ mod tests {
             let says = format!("line 1: unknown setting `{key}`{hint}");
             assert!(refused.ends_with(&says), "{refused}");
         }
+    }
+
+    #[test]
+    fn regression_a_name_that_is_not_known_adds_no_other_mistake() {
+        let redis = "--redis=redis://127.0.0.1";
+        for (text, flags) in [
+            ("api_key = \"0123456789abcdef\"", &[][..]),
+            ("databse = \"postgres://host/db\"", &["--dev", redis]),
+            ("colour = \"0123456789abcdef\"", &[]),
+            ("colour = \"postgres://host/db\"", &["--dev", redis]),
+            ("jwt-keys = \"a.json\"", &["--dev", "--jwt-issuer=a"]),
+        ] {
+            let (_folder, flag) = file(text);
+            let refused = refused(&[&[&flag[..]], flags].concat());
+            assert!(refused.starts_with("the configuration file"), "{refused}");
+            assert!(refused.contains("line 1: unknown setting"), "{refused}");
+            assert_eq!(refused.lines().count(), 1, "{refused}");
+        }
+        // What does not fit, whatever the name means.
+        let (_folder, flag) = file("colour = 1");
+        let key = "--api-key=0123456789abcdef";
+        let refused = refused(&[&flag, "--dev", "--listen=0.0.0.0:1", key]);
+        assert!(refused.contains("--dev: listens on loopback"), "{refused}");
+    }
+
+    #[test]
+    fn regression_a_file_that_cannot_be_used_adds_no_other_mistake() {
+        let (_folder, flag) = file("api-key: 0123456789abcdef");
+        for flag in [&flag[..], "--config=/no/such/file"] {
+            let refused = refused(&[flag, "--max-streams=0", "--redis=redis://127.0.0.1"]);
+            let says = "2 settings cannot be used:";
+            assert!(refused.starts_with(says), "{refused}");
+            assert_eq!(refused.lines().count(), 3, "{refused}");
+        }
+    }
+
+    #[test]
+    fn regression_a_secret_beside_a_file_with_one_is_named_with_the_others() {
+        let secret = "--jwt-secret=0123456789abcdef0123456789abcdef";
+        let twice = ["--jwt-secret-file=/run/secret", secret];
+        let refused = refused(&[&twice[..], &["--redis=redis://127.0.0.1"]].concat());
+        let says = "3 settings cannot be used:";
+        assert!(refused.starts_with(says), "{refused}");
+        let says = "--jwt-secret: not allowed beside --jwt-secret-file";
+        assert!(refused.contains(says), "{refused}");
+        assert!(!refused.contains("0123456789"), "{refused}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn regression_a_value_that_is_not_utf_8_is_wrong_only_where_text_is_expected() {
+        use std::os::unix::ffi::OsStringExt;
+        let text = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+        let path = text(b"--jwt-secret-file=/etc/caf\xe9");
+        let flags = ["--dev".into(), "--max-streams=0".into(), path];
+        let refused = crate::explain(&Config::from_flags(flags).unwrap_err());
+        assert!(refused.contains("'--max-streams <COUNT>'"), "{refused}");
+        assert!(!refused.contains("UTF-8"), "{refused}");
+        let flags = ["--max-streams=0".into(), text(b"--listen=\xe9")];
+        let refused = crate::explain(&Config::from_flags(flags).unwrap_err());
+        let says = "the command line: --listen: expected text in UTF-8";
+        assert!(refused.contains(says), "{refused}");
     }
 
     #[test]

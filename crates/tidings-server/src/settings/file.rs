@@ -2,6 +2,7 @@
 //! override them and every value is checked as if it were given on the command line.
 
 use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue};
@@ -52,6 +53,8 @@ pub(crate) struct FromFile {
     /// The right ones: the flag of each, its name, and its values as they would stand on the command line.
     values: Vec<(Id, String, Vec<String>)>,
     pub(crate) mistakes: Vec<Mistake>,
+    /// Whether it is not known what the file has.
+    pub(crate) is_unusable: bool,
 }
 
 impl FromFile {
@@ -102,6 +105,7 @@ impl FromFile {
         Self {
             values: Vec::new(),
             mistakes: vec![mistake],
+            is_unusable: true,
         }
     }
 
@@ -143,7 +147,7 @@ fn setting(
         let message = format!("{name}: expected a text, a whole number, true or false");
         (Some(at), message)
     })?;
-    check(command, name, &values).map_err(|message| (None, message))?;
+    check(command, name, &values).map_err(|error| (None, first_line(&error)))?;
     Ok((flag.get_id().clone(), values))
 }
 
@@ -213,16 +217,27 @@ fn texts(value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, usize> {
     }
 }
 
-/// Parses the values as a command line would; the error is clap's first line.
-pub(super) fn check(command: &Command, name: &str, values: &[String]) -> Result<(), String> {
-    let flags = values.iter().map(|value| format!("--{name}={value}"));
-    let arguments = std::iter::once("serve".to_owned()).chain(flags);
-    match command.clone().try_get_matches_from(arguments) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let text = error.render().to_string();
-            let line = text.lines().next().unwrap_or_default();
-            Err(line.trim_start_matches("error: ").to_owned())
-        }
-    }
+/// Parses the values as a command line would.
+pub(super) fn check(
+    command: &Command,
+    name: &str,
+    values: &[impl AsRef<OsStr>],
+) -> Result<(), clap::Error> {
+    let flags = values.iter().map(|value| as_flag(name, value.as_ref()));
+    let arguments = std::iter::once("serve".into()).chain(flags);
+    command.clone().try_get_matches_from(arguments).map(drop)
+}
+
+/// A value as it would stand on the command line.
+pub(super) fn as_flag(name: &str, value: &OsStr) -> OsString {
+    let mut flag = OsString::from(format!("--{name}="));
+    flag.push(value);
+    flag
+}
+
+/// What the library says, without the usage and its hints.
+pub(crate) fn first_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.trim_start_matches("error: ").to_owned()
 }

@@ -6,13 +6,17 @@ use std::fmt;
 use std::path::Path;
 
 use clap::builder::{Resettable, ValueParser};
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, FromArgMatches};
 
 use super::Settings;
 use super::environment::subcommand;
-use super::file::FromFile;
+use super::file::{FromFile, as_flag, check, first_line, similar};
 use super::origin::{Origin, Origins};
+
+/// What is said of a value that is not UTF-8, and no path.
+const NO_TEXT: &str = "expected text in UTF-8";
 
 /// What is wrong with a setting, where it is from, and what was expected. It shows no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +52,8 @@ pub(crate) struct Contradiction {
     pub(crate) setting: &'static str,
     /// Without a right value of these, it may be none.
     pub(crate) others: &'static [&'static str],
+    /// Whether one of those is missing, which a name that is not known may mean.
+    pub(crate) is_lack: bool,
     pub(crate) expected: String,
 }
 
@@ -131,16 +137,24 @@ impl<'a> Raw<'a> {
         let Some(file) = file else { return mistakes };
         let origins = Origins::of(&self.values, &file.names());
         mistakes.extend(file.mistakes.iter().cloned());
-        let wrong: BTreeSet<_> = mistakes.iter().map(|it| it.setting.clone()).collect();
+        if file.is_unusable {
+            return mistakes;
+        }
+        // What a name that is not known may mean is wrong, too.
+        let meant = file.mistakes.iter();
+        let meant: Vec<_> = meant.map(|it| similar(&it.setting)).collect();
+        let is_clear = !meant.contains(&None);
+        let wrong = mistakes.iter().map(|it| it.setting.clone());
+        let wrong: BTreeSet<_> = wrong.chain(meant.into_iter().flatten()).collect();
         let rest = file.apply(self.alone.clone());
         let name = self.command.get_name().to_owned();
-        let rest = rest.try_get_matches_from(std::iter::once(name).chain(right));
+        let rest = rest.try_get_matches_from(std::iter::once(name.into()).chain(right));
         let rest = rest.and_then(|rest| Settings::from_arg_matches(&rest));
         let contradictions = rest.map(|rest| crate::config::contradictions(&rest));
         // One with a wrong value is only its consequence.
         let is_real = |it: &Contradiction| {
             let mut about = it.others.iter().chain([&it.setting]);
-            !about.any(|name| wrong.contains(*name))
+            !about.any(|name| wrong.contains(*name)) && (is_clear || !it.is_lack)
         };
         let contradictions = contradictions.unwrap_or_default().into_iter();
         mistakes.extend(
@@ -157,7 +171,7 @@ impl<'a> Raw<'a> {
         arg: &Arg,
         flag: &str,
         variable: Option<&OsStr>,
-    ) -> Result<Vec<String>, String> {
+    ) -> Result<Vec<OsString>, String> {
         if !arg.get_action().takes_values() {
             return Ok(Vec::new());
         }
@@ -170,11 +184,12 @@ impl<'a> Raw<'a> {
             ));
         }
         let values = self.values.get_raw(arg.get_id().as_str());
-        let values = values.into_iter().flatten();
-        let values: Option<Vec<_>> = values.map(|it| it.to_str().map(str::to_owned)).collect();
-        let values = values.ok_or("expected text in UTF-8")?;
-        super::file::check(&self.alone, flag, &values)?;
-        let values = values.iter().map(|value| format!("--{flag}={value}"));
-        Ok(values.collect())
+        let values: Vec<_> = values.into_iter().flatten().collect();
+        check(&self.alone, flag, &values).map_err(|error| match error.kind() {
+            ErrorKind::InvalidUtf8 if variable.is_none() => format!("--{flag}: {NO_TEXT}"),
+            ErrorKind::InvalidUtf8 => NO_TEXT.to_owned(),
+            _ => first_line(&error),
+        })?;
+        Ok(values.iter().map(|value| as_flag(flag, value)).collect())
     }
 }
