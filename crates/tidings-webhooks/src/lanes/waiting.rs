@@ -64,8 +64,10 @@ impl Shared {
                 Wait::Until(..) | Wait::Unknown(_) | Wait::Turn => continue,
             };
             delivery.next_attempt_at = next;
-            // This machine has said more about the one that it could not send.
-            delivery.reason.get_or_insert_with(|| why.to_owned());
+            // An instance has said more about the one that it could not send, if it waits for that still.
+            if delivery.reason.is_none() || ![LOCAL, ASKED_OR_LOCAL].contains(&why) {
+                delivery.reason = Some(why.to_owned());
+            }
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tidings::LaneConfig;
 use tidings::circuit_breaker::CircuitBreakerConfig;
 use tidings_test_support::{Reply, Schema};
-use tidings_webhooks::store::{LeaseRequest, LeasedLane};
+use tidings_webhooks::store::{AfterAttempt, LeaseRequest, LeasedLane, Outcome};
 use tidings_webhooks::{Delivery, DeliveryQuery, DeliveryState, EndpointSettings, Options};
 
 use crate::support::{App, Place, receiver_of, schedule, soon, start_on_postgres};
@@ -180,12 +180,37 @@ fn assert_wait_until(until: Timestamp, says: &str, waiting: &[Delivery]) {
     assert!(!waiting.is_empty());
 }
 
+/// Stores of the deliveries that wait that a machine could not send them.
+async fn store_local_trouble(app: &App) {
+    let query = DeliveryQuery::newest(100).in_state(DeliveryState::Pending);
+    let outcome = |delivery: Delivery| {
+        let due = delivery.next_attempt_at.unwrap();
+        Outcome {
+            delivery: delivery.id,
+            endpoint: delivery.endpoint_id,
+            was_due_at: due,
+            attempt: None,
+            is_local: true,
+            next: AfterAttempt::Retry(due),
+            waits_because: Some("no name server".to_owned()),
+        }
+    };
+    let stored = app.store.deliveries(&query).await.unwrap();
+    let outcomes = stored.into_iter().map(outcome).collect();
+    let now = Timestamp::now();
+    app.store.record(outcomes, now, now).await.unwrap();
+    for delivery in app.store.deliveries(&query).await.unwrap() {
+        assert_eq!(reason(&delivery), "no name server");
+    }
+}
+
 /// The one that has opened the circuit says so, and so does another one, unless a third serves the endpoint.
 async fn a_wait_for_the_circuit_is_shown(one: App, other: App) {
     let receiver = receiver_of(Reply::new(http::StatusCode::BAD_GATEWAY)).await;
     one.endpoint(receiver.url("/")).await;
     one.accept(0..20).await;
     let until = until_blocked(&one, Timestamp::now()).await;
+    store_local_trouble(&one).await;
     for app in [&one, &other] {
         assert_wait_until(
             until,
