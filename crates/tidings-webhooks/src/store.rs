@@ -421,6 +421,8 @@ pub struct StoredLane {
     pub endpoint: EndpointId,
     /// The instance that has its lease, or had it last if that has ended.
     pub instance: Option<String>,
+    /// When the lease of that instance ends, or has ended.
+    pub leased_until: Option<Timestamp>,
     /// Until when the endpoint gets no requests, as its last holder has said that gave it back.
     pub blocked_until: Option<Timestamp>,
     /// For how long its circuit opens if its next probe fails, as that one has said; `None` if it was closed.

@@ -274,15 +274,19 @@ pub async fn a_lane_says_who_has_it_and_until_when_it_is_blocked(Stores { a, b }
     let (one, other) = (operator(&*a, 1).await, operator(&*a, 2).await);
     add(&*a, &["e1"], one, at(0)).await;
     let stored = async || b.lanes(&[other, one]).await.unwrap();
-    let lane = |instance: Option<&str>, blocked_until, next_open_for| StoredLane {
+    let lane = |lease: Option<(&str, _)>, blocked_until, next_open_for| StoredLane {
         endpoint: one,
-        instance: instance.map(str::to_owned),
+        instance: lease.map(|(instance, _)| instance.to_owned()),
+        leased_until: lease.map(|(_, until)| until),
         blocked_until,
         next_open_for,
     };
     assert_eq!(stored().await, [lane(None, None, None)]);
     lease(&*a, "a", at(0)).await;
-    assert_eq!(stored().await, [lane(Some("a"), None, None)]);
+    let held = |until| [lane(Some(("a", at(until))), None, None)];
+    assert_eq!(stored().await, held(30));
+    b.renew_lanes("a", at(50)).await.unwrap();
+    assert_eq!(stored().await, held(50));
     release_open(&*a, "a", one, at(30), 60).await;
     let next = Some(Duration::from_secs(60));
     assert_eq!(stored().await, [lane(None, Some(at(30)), next)]);

@@ -165,7 +165,8 @@ pub(super) async fn stored(
     endpoints: &[EndpointId],
 ) -> Result<Vec<StoredLane>, StoreError> {
     const LANES: &str = "
-        SELECT endpoint, owner, nullif(blocked_until, 0), next_open_for
+        SELECT endpoint, owner, nullif(blocked_until, 0), next_open_for,
+            CASE WHEN owner IS NOT NULL THEN free_at END
         FROM tidings_webhook_lane WHERE endpoint = ANY($1)";
     let endpoints: Vec<_> = endpoints.iter().map(|id| id.as_i64()).collect();
     let parameters = [(&endpoints as _, Type::INT8_ARRAY)];
@@ -174,6 +175,7 @@ pub(super) async fn stored(
         Ok(StoredLane {
             endpoint: EndpointId::from_i64(row.try_get(0).map_err(column)?),
             instance: row.try_get(1).map_err(column)?,
+            leased_until: optional_time(row.try_get(4).map_err(column)?)?,
             blocked_until: optional_time(row.try_get(2).map_err(column)?)?,
             next_open_for: open_for(row.try_get(3).map_err(column)?),
         })

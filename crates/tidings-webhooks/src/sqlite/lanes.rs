@@ -239,7 +239,8 @@ pub(super) fn stored(
     endpoints: &[EndpointId],
 ) -> Result<Vec<StoredLane>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT owner, nullif(blocked_until, 0), next_open_for FROM webhook_lane WHERE endpoint = ?1",
+        "SELECT owner, nullif(blocked_until, 0), next_open_for, iif(owner IS NULL, NULL, free_at)
+         FROM webhook_lane WHERE endpoint = ?1",
     )?;
     let mut found = Vec::new();
     for endpoint in endpoints {
@@ -248,6 +249,7 @@ pub(super) fn stored(
             found.push(StoredLane {
                 endpoint: *endpoint,
                 instance: row.get(0)?,
+                leased_until: optional_time(row.get(3)?)?,
                 blocked_until: optional_time(row.get(1)?)?,
                 next_open_for: open_for(row.get(2)?),
             });

@@ -227,6 +227,9 @@ async fn a_wait_for_the_circuit_is_shown(one: App, other: App) {
             assert_eq!(delivery.next_attempt_at, None, "{delivery:?}");
             let says = "another instance serves the endpoint";
             assert!(reason(&delivery).contains(says), "{delivery:?}");
+            let lease = ask(until).until;
+            let says = format!("if it has crashed, others take over at {lease:.0}");
+            assert!(reason(&delivery).ends_with(&says), "{delivery:?}");
         }
     }
     one.stop().await;
