@@ -13,7 +13,8 @@ export function keepTyped() {
   const forms = [...document.querySelectorAll("form[data-typed]")].filter(({ elements }) => [...elements].some(isTyped));
   // A person whose next key is refused has no form any more.
   if (forms.length === 0) return;
-  const fieldsOf = ({ elements }) => [...elements].map(({ name, value, checked }) => ({ name, value, checked }));
+  // At the places of the others is nothing: somebody else may change meanwhile what those show.
+  const fieldsOf = ({ elements }) => [...elements].map((field) => isTyped(field) && { name: field.name, value: field.value, checked: field.checked });
   const { user } = session;
   const { hash: address } = location;
   kept = forms.map((form) => ({ user, address, form: form.dataset.typed, isDialog: form.closest("dialog") !== null, fields: fieldsOf(form) }));
@@ -34,11 +35,11 @@ export function restoreTyped(form) {
   const found = kept.find((typed) => isHere(typed) && typed.form === form.dataset.typed);
   if (found === undefined) return false;
   kept = kept.filter((typed) => typed !== found);
-  found.fields.forEach(({ name, value, checked }, index) => {
+  found.fields.forEach((typed, index) => {
     const field = form.elements[index];
-    if (!name || field?.name !== name) return;
-    field.value = value;
-    if (checked !== undefined) field.checked = checked;
+    if (!typed || field?.name !== typed.name) return;
+    field.value = typed.value;
+    if (typed.checked !== undefined) field.checked = typed.checked;
     if (isTyped(field)) field.closest("details")?.setAttribute("open", "");
   });
   return true;

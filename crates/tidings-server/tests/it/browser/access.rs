@@ -636,6 +636,55 @@ async fn what_was_typed_stays_in_every_form_but_not_after_signing_out_and_not_fo
 }
 
 #[tokio::test]
+async fn what_others_change_while_a_person_signs_in_again_stays() {
+    let home = Home::with(&["--api-key", KEY]);
+    let server = home.start().await;
+    let (id, key) = new_key(&server, "endpoints").await;
+    let send = async |method: reqwest::Method, path: &str, body: Value| -> Value {
+        let request = http().request(method, server.at(path)).json(&body);
+        let response = request.bearer_auth(KEY).send().await.unwrap();
+        response.json().await.unwrap()
+    };
+    let before = json!({ "url": "http://127.0.0.1:1/before" });
+    let made = send(reqwest::Method::POST, "/v1/endpoints", before).await;
+    let path = format!("endpoints/{}", made["id"].as_str().unwrap());
+    let browser = Browser::start().await;
+    browser.open(&server, &format!("/#/{path}")).await;
+    sign_in(&browser, &key).await;
+    browser.until_shown("/before").await;
+    browser.click("#edit").await;
+    browser
+        .type_into("dialog [name=description]", "Depot")
+        .await;
+    browser.click("dialog summary").await;
+    browser.click("dialog [value=timestamped]").await;
+    revoke(&server, &id).await;
+    browser
+        .until_shown("is not known: it is mistyped or revoked")
+        .await;
+    let theirs = json!({ "url": "http://127.0.0.1:1/after", "headers": { "x-a": "1" } });
+    let path = format!("/v1/{path}");
+    send(reqwest::Method::PATCH, &path, theirs.clone()).await;
+
+    sign_in(&browser, KEY).await;
+    browser
+        .until_shown("What you typed into \u{201c}Edit the endpoint\u{201d} is kept")
+        .await;
+    browser.until_shown("/after").await;
+    browser.click("#edit").await;
+    has_fields(&browser, &[("description", "Depot")]).await;
+    browser.submit().await;
+    browser.until_shown("Saved").await;
+    let after = send(reqwest::Method::PATCH, &path, json!({})).await;
+    for name in ["url", "headers"] {
+        assert_eq!(after[name], theirs[name]);
+    }
+    assert_eq!(after["description"], "Depot");
+    assert_eq!(after["signatures"], json!(["standard", "timestamped"]));
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn a_key_that_was_just_used_is_not_listed_as_one_that_never_was() {
     let home = Home::with(&["--api-key", KEY]);
     let server = home.start().await;
