@@ -79,6 +79,45 @@ describe("the portal in a frame", { concurrency: true }, () => {
     });
   }
 
+  test("a secret that is shown stays for its user, and not over the portal of another one", async (t) => {
+    // Each time the session ends first, and a token comes later.
+    const replies = [7, token(600), 7, token(600, "ben")];
+    const { browser, shows } = await portal(t, token(600), (n) => ({ type: "tidings.token", token: replies[n - 1] }));
+    await shows("live");
+    await browser.run(`() => {
+      const real = window.fetch;
+      window.fetch = (...all) => {
+        const error = { code: "unauthorized", message: "the token has expired" };
+        return window.isOver ? Promise.resolve(Response.json({ error }, { status: 401 })) : real(...all);
+      };
+      location.hash = "#/endpoints";
+    }`);
+    await shows("You have no endpoint");
+    await browser.click(`() => document.querySelector("#new-endpoint")`);
+    await browser.run(`() => {
+      document.querySelector("dialog [name=url]").value = "http://127.0.0.1:1/";
+      document.querySelector("dialog form").requestSubmit();
+    }`);
+    const isSecret = `() => document.querySelector("dialog[open] .secret")?.value.startsWith("whsec_") === true`;
+    await browser.until("the secret", isSecret);
+    const end = async () => {
+      await browser.run(`() => { window.isOver = true; }`);
+      await shows("Your session has ended");
+      await browser.run(`() => {
+        window.isOver = false;
+        parent.postMessage({ type: "tidings.token_needed" }, "*");
+      }`);
+    };
+    await end();
+    const isOf = `(user, heading) => document.querySelector("#account span")?.textContent === user && document.querySelector("#view h1")?.textContent === heading`;
+    await browser.until("anna's view", isOf, "anna", "Endpoints");
+    assert.equal(await browser.run(isSecret), true);
+    await end();
+    await browser.until("ben's portal", isOf, "ben", "Your inbox");
+    assert.equal(await browser.run(`() => document.querySelector("dialog")`), null);
+    assert.equal(await browser.run(`() => location.hash`), "");
+  });
+
   test("a portal whose page does not reply says that the session has ended", async (t) => {
     const { asked, shows } = await portal(t, token(-60), () => undefined);
     await shows("Your session has ended");

@@ -177,6 +177,7 @@ function begin(isOfAnother) {
   isTyped = false;
   leaveCaller();
   if (isOfAnother) {
+    forgetTyped();
     document.querySelector("dialog[open]")?.close();
     history.replaceState(null, "", location.pathname);
   }

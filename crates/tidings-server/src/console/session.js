@@ -39,6 +39,10 @@ keep();
 /** What the server has said of the caller, once it has. */
 let told;
 
+/** The user of the last caller that was known: null for an operator, undefined before there was one. */
+let lastUser;
+const knownUser = () => session.user ?? (told === undefined ? lastUser : null);
+
 /** Raised when a person signs in or out: what was asked before is of another caller. */
 let entry = 0;
 
@@ -101,9 +105,7 @@ addEventListener("message", ({ source, data }) => {
     use(data.token);
     renewed();
   } else {
-    // While nothing is known of the caller, it may be the same.
-    const isOfAnother = session.user !== undefined;
-    session.signIn(data.token);
+    const isOfAnother = session.signIn(data.token);
     // Nothing is sent again with it that was for the caller before.
     renewed();
     onAnother(isOfAnother);
@@ -153,10 +155,17 @@ export const session = {
     return told?.scopes.includes(scope) === true;
   },
 
-  signIn(text) {
+  /**
+   * Begins with another credential, or with a cookie of `user`. Returns whether that is another user's than what was used
+   * last; while nothing was known of a caller, it may be the same.
+   */
+  signIn(text, user) {
+    const before = knownUser();
+    lastUser = before;
     entry += 1;
     told = undefined;
     use(text);
+    return before !== undefined && before !== (this.user ?? user ?? null);
   },
 
   signOut() {
@@ -184,6 +193,5 @@ export const session = {
 addEventListener("hashchange", () => {
   const token = fromAddress();
   if (token === undefined) return;
-  session.signIn(token);
-  onAnother(true);
+  onAnother(session.signIn(token));
 });
