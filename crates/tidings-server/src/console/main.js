@@ -156,7 +156,7 @@ function showEnd(reason) {
   keep({ hasEnded: true });
   const heading = reason === undefined ? "You are signed out" : "Your session has ended";
   nameWindow(heading);
-  view.append(make("section", { class: "card login", id: "ended" },
+  view.append(make("section", { class: "card login", id: "ended", "data-by-server": reason !== undefined },
     make("h1", {}, heading),
     make("p", {}, "Open this page again from the application that has led you here."),
     make("button", { type: "button", class: "link", onclick: () => signIn(reason, false) }, "Sign in with a key or a token")));
@@ -213,17 +213,22 @@ function start() {
 
 let isChecking = false;
 
-/** Begins anew if the cookie is another user's by now, or has other rights. A person who has typed a credential uses that. */
+/**
+ * Begins anew if the cookie is another user's by now, or has other rights, or is there again after a session has ended. A
+ * person who has typed a credential uses that.
+ */
 async function checkCaller() {
-  if (isChecking || !session.isKnown || session.credential !== "") return;
+  const { entry, isKnown } = session;
+  if (isChecking || session.credential !== "" || !(isKnown || document.querySelector("#ended[data-by-server]"))) return;
   isChecking = true;
-  const { entry, user } = session;
   try {
     const who = await call("GET", "/v1/whoami");
-    if (session.entry !== entry || (session.credential === "" && session.isStill(who))) return;
+    if (session.entry !== entry) return;
+    // An open server takes who has no cookie: that is no user who is back.
+    if (isKnown ? session.credential === "" && session.isStill(who) : who.user_id === null) return;
+    keepTyped();
     // The page around this one may have replied with a token.
-    session.signIn(session.credential);
-    begin((who.user_id ?? undefined) !== user);
+    begin(session.signIn(session.credential, who.user_id));
   } catch {
     // Who is not known any more has been asked to sign in. Everything else is asked again next time.
   } finally {

@@ -685,6 +685,72 @@ async fn what_others_change_while_a_person_signs_in_again_stays() {
 }
 
 #[tokio::test]
+async fn a_portal_by_cookie_goes_on_when_its_user_has_signed_in_elsewhere() {
+    let cookie = ["--jwt-cookie", "session"];
+    let keys = ["--api-key", KEY, "--jwt-secret", SECRET];
+    let home = Home::with(&[keys.as_slice(), &cookie].concat());
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    let come_back = async |cookie: &str| {
+        let script = "document.cookie = arguments[0]; dispatchEvent(new Event('focus'))";
+        let cookie = vec![json!(format!("session={cookie}"))];
+        browser.client.execute(script, cookie).await.unwrap();
+    };
+    let log_in = async |user: &str, endpoints: bool| {
+        let expires = jiff::Timestamp::now().as_second() + 600;
+        let claims = json!({ "sub": user, "exp": expires, "endpoints": endpoints });
+        come_back(&signed(&claims)).await;
+    };
+    let typed = [("url", "http://127.0.0.1:1/")];
+    let is_kept = async || {
+        browser
+            .until_shown("What you typed into \u{201c}New endpoint\u{201d} is kept")
+            .await;
+        browser.click("#new-endpoint").await;
+        has_fields(&browser, &typed).await;
+    };
+    browser.open(&server, "/").await;
+    browser
+        .until("the form", "document.querySelector('#login')")
+        .await;
+    log_in("anna", true).await;
+    browser.open(&server, "/#/endpoints").await;
+    browser.client.refresh().await.unwrap();
+    browser.until_shown("You have no endpoint").await;
+    browser.click("#new-endpoint").await;
+    browser
+        .type_into("dialog [name=url]", "http://127.0.0.1:1/")
+        .await;
+
+    // Other rights, and those of before.
+    log_in("anna", false).await;
+    browser.until_shown("the claim endpoints").await;
+    log_in("anna", true).await;
+    is_kept().await;
+
+    come_back("; max-age=0").await;
+    browser.until_shown("Your session has ended").await;
+    // Who is still signed out is not asked for a key.
+    let asks = "window.asked = 0;
+        const real = window.fetch;
+        window.fetch = (...all) => real(...all).finally(() => setTimeout(() => (window.asked += 1)));
+        dispatchEvent(new Event('focus'));";
+    browser.client.execute(asks, vec![]).await.unwrap();
+    browser.until("it has asked", "window.asked > 0").await;
+    browser.until_shown("Your session has ended").await;
+    log_in("anna", true).await;
+    is_kept().await;
+
+    come_back("; max-age=0").await;
+    browser.until_shown("Your session has ended").await;
+    log_in("ben", true).await;
+    browser.until("the stream opens", IS_LIVE).await;
+    let anew = "location.hash === '' && !document.querySelector('dialog')";
+    browser.until("nothing of anna", anew).await;
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn a_key_that_was_just_used_is_not_listed_as_one_that_never_was() {
     let home = Home::with(&["--api-key", KEY]);
     let server = home.start().await;
