@@ -48,7 +48,11 @@ export class Tokens {
 
   /** Callers that ask at the same time share one call of the application, or its failure. */
   #ask(source: TokenSource): Promise<string> {
-    if (this.#failure !== undefined && performance.now() - this.#failure.at < FAILED_MS) return Promise.reject(this.#failure.error);
+    if (this.#failure !== undefined && performance.now() - this.#failure.at < FAILED_MS) {
+      // Who tries again sees by another error that this one has failed, too.
+      const { error } = this.#failure;
+      return Promise.reject(new TidingsError(error.message, error));
+    }
     this.#asking ??= this.#call(source).finally(() => {
       this.#asking = undefined;
     });

@@ -289,6 +289,18 @@ test("an application ends a wait, unless the server has asked for it", async (t)
   assert.deepEqual(broken.statuses, ["connecting", "live", "waiting", "live"]);
 });
 
+test("of each try an error of its own is reported, also while one failure of the application answers all", async (t) => {
+  const token = () => Promise.reject(new Error("no token yet"));
+  const seen = record(t, { url: "http://127.0.0.1:1", token, maxWaitMs: 1e12 });
+  await until("the first failure", () => seen.errors.length === 1);
+  seen.stream.retry();
+  await until("the second one", () => seen.errors.length === 2);
+  const [first, second] = seen.errors;
+  assert.notEqual(first, second);
+  assert.deepEqual({ ...first }, { ...second });
+  assert.equal(first.message, second.message);
+});
+
 test("a stream follows the code of a bye", async (t) => {
   const final = await replies(t, ending(4000, 0));
   const later = await replies(t, ending(4100, 400), opening);

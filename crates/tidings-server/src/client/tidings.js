@@ -121,8 +121,10 @@ class Tokens {
 			this.#current = undefined;
 	}
 	#ask(source) {
-		if (this.#failure !== undefined && performance.now() - this.#failure.at < FAILED_MS)
-			return Promise.reject(this.#failure.error);
+		if (this.#failure !== undefined && performance.now() - this.#failure.at < FAILED_MS) {
+			const { error } = this.#failure;
+			return Promise.reject(new TidingsError(error.message, error));
+		}
 		this.#asking ??= this.#call(source).finally(() => {
 			this.#asking = undefined;
 		});
