@@ -201,7 +201,8 @@ export class Connection implements Feed {
       this.#successor?.controller.abort();
       this.#successor = undefined;
       this.#isOffline = false;
-      const error = this.#counted(end.error ?? new TidingsError(end.bye?.reason ?? "the connection was closed", { code: "ended" }));
+      const { reason = "the connection was closed", reconnect_after_ms: retryAfterMs } = end.bye ?? {};
+      const error = this.#counted(end.error ?? new TidingsError(reason, { code: "ended", retryAfterMs }));
       const next = await this.#planAfter(end, error);
       if (this.#closed.signal.aborted) return;
       if (next === undefined) return this.#listener.onStatus("failed", error);

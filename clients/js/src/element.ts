@@ -446,8 +446,8 @@ export class TidingsInboxElement extends Base {
       inbox.retry();
       this.#showList(inbox.state);
     };
-    // Where the server has asked to wait, a try would be refused.
-    return error.retryAfterMs === undefined ? [words, retry] : [words];
+    // Nothing is tried while the server has asked to wait, or without a network.
+    return error.retryAfterMs === undefined && navigator.onLine ? [words, retry] : [words];
   }
 
   #showNotice(words?: string, retry?: () => void): void {

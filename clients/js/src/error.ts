@@ -8,7 +8,7 @@ export interface ErrorDetails {
   field?: string | undefined;
   /** The id by which the log of the server is searched. */
   requestId?: string | undefined;
-  /** How long the server asks to wait, in milliseconds. */
+  /** How long the server asks to wait, in milliseconds: in `Retry-After`, or in a `bye`. */
   retryAfterMs?: number | undefined;
   /** What caused the error. */
   cause?: unknown;

@@ -87,7 +87,10 @@ export class Stream<Payload = unknown> {
     return this.#feed.cursor;
   }
 
-  /** Connects at once if the stream is `waiting`, unless the server has asked to wait. Does nothing otherwise. */
+  /**
+   * Connects at once if the stream is `waiting`, unless the server has asked to wait (then the error has `retryAfterMs`), has
+   * refused the token, or the browser has no network. Does nothing otherwise.
+   */
   retry(): void {
     this.#feed.hurry();
   }

@@ -473,6 +473,32 @@ test("before the first connection nothing is said of another one, and a try says
   await browser.until("no words", isTrue(`$(".notice").hidden`));
 });
 
+test("no try is offered where none is possible", async (t) => {
+  const server = await new Home(t).start();
+  const bye = `<!doctype html><script>
+    Math.random = () => 1e6;
+    const real = fetch;
+    const frame = 'event: bye\\ndata: {"code":4100,"reason":"too many streams","reconnect_after_ms":600000}\\n\\n';
+    const refused = () => new Response(frame, { headers: { "content-type": "text/event-stream" } });
+    window.fetch = (url, init) => window.isFull && /\\/events\\b/.test(url) ? Promise.resolve(refused()) : real(url, init);
+    window.isFull = new URLSearchParams(location.search).has("full");
+  </script>`;
+  const app = await pages(t, { "/": page(server).replace("<!doctype html>", bye) });
+  const browser = await browse(t);
+  const offersNothing = isTrue(`$(".notice span").textContent.startsWith("Connecting") && $(".notice button").hidden`);
+  await browser.goto(`${app}/?full`);
+  await browser.click(find(".bell"));
+  await browser.until("a wait for which the server has asked", offersNothing);
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`!$(".empty").hidden && element.inbox?.state.status !== "connecting"`));
+  await browser.run(`() => {
+    Object.defineProperty(navigator, "onLine", { value: false });
+    dispatchEvent(new Event("offline"));
+  }`);
+  await browser.until("a browser without a network", offersNothing);
+});
+
 test("all of a notification with a link leads there", async (t) => {
   const { server, app, browser } = await opened(t);
   const actions = [{ label: "Pay", url: "#pay" }];

@@ -310,6 +310,8 @@ test("a stream follows the code of a bye", async (t) => {
   assert.equal(ended.errors[0].message, "over");
   await until("the second connection", () => waited.hellos === 2);
   assert.ok(later.times[1] - later.times[0] >= 399);
+  // A person is not offered what would do nothing.
+  assert.equal(waited.errors[0].retryAfterMs, 400);
   await until("the second connection", () => hurried.hellos === 2);
   assert.equal(final.times.length, 1);
 });

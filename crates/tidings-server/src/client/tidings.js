@@ -730,7 +730,8 @@ class Connection {
 			this.#successor?.controller.abort();
 			this.#successor = undefined;
 			this.#isOffline = false;
-			const error = this.#counted(end.error ?? new TidingsError(end.bye?.reason ?? "the connection was closed", { code: "ended" }));
+			const { reason = "the connection was closed", reconnect_after_ms: retryAfterMs } = end.bye ?? {};
+			const error = this.#counted(end.error ?? new TidingsError(reason, { code: "ended", retryAfterMs }));
 			const next = await this.#planAfter(end, error);
 			if (this.#closed.signal.aborted)
 				return;
@@ -2793,7 +2794,7 @@ class TidingsInboxElement extends Base {
 			inbox.retry();
 			this.#showList(inbox.state);
 		};
-		return error.retryAfterMs === undefined ? [words, retry] : [words];
+		return error.retryAfterMs === undefined && navigator.onLine ? [words, retry] : [words];
 	}
 	#showNotice(words, retry) {
 		const { notice, noticeText, noticeAction } = this.#parts ?? {};

@@ -267,8 +267,9 @@ export function open(root, user, query) {
     wasLive ||= state === "live";
     status.dataset.state = state;
     if (state === "failed") readAll.hidden = seen.hidden = true;
-    // Where the server has asked to wait, a try would be refused.
-    if (state === "waiting" && error?.retryAfterMs === undefined) tryNow.hidden = false;
+    // Nothing is tried while the server has asked to wait or has refused the credential, or without a network.
+    const canTry = error === undefined || (error.retryAfterMs === undefined && error.isRetryable && navigator.onLine);
+    if (state === "waiting" && canTry) tryNow.hidden = false;
     else retire(tryNow, tabs.querySelector("[aria-current]") ?? tabs.firstElementChild);
     if (state === "live") triedAt = undefined;
     const words = STATUS[state === "waiting" && !wasLive ? "connecting" : state];

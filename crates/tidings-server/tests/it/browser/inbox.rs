@@ -626,6 +626,42 @@ async fn who_tries_a_lost_connection_reads_that_it_is_tried_and_what_came_of_it(
 }
 
 #[tokio::test]
+async fn no_try_is_offered_where_nothing_would_be_tried() {
+    let home = Home::new();
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users").await;
+    browser
+        .until("the form", "document.querySelector('#choose')")
+        .await;
+    let full = r#"(send) => {
+        const bye = { code: 4100, reason: "too many streams", reconnect_after_ms: 600000 };
+        const headers = { "content-type": "text/event-stream" };
+        const reply = () => new Response(`event: bye\ndata: ${JSON.stringify(bye)}\n\n`, { headers });
+        return window.isWell ? send() : Promise.resolve(reply());
+    }"#;
+    intercept_streams(&browser, full).await;
+    let only_says = |why: &str| {
+        let status = "document.querySelector('#status')?.textContent";
+        format!("{status}.endsWith('{why}') && document.querySelector('#retry').hidden")
+    };
+    let run = |script: &'static str| browser.client.execute(script, vec![]);
+    run("location.hash = '#/users/anna'").await.unwrap();
+    let waits = only_says(": too many streams");
+    browser.until("the server has asked to wait", &waits).await;
+    run("window.isWell = true; location.hash = '#/users/ben'")
+        .await
+        .unwrap();
+    browser.until("the stream opens", IS_LIVE).await;
+    let offline = "Object.defineProperty(navigator, 'onLine', { value: false });
+        dispatchEvent(new Event('offline'))";
+    run(offline).await.unwrap();
+    let waits = only_says(": the browser has no network");
+    browser.until("there is no network", &waits).await;
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn the_page_of_a_user_says_in_plain_words_whether_they_are_online() {
     let home = Home::new();
     let server = home.start().await;
