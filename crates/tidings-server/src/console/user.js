@@ -135,7 +135,9 @@ export function open(root, user, query) {
   );
 
   // Asked before the stream is open: this page makes the user online, too.
-  const asked = presence && (wasOpen.user === user && performance.now() - wasOpen.until < OWN_STREAM_MS ? wasOpen.asked : askPresence(user));
+  const isOwnLeft = wasOpen.user === user && performance.now() - wasOpen.until < OWN_STREAM_MS;
+  // Their own portal, which may have been here before, has not asked.
+  const asked = presence && ((isOwnLeft && wasOpen.asked) || askPresence(user));
   const whether = Promise.resolve(asked).then(
     (found) => found && showPresence(presence, found),
     () => presence.remove(),

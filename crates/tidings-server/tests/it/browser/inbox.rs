@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{Browser, IS_LIVE};
 use crate::support::{Home, Server, http};
+use crate::tokens::{KEY, SECRET, token};
 
 #[tokio::test]
 async fn a_person_watches_a_user_sends_one_reads_it_and_archives_it() {
@@ -658,6 +659,31 @@ async fn no_try_is_offered_where_nothing_would_be_tried() {
     run(offline).await.unwrap();
     let waits = only_says(": the browser has no network");
     browser.until("there is no network", &waits).await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn an_operator_who_follows_a_user_in_the_same_tab_reads_whether_they_are_online() {
+    let home = Home::with(&["--api-key", KEY, "--jwt-secret", SECRET]);
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    browser
+        .open(&server, &format!("/#token={}", token("anna", 600)))
+        .await;
+    browser.until("the stream opens", IS_LIVE).await;
+    // At once, while the server may count the stream of the portal.
+    let sign_in = "document.querySelector('#sign-out').click();
+        document.querySelector('#ended button').click();
+        location.hash = '#/users/anna';
+        document.querySelector('#login input').value = arguments[0];
+        document.querySelector('#login button').click();";
+    browser
+        .client
+        .execute(sign_in, vec![json!(KEY)])
+        .await
+        .unwrap();
+    let says = "document.querySelector('#presence')?.textContent.includes('online')";
+    browser.until("whether anna is online", says).await;
     browser.close().await;
 }
 
