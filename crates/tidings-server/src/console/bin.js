@@ -85,7 +85,8 @@ export function open(root, id) {
     const { data, ...settings } = await call("GET", path);
     bin = settings;
     actions.hidden = reply.disabled = false;
-    showGuard(bin.reachable);
+    // A proxy may not pass on by which host people and endpoints call the server.
+    showGuard(bin.reachable === false && bin.host !== location.host ? null : bin.reachable);
     address.value = urlOf(bin);
     secret.textContent = bin.has_secret ? "Requests are verified with the secret that was set." : "Nothing is verified: no secret is set.";
     showStatus(reply, bin.status);

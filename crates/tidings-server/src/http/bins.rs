@@ -62,8 +62,12 @@ pub(super) async fn show(
     uri: Uri,
 ) -> Result<Json<BinWithRequests>, ApiError> {
     let (settings, requests) = app.bins.get(&id).ok_or_else(unknown)?;
-    let reachable = is_reachable(&app.config.address_policy(), host_of(&headers, &uri));
-    Ok(Json(BinWithRequests::new(settings, requests, reachable)))
+    let host = host_of(&headers, &uri);
+    let reachable = is_reachable(&app.config.address_policy(), host);
+    let host = host.map(str::to_owned);
+    Ok(Json(BinWithRequests::new(
+        settings, requests, host, reachable,
+    )))
 }
 
 /// Whether an endpoint may be at this host; `None` for a name, whose addresses are checked when it is called.

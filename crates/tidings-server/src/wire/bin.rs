@@ -27,8 +27,11 @@ pub(crate) struct Bin {
 pub(crate) struct BinWithRequests {
     #[serde(flatten)]
     pub(crate) bin: Bin,
-    /// Whether endpoints of this server may be at the host that the request names, so that they reach the bin; `null` for a
-    /// name, whose addresses are checked when it is called.
+    /// The host that the request names, with its port if it has one. Behind a proxy it may be another one than that which
+    /// the caller has called.
+    pub(crate) host: Option<String>,
+    /// Whether endpoints of this server may be at `host`, so that they reach the bin; `null` for a name, whose addresses are
+    /// checked when it is called.
     pub(crate) reachable: Option<bool>,
     pub(crate) data: Vec<BinRequest>,
 }
@@ -85,6 +88,7 @@ impl BinWithRequests {
     pub(crate) fn new(
         settings: Settings,
         requests: Vec<Received>,
+        host: Option<String>,
         reachable: Option<bool>,
     ) -> Self {
         let secret = settings.secret.clone();
@@ -109,6 +113,7 @@ impl BinWithRequests {
         Self {
             data: data.collect(),
             bin: settings.into(),
+            host,
             reachable,
         }
     }

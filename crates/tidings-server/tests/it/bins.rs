@@ -132,6 +132,7 @@ async fn a_bin_says_whether_endpoints_may_be_at_the_host_that_it_is_called_by() 
             let shown = request(&server, Method::GET, &path).header("host", host);
             let (status, shown) = reply(shown).await;
             assert_eq!((status, &shown["reachable"]), (200, expected), "{host}");
+            assert_eq!(shown["host"], host);
         }
     }
 }

@@ -61,7 +61,8 @@ pub(in crate::http) fn show() -> Operation {
     .replies::<BinWithRequests>(
         StatusCode::OK,
         "The bin.",
-        bin(json!({ "reachable": true, "data": [{
+        bin(
+            json!({ "host": "tidings.example.com", "reachable": true, "data": [{
                 "number": 1,
                 "received_at": "2026-11-21T10:00:01Z",
                 "headers": [{ "name": "webhook-id", "value": "msg_1" }],
@@ -69,7 +70,8 @@ pub(in crate::http) fn show() -> Operation {
                 "status": 200,
                 "verified": false,
                 "reason": "the header `webhook-timestamp` is missing",
-            }] })),
+            }] }),
+        ),
     )
 }
 

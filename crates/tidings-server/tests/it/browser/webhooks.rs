@@ -505,6 +505,16 @@ async fn a_bin_offers_no_endpoint_that_the_server_would_refuse_and_says_which_se
         .await;
     let refused = format!("!({})", shown("connect"));
     browser.until("what would be refused", &refused).await;
+
+    // A proxy may call the server by another name than the one that people and endpoints use.
+    let through_proxy = "const real = window.fetch;
+        window.fetch = async (...all) => {
+            const bin = await (await real(...all)).json();
+            return Response.json({ ...bin, host: '127.0.0.1:1' });
+        };";
+    browser.client.execute(through_proxy, vec![]).await.unwrap();
+    browser.until("what may succeed", &shown("connect")).await;
+    browser.until_shown("if the address of").await;
     browser.close().await;
 }
 
