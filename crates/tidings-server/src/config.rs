@@ -10,12 +10,12 @@ use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 use tidings::AddressPolicy;
 
 use crate::settings::Settings;
+use crate::settings::contradictions::contradictions;
 use crate::settings::environment;
 use crate::settings::file::{FileError, FromFile, first_line};
 use crate::settings::given::GivenSettings;
-use crate::settings::mistakes::{Contradiction, Mistake, Raw};
+use crate::settings::mistakes::{Mistake, Raw};
 use crate::settings::origin::{Origin, Origins};
-use crate::storage::DatabaseUrl;
 
 /// The checked settings that a [`Server`](crate::Server) runs on.
 #[derive(Debug, Clone)]
@@ -69,17 +69,6 @@ const OTHER_DESCRIPTORS: usize = 512;
 
 /// How long a client may take for each part of a large response: as long as one that reads nothing.
 const READ_PERIOD: Duration = Duration::from_secs(60);
-
-/// The settings of keys for tokens.
-const JWT_KEYS: &[&str] = &[
-    "jwt-secret",
-    "jwt-secret-file",
-    "jwt-public-key",
-    "jwt-jwks",
-];
-
-/// Maximum number of attempts of one delivery.
-const MAX_ATTEMPTS: usize = 100;
 
 impl Config {
     /// Parses the flags of `tidings serve`, with environment variables and the file of `--config`.
@@ -291,70 +280,6 @@ impl TryFrom<Settings> for Config {
     fn try_from(settings: Settings) -> Result<Self, ConfigError> {
         Self::checked(settings, &Origins::default())
     }
-}
-
-/// What is not allowed, or does not fit together.
-pub(crate) fn contradictions(settings: &Settings) -> Vec<Contradiction> {
-    let mut found = Vec::new();
-    let mut add = |setting, others, is_lack, expected: String| {
-        found.push(Contradiction {
-            setting,
-            others,
-            is_lack,
-            expected,
-        });
-    };
-    // Only a loopback address may be open without a key, and only with `--dev`.
-    let address = settings.listen.ip();
-    if settings.dev && !address.is_loopback() {
-        let expected = format!("listens on loopback only; for {address}, use --api-key instead");
-        add("dev", &["listen"][..], false, expected);
-    }
-    if !settings.dev && settings.api_keys.is_empty() {
-        let expected = "expected at least one; to try the server on this machine, use --dev";
-        add("api-key", &["dev"], true, expected.to_owned());
-    }
-    let jwt = &settings.jwt;
-    if jwt.signing.secret.is_some() && jwt.signing.secret_file.is_some() {
-        let expected = "not allowed beside --jwt-secret-file";
-        add(
-            "jwt-secret",
-            &["jwt-secret-file"],
-            false,
-            expected.to_owned(),
-        );
-    }
-    let needs_keys = [
-        ("jwt-issuer", jwt.signing.issuer.is_some()),
-        ("jwt-audience", jwt.signing.audience.is_some()),
-        ("jwt-cookie", jwt.cookie.is_some()),
-    ];
-    for (setting, _) in needs_keys
-        .iter()
-        .filter(|(_, is_given)| *is_given && !jwt.has_keys())
-    {
-        let expected = "only beside --jwt-secret, --jwt-public-key or --jwt-jwks";
-        add(setting, JWT_KEYS, true, expected.to_owned());
-    }
-    if let DatabaseUrl::Postgres(url) = &settings.database
-        && let Some(problem) = url.problem()
-    {
-        add("database", &[], false, problem);
-    }
-    if let Some(url) = &settings.redis {
-        if let Some(problem) = url.problem() {
-            add("redis", &[], false, problem);
-        }
-        if matches!(settings.database, DatabaseUrl::Sqlite(_)) {
-            let expected = "only beside a PostgreSQL database: a file has one instance";
-            add("redis", &["database"], true, expected.to_owned());
-        }
-    }
-    if !(1..=MAX_ATTEMPTS).contains(&settings.webhook_schedule.len()) {
-        let expected = format!("expected 1 to {MAX_ATTEMPTS} waiting times");
-        add("webhook-schedule", &[], false, expected);
-    }
-    found
 }
 
 #[cfg(test)]

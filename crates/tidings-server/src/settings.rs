@@ -5,6 +5,7 @@
 //! [`Config`](crate::Config) is what the server runs on, after the checks that concern more than one
 //! setting.
 
+pub(crate) mod contradictions;
 pub(crate) mod environment;
 pub(crate) mod file;
 pub(crate) mod given;

@@ -11,6 +11,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, FromArgMatches};
 
 use super::Settings;
+use super::contradictions::{Contradiction, contradictions};
 use super::environment::subcommand;
 use super::file::{FromFile, as_flag, check, first_line, similar};
 use super::origin::{Origin, Origins};
@@ -43,26 +44,6 @@ impl Mistake {
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
-    }
-}
-
-/// A setting that is not allowed, or does not fit to others.
-#[derive(Debug)]
-pub(crate) struct Contradiction {
-    pub(crate) setting: &'static str,
-    /// Without a right value of these, it may be none.
-    pub(crate) others: &'static [&'static str],
-    /// Whether one of those is missing, which a name that is not known may mean.
-    pub(crate) is_lack: bool,
-    pub(crate) expected: String,
-}
-
-impl Contradiction {
-    pub(crate) fn mistake(&self, origins: &Origins) -> Mistake {
-        let setting = self.setting;
-        let text = format!("--{setting}: {}", self.expected);
-        let origin = origins.of_setting(setting);
-        Mistake::new(setting, origin, origins.say(setting, &text))
     }
 }
 
@@ -150,7 +131,7 @@ impl<'a> Raw<'a> {
         let name = self.command.get_name().to_owned();
         let rest = rest.try_get_matches_from(std::iter::once(name.into()).chain(right));
         let rest = rest.and_then(|rest| Settings::from_arg_matches(&rest));
-        let contradictions = rest.map(|rest| crate::config::contradictions(&rest));
+        let contradictions = rest.map(|rest| contradictions(&rest));
         // One with a wrong value is only its consequence.
         let is_real = |it: &Contradiction| {
             let mut about = it.others.iter().chain([&it.setting]);
