@@ -5,6 +5,7 @@ mod files;
 mod inbox;
 mod overview;
 mod places;
+mod typed;
 mod webhooks;
 
 use std::process::Stdio;
