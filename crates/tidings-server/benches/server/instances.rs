@@ -9,6 +9,7 @@ use tidings_postgres::tokio_postgres::Statement;
 use tidings_postgres::tokio_postgres::types::ToSql;
 use tidings_postgres::{Client, Config};
 use tidings_test_support::Schema;
+use tidings_webhooks::Store as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -58,6 +59,29 @@ const ACCEPTED: &str = "
     INSERT INTO tidings_notify_event (log, seq, timestamp, latest_at, stored_at, type, payload)
     SELECT log, seq, 0, 0, 0, 'order.paid', payload FROM given";
 
+/// What its fan-out leaves behind: the event of a webhook, and its delivery.
+const FANNED_OUT: &str = "
+    WITH added AS (
+        INSERT INTO tidings_webhook_event
+            (id, user_id, type, timestamp, payload, accepted_at, has_delivery)
+        SELECT user_id || '-' || seq, user_id, 'order.paid', 0, payload, 0, true
+        FROM unnest($1::text[], $2::bigint[], $3::text[]) AS given (user_id, seq, payload)
+        RETURNING event
+    )
+    INSERT INTO tidings_webhook_delivery (event, endpoint, state, due_at, created_at)
+    SELECT event, 0, 0, 0, 0 FROM added";
+
+/// What the outcomes of these events leave behind.
+const DELIVERED: &str = "
+    WITH ended AS (
+        UPDATE tidings_webhook_delivery
+        SET state = 1, attempts = 1, tries = 1, due_at = NULL, finished_at = 0
+        WHERE event = ANY ($1)
+        RETURNING delivery
+    )
+    INSERT INTO tidings_webhook_attempt (delivery, number, started_at, duration, status, response)
+    SELECT delivery, 1, 0, 0, 200, '' FROM ended";
+
 async fn database() -> Client {
     Config::new(&url()).unwrap().connect().await.unwrap()
 }
@@ -67,6 +91,7 @@ pub(crate) async fn beside_the_database_alone(length: Duration) {
     let batches = inserts(length).await;
     let posters = group_commit(length).await;
     let same = same_rows(BATCH, length).await;
+    let of_webhooks = rows_of_webhooks(length).await;
     let stored = logs_alone(length).await;
     let rate = || {
         Row::rate(
@@ -103,6 +128,11 @@ pub(crate) async fn beside_the_database_alone(length: Duration) {
             .target(Target::Ratio(0.3))
             .note(accepted.note())
             .emit();
+        if endpoints > 0 {
+            Row::rate(name, unit, reached)
+                .beside("all rows of a webhook, 64 a commit", of_webhooks)
+                .emit();
+        }
         Row::rate(name, unit, reached)
             .beside("inserts of the least row, 64 a commit", batches)
             .emit();
@@ -145,6 +175,13 @@ impl Rows {
         let inserted = client.execute(insert, &columns).await.unwrap();
         assert_eq!(usize::try_from(inserted), Ok(self.users.len()));
     }
+
+    /// Ends the deliveries of these rows, whose events the database numbers from 1.
+    async fn end(&self, client: &Client, end: &Statement) {
+        let events: Vec<_> = self.numbers.iter().map(|number| number + 1).collect();
+        let ended = client.execute(end, &[&events]).await.unwrap();
+        assert_eq!(usize::try_from(ended), Ok(events.len()));
+    }
 }
 
 /// Commits batch after batch over one connection, and returns the rows a second.
@@ -173,6 +210,12 @@ async fn inserts(length: Duration) -> Rate {
 /// The rows that the server writes as well, in one statement that checks nothing. Returns the events per second.
 async fn same_rows(size: usize, length: Duration) -> Rate {
     let schema = Schema::create().await;
+    let client = with_logs(&schema).await;
+    batch_after_batch(&client, ACCEPTED, size, length).await
+}
+
+/// A connection to a schema with the tables of users' logs, and a log of each user.
+async fn with_logs(schema: &Schema) -> Client {
     let config = Config::new(&schema.url()).unwrap();
     let store = PostgresStore::open(config.clone(), PostgresOptions::default()).await;
     store.unwrap().close().await;
@@ -180,7 +223,38 @@ async fn same_rows(size: usize, length: Duration) -> Rate {
     let users = "INSERT INTO tidings_notify_log (user_id, epoch, line)
         SELECT 'user' || n, 0, 0 FROM generate_series(0, 99) AS n";
     client.batch_execute(users).await.unwrap();
-    batch_after_batch(&client, ACCEPTED, size, length).await
+    client
+}
+
+/// All rows that a webhook leaves behind, in the three commits that it needs one after the other: before its event is
+/// accepted, before it is sent, and after the reply. Nothing is checked or handed on. Returns the webhooks per second.
+async fn rows_of_webhooks(length: Duration) -> Rate {
+    let schema = Schema::create().await;
+    let client = with_logs(&schema).await;
+    let config = Config::new(&schema.url()).unwrap();
+    let options = tidings_webhooks::postgres::PostgresOptions::default();
+    let store = tidings_webhooks::postgres::PostgresStore::open(config, options).await;
+    store.unwrap().close().await;
+    // The database knows nothing of how large these tables become.
+    client
+        .batch_execute("SET enable_seqscan = off")
+        .await
+        .unwrap();
+    let accept = client.prepare(ACCEPTED).await.unwrap();
+    let fan_out = client.prepare(FANNED_OUT).await.unwrap();
+    let deliver = client.prepare(DELIVERED).await.unwrap();
+    let (started, mut rows, mut latencies) = (Instant::now(), 0, Latencies::default());
+    while started.elapsed() < length {
+        let began = Instant::now();
+        let mut batch = Rows::default();
+        (rows..rows + BATCH).for_each(|number| batch.push(number));
+        batch.insert(&client, &accept).await;
+        batch.insert(&client, &fan_out).await;
+        batch.end(&client, &deliver).await;
+        latencies.add(began.elapsed());
+        rows += BATCH;
+    }
+    Rate::new(rows, started.elapsed(), &latencies)
 }
 
 /// As many callers, each of which waits for the commit of its row before the next; those that wait at the same
