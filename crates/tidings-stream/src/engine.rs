@@ -107,6 +107,7 @@ pub struct ClaimedMessage {
     pub last_error: Option<String>,
 }
 
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 impl ClaimedMessage {
     /// A message that a claim has taken for an attempt.
     fn new(mut message: Message, attempt: u32, claim: u64, last_error: Option<String>) -> Self {

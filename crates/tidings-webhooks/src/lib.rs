@@ -90,9 +90,10 @@ pub use settings::{
 pub use store::Store;
 pub use tidings_reconnect::Cause;
 pub use webhooks::{
-    FanOutLag, MAX_OVERLAP, NewEndpoint, Operation, OperationOutcome, PreparedEndpoint, SetEnabled,
-    StopReport, Webhooks,
+    FanOutLag, MAX_OVERLAP, NewEndpoint, PreparedEndpoint, SetEnabled, StopReport, Webhooks,
 };
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use webhooks::{Operation, OperationOutcome};
 
 /// The example of the README compiles.
 #[cfg(all(doctest, feature = "sqlite"))]

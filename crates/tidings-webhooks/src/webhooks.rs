@@ -14,17 +14,19 @@ use crate::clock::Clock;
 use crate::fan_out::leader::Leader;
 use crate::fan_out::{self, FanOut, STREAM, UNREADABLE};
 use crate::lanes::{Shared, ToDisable};
-use crate::store::Addressed;
+use crate::store::{Addressed, NewReplay};
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointHealth, EndpointId, Error, Format,
     Options, Store, StoreError, WebhookEvent, endpoint, replay, telemetry,
 };
 
 mod manage;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) mod operation;
 mod reseal;
 
 pub use manage::{MAX_OVERLAP, NewEndpoint, PreparedEndpoint, SetEnabled};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use operation::{Operation, OperationOutcome};
 
 /// Webhooks over a store: accepting events, sending them, and everything about endpoints.
@@ -330,6 +332,19 @@ impl Webhooks {
             self.inner.lanes.wake([id]);
         }
         Ok(has_begun)
+    }
+
+    /// The replay from the creation of the endpoint on, if there is such an endpoint.
+    async fn checked_replay(
+        &self,
+        id: EndpointId,
+        replay: replay::Replay,
+    ) -> Result<NewReplay, Error> {
+        let mut replay = replay.checked(id, self.inner.clock.wall.now())?;
+        if let Some(stored) = self.inner.store.endpoint(id).await? {
+            replay.since = replay.since.max(stored.created_at);
+        }
+        Ok(replay)
     }
 
     /// Stops the replay to an endpoint. What it has made due is still sent: about as much as it sends in a second,

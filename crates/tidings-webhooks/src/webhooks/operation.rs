@@ -122,19 +122,6 @@ impl Webhooks {
         Ok(self.operation(Kind::Replay { replay, now }))
     }
 
-    /// The replay from the creation of the endpoint on, if there is such an endpoint.
-    pub(super) async fn checked_replay(
-        &self,
-        id: EndpointId,
-        replay: Replay,
-    ) -> Result<NewReplay, Error> {
-        let mut replay = replay.checked(id, self.inner.clock.wall.now())?;
-        if let Some(stored) = self.inner.store.endpoint(id).await? {
-            replay.since = replay.since.max(stored.created_at);
-        }
-        Ok(replay)
-    }
-
     /// Prepares what [`retry`](Self::retry) does.
     pub fn prepare_retry(&self, id: DeliveryId) -> Operation {
         let now = self.inner.clock.now();
