@@ -97,6 +97,9 @@ pub enum Error {
         /// What it has to be.
         expected: String,
     },
+    /// The URL of an endpoint leads to where the [sender](crate::Options::with_sender) must not send.
+    #[error("`url`: expected a URL that may be called, but {0}")]
+    BlockedUrl(#[from] BlockedAddress),
     /// An endpoint as it is stored cannot be read, so it cannot be changed either. It can be removed.
     #[error("the stored endpoint cannot be read")]
     Unreadable(#[source] Cause),
@@ -132,6 +135,7 @@ impl Error {
     pub fn field(&self) -> Option<&str> {
         match self {
             Self::InvalidSetting { field, .. } => Some(field),
+            Self::BlockedUrl(_) => Some("url"),
             _ => None,
         }
     }
@@ -151,12 +155,6 @@ impl From<ConfigError> for Error {
             .split_once("expected ")
             .map_or(&*text, |(_, what)| what);
         Self::invalid(field, expected)
-    }
-}
-
-impl From<BlockedAddress> for Error {
-    fn from(error: BlockedAddress) -> Self {
-        Self::invalid("url", format!("an address that may be called ({error})"))
     }
 }
 

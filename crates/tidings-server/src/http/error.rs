@@ -320,6 +320,13 @@ impl From<tidings_webhooks::Error> for ApiError {
             Error::InvalidSetting { field, expected } => {
                 Self::invalid(field, format!("expected {expected}"))
             }
+            Error::BlockedUrl(blocked) => Self::invalid(
+                "url",
+                format!(
+                    "expected the URL of a public address, but {blocked}; the server allows private ones with \
+                     --webhook-private-addresses"
+                ),
+            ),
             Error::Store(StoreError::TooManyEndpoints { limit }) => Self::too_many_endpoints(limit),
             Error::Store(error) => StorageError::from(error).into(),
             Error::Contended => Self::unavailable(

@@ -25,6 +25,20 @@ async fn refusal(server: &Server, method: Method, path: &str, body: &Value) -> (
 }
 
 #[tokio::test]
+async fn an_address_that_is_not_public_is_refused_with_the_setting_that_would_allow_it() {
+    let home = Home::with(&["--webhook-private-addresses=false"]);
+    let server = home.start().await;
+    for url in ["http://10.0.0.1/hook", "http://localhost:3000/hook"] {
+        let body = json!({ "url": url }).to_string();
+        let (status, error) = errors::refusal(&server, Method::POST, "/v1/endpoints", &body).await;
+        assert_eq!((status, &error["field"]), (400, &json!("url")), "{url}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("is not allowed"), "{message}");
+        assert!(message.contains("--webhook-private-addresses"), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn every_setting_is_shown_changed_and_reset() {
     let home = Home::new();
     let server = home.start().await;

@@ -125,7 +125,7 @@ impl Webhooks {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidSetting`] naming the setting, [`Error::Store`], also with
+    /// [`Error::InvalidSetting`] naming the setting, [`Error::BlockedUrl`], [`Error::Store`], also with
     /// [`StoreError::TooManyEndpoints`].
     pub async fn create_endpoint(&self, new: NewEndpoint) -> Result<(Endpoint, Secret), Error> {
         let prepared = self.prepare_endpoint(new).await?;
@@ -142,7 +142,7 @@ impl Webhooks {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidSetting`] naming the setting, [`Error::Store`].
+    /// [`Error::InvalidSetting`] naming the setting, [`Error::BlockedUrl`], [`Error::Store`].
     pub async fn prepare_endpoint(&self, new: NewEndpoint) -> Result<PreparedEndpoint, Error> {
         let mut settings = new.settings;
         settings.check_owner(&new.owner)?;
@@ -211,7 +211,7 @@ impl Webhooks {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidSetting`] naming the setting, [`Error::Store`], [`Error::Unreadable`],
+    /// [`Error::InvalidSetting`] naming the setting, [`Error::BlockedUrl`], [`Error::Store`], [`Error::Unreadable`],
     /// [`Error::Contended`].
     pub async fn update_endpoint(
         &self,
