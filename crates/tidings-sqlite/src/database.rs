@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::file::{self, DatabaseFile, LockFile};
 use crate::progress::{self, Kept, Progress};
+use crate::room::Room;
 use crate::writer::{Call, Durability, Request, Writer};
 use crate::{Error, Fault, connection, migration, reader};
 
@@ -97,6 +98,7 @@ pub struct Database {
 
 struct Shared {
     file: Arc<DatabaseFile>,
+    room: Arc<Room>,
     /// The threads hold it.
     lock: Weak<Option<LockFile>>,
     kept: Kept,
@@ -170,7 +172,14 @@ impl Database {
             })?;
         }
         let keeping = Progress::new(Arc::clone(&lock), Arc::clone(&progress));
-        let writing = Writer::new(writing, Arc::clone(&file), options.exclusive, keeping);
+        let room = Arc::new(Room::keep(&writing)?);
+        let writing = Writer::new(
+            writing,
+            Arc::clone(&file),
+            options.exclusive,
+            keeping,
+            Arc::clone(&room),
+        );
         spawn("tidings-sqlite-writer", move || {
             writing.run(&write_queue);
             drop((lock, alive));
@@ -178,6 +187,7 @@ impl Database {
         Ok(Self {
             shared: Arc::new(Shared {
                 file,
+                room,
                 lock: held_lock,
                 kept,
                 progress,
@@ -193,6 +203,16 @@ impl Database {
     /// The file, by the path that symbolic links lead to.
     pub fn path(&self) -> &Path {
         self.shared.file.path()
+    }
+
+    /// Whether there was room for the last write that the file had to grow for. While there is none, every write
+    /// tries again to make it grow.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`] when there was none. Writes that fit into the pages that the file has go on.
+    pub fn check_room(&self) -> Result<(), Error> {
+        self.shared.room.check()
     }
 
     /// How many bytes the write-ahead log has. It grows for as long as a reader, of whatever process, holds

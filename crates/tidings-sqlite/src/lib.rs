@@ -52,6 +52,7 @@ mod log;
 mod migration;
 mod progress;
 mod reader;
+mod room;
 mod writer;
 
 pub use database::{Database, Options};

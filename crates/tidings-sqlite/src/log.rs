@@ -55,8 +55,8 @@ impl LogKeeper {
     }
 
     /// Lets the next transaction write over the log, after one that found no room to make it longer. SQLite
-    /// does so only after a commit that succeeds. What is in the log mostly fits into pages that the
-    /// database has, so that it takes changes and deletes also on a full disk.
+    /// does so only after a commit that succeeds. The file has [room](crate::room) for what is in the log, so that it
+    /// takes changes and deletes also on a full disk.
     pub(crate) fn make_room(&mut self, connection: &Connection) {
         let now = Instant::now();
         let last = self.last_without_room;

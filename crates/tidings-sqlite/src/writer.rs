@@ -14,6 +14,7 @@ use crate::Error;
 use crate::file::DatabaseFile;
 use crate::log::LogKeeper;
 use crate::progress::Progress;
+use crate::room::Room;
 
 /// Most jobs that share one commit. Past a few hundred the fsync is no longer what a job pays for,
 /// and a larger batch only makes its first caller wait longer.
@@ -109,6 +110,7 @@ pub(crate) struct Writer {
     is_exclusive: bool,
     synchronous: Durability,
     log: LogKeeper,
+    room: Arc<Room>,
     progress: Progress,
 }
 
@@ -118,6 +120,7 @@ impl Writer {
         file: Arc<DatabaseFile>,
         is_exclusive: bool,
         progress: Progress,
+        room: Arc<Room>,
     ) -> Self {
         Self {
             connection,
@@ -125,6 +128,7 @@ impl Writer {
             is_exclusive,
             synchronous: Durability::Full,
             log: LogKeeper::default(),
+            room,
             progress,
         }
     }
@@ -183,13 +187,15 @@ impl Writer {
                     connection,
                     file,
                     progress,
+                    room,
                     ..
                 } = self;
                 let progress = (wanted == Durability::Full).then_some(progress);
-                commit_batch(connection, file, progress, waiting)
+                commit_batch(connection, file, room, progress, waiting)
             });
         match outcome {
             Ok(Log::Bytes(bytes)) => self.log.keep_short(&self.connection, bytes),
+            Ok(Log::Unchanged) => {}
             Ok(Log::NoRoom) => {
                 if self.file.check_with(&self.connection).is_ok() {
                     self.log.make_room(&self.connection);
@@ -252,6 +258,8 @@ enum Log {
     Bytes(u64),
     /// The commit, or a job, found no room to make it longer.
     NoRoom,
+    /// It has nothing new.
+    Unchanged,
 }
 
 /// Runs waiting jobs in one transaction until its time is up, commits, and sends the results of those that
@@ -264,10 +272,12 @@ enum Log {
 fn commit_batch(
     connection: &mut Connection,
     file: &DatabaseFile,
+    room: &Room,
     mut progress: Option<&mut Progress>,
     waiting: &mut VecDeque<Request>,
 ) -> Result<Log, Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let size = room.size(&transaction)?;
     let mut savepoint = Savepoint::prepare(&transaction)?;
     let begun = Instant::now();
     let mut ran = Vec::with_capacity(waiting.len());
@@ -283,11 +293,16 @@ fn commit_batch(
             // the commit. The error of its statement is the job's own.
             return Ok(Log::NoRoom);
         }
-        if begun.elapsed() >= MAX_BATCH_TIME {
+        if begun.elapsed() >= MAX_BATCH_TIME || room.is_scarce() {
             break;
         }
     }
     drop(savepoint);
+    if let Err(error) = room.reserve(&transaction, file.length(), size) {
+        drop(transaction);
+        finish_all(ran.into_iter(), &Err(error));
+        return Ok(Log::Unchanged);
+    }
     let position = match &progress {
         Some(progress) => progress.after(&transaction),
         None => Ok(None),

@@ -140,7 +140,9 @@ impl Records for SqliteRecords {
     }
 
     async fn ready(&self) -> Result<(), StorageError> {
-        self.database.write_relaxed(idempotency::touch).await
+        self.database.write_relaxed(idempotency::touch).await?;
+        // A change may still fit in where nothing can be added.
+        Ok(self.database.check_room()?)
     }
 
     async fn clean(&self) -> Result<usize, StorageError> {

@@ -196,6 +196,56 @@ async fn regression_a_full_disk_takes_what_fits_into_the_pages_of_the_file() {
     insert(&database).await.unwrap();
 }
 
+/// What the log has and the file has no room for would keep the log from ever being written over.
+#[tokio::test]
+async fn regression_a_disk_that_the_database_has_filled_takes_what_fits_into_the_pages_of_the_file()
+{
+    let disk = SmallDisk::mount(8 << 20).unwrap();
+    let path = disk.path().join("test.db").display().to_string();
+    let database = open(&path).await;
+    // Once more if the log has no room; then it is written over.
+    let run = async |statement| match run(&database, statement).await {
+        Err(error) if error.is_full() => run(&database, statement).await,
+        ran => ran,
+    };
+    let insert = "INSERT INTO item (data) VALUES (zeroblob(10000))";
+    let refused = loop {
+        database.check_room().unwrap();
+        if let Err(refused) = run(insert).await {
+            break refused;
+        }
+    };
+    assert!(refused.is_full(), "{refused:?}");
+    let stored = count(&database).await;
+    assert!(stored > 100, "{stored}");
+    assert!(database.check_room().unwrap_err().is_full());
+    let pages: i64 = database
+        .read::<_, Error, _>(|connection| {
+            Ok(connection.query_row("PRAGMA page_count", [], |row| row.get(0))?)
+        })
+        .await
+        .unwrap();
+    let length = std::fs::metadata(&path).unwrap().len();
+    assert!(length >= 4096 * pages.cast_unsigned(), "{length}, {pages}");
+
+    for _ in 0..500 {
+        run("UPDATE item SET data = randomblob(10000) WHERE n % 10 = 0")
+            .await
+            .unwrap();
+    }
+    assert!(database.check_room().unwrap_err().is_full());
+    run("DELETE FROM item WHERE n % 2 = 0").await.unwrap();
+    let left = count(&database).await;
+    for _ in 0..stored / 4 {
+        run(insert).await.unwrap();
+    }
+    // The room that was not needed in the end is no loss of the file.
+    database.close().await;
+    let database = open(&path).await;
+    assert_eq!(count(&database).await, left + stored / 4);
+    database.close().await;
+}
+
 /// Its statements write to the log, before the commit.
 #[tokio::test]
 async fn regression_a_full_disk_takes_changes_that_are_larger_than_the_cache_too() {
