@@ -16,7 +16,7 @@ use super::remote::{Remote, server_url};
 use crate::config::ConfigError;
 use crate::finding::Finding;
 use crate::settings::Unshown;
-use crate::settings::origin::{Origin, Resolved};
+use crate::settings::origin::Resolved;
 use crate::storage::inspection::{self, Secrets};
 use crate::{Config, Settings};
 
@@ -89,7 +89,7 @@ impl Doctor {
 
     pub(super) async fn run(self) -> Result<(), CommandError> {
         let mut report = Report::new(self.json);
-        if self.url.is_none() || self.has_settings() {
+        if self.url.is_none() || self.resolved.origins.are_of_this_machine() {
             self.check_machine(&mut report).await?;
         } else {
             report.add(&Finding::ok(SETTINGS, NOT_CHECKED))?;
@@ -100,12 +100,6 @@ impl Doctor {
             server::check(&Remote::new(url, key), &mut report).await?;
         }
         report.end()
-    }
-
-    /// Whether a setting is given that is not of callers, too.
-    fn has_settings(&self) -> bool {
-        let mut all = self.resolved.all().iter();
-        all.any(|it| it.origin != Origin::Default && it.name != "api-key")
     }
 
     async fn check_machine(&self, report: &mut Report) -> Result<(), CommandError> {

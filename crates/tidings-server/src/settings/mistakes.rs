@@ -101,7 +101,9 @@ impl<'a> Raw<'a> {
         });
         let mut mistakes = Vec::new();
         let mut right = Vec::new();
+        let mut is_remote = false;
         for (arg, flag, source) in given {
+            is_remote |= flag == "url";
             let variable = arg.get_env().filter(|_| source == ValueSource::EnvVariable);
             let (origin, from) = match variable.map(OsStr::display) {
                 Some(name) => (
@@ -118,7 +120,8 @@ impl<'a> Raw<'a> {
         let Some(file) = file else { return mistakes };
         let origins = Origins::of(&self.values, &file.names());
         mistakes.extend(file.mistakes.iter().cloned());
-        if file.is_unusable {
+        // Beside the address of a server, whose settings are asked for, those of this machine may be none.
+        if file.is_unusable || (is_remote && !origins.are_of_this_machine()) {
             return mistakes;
         }
         // What a name that is not known may mean is wrong, too.

@@ -67,6 +67,11 @@ impl Origins {
         }
     }
 
+    /// Whether one is given that is not of callers, too: `--api-key` alone is for the server that is called.
+    pub(crate) fn are_of_this_machine(&self) -> bool {
+        self.all.keys().any(|name| name != "api-key")
+    }
+
     pub(crate) fn of_setting(&self, name: &str) -> Origin {
         self.all.get(name).copied().unwrap_or(Origin::Default)
     }

@@ -56,6 +56,26 @@ async fn a_running_server_is_asked_over_every_kind_of_connection() {
 }
 
 #[tokio::test]
+async fn regression_a_wrong_address_is_the_only_finding_where_a_right_one_has_no_settings_checked()
+{
+    for wrong in ["127.0.0.1:8080", "ftp://x", "http://h/?a=b"] {
+        let mut by_variable = binary();
+        by_variable.arg("doctor").env("TIDINGS_URL", wrong);
+        let mut with_key = at(wrong);
+        with_key.args(["--api-key", KEY]);
+        for mut command in [at(wrong), by_variable, with_key] {
+            let (_, findings) = examine(&mut command).await;
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            assert_finds(&findings, "settings", "error", "expected an address");
+        }
+    }
+    // A setting of this machine is given, so they are checked.
+    let (_, findings) = examine(at("ftp://x").args(["--max-streams", "7"])).await;
+    assert_finds(&findings, "settings", "error", "expected an address");
+    assert_finds(&findings, "settings", "error", "--api-key: expected at");
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_one_error() {
     let (ok, findings) = examine(&mut at("http://127.0.0.1:1")).await;
     assert!(!ok && findings.len() == 2);
