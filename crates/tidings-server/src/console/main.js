@@ -105,8 +105,9 @@ function show() {
 function showMenu(place) {
   const isUsers = session.user !== undefined && place === "users";
   nav.replaceChildren(...menu().map(([name, words]) => make("a", { href: `#/${name}`, "aria-current": name === (isUsers ? "" : place) ? "page" : undefined }, words)));
-  // On a narrow screen the menu is wider than the screen.
-  nav.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+  const here = nav.querySelector("[aria-current]");
+  // On a narrow screen the menu is wider than the screen. After `scrollIntoView`, Tab would go on from this link.
+  if (here !== null) nav.scrollLeft = here.offsetLeft - nav.offsetLeft - (nav.clientWidth - here.offsetWidth) / 2;
   showAccount();
 }
 

@@ -3,6 +3,7 @@
 mod access;
 mod files;
 mod inbox;
+mod keyboard;
 mod overview;
 mod places;
 mod typed;
@@ -10,6 +11,7 @@ mod webhooks;
 
 use std::process::Stdio;
 
+use fantoccini::actions::{InputSource, KeyAction, KeyActions};
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -145,6 +147,15 @@ impl Browser {
         let held = soon(what, self.client.execute_async(&script, vec![])).await;
         assert_eq!(held.expect(what), Value::Bool(true), "{what}");
     }
+}
+
+/// Presses a key in the window, wherever the focus is.
+async fn press(browser: &Browser, key: impl Into<char>) {
+    let value = key.into();
+    let keys = KeyActions::new("keyboard".to_owned())
+        .then(KeyAction::Down { value })
+        .then(KeyAction::Up { value });
+    browser.client.perform_actions(keys).await.unwrap();
 }
 
 /// Whether the stream of the user that is shown is live.

@@ -72,7 +72,7 @@ impl Webhook {
     }
 }
 
-async fn create(server: &Server, path: &str, body: Value) -> Value {
+pub(crate) async fn create(server: &Server, path: &str, body: Value) -> Value {
     let response = server.post(path, &body).await;
     assert_eq!(response.status(), 201);
     response.json().await.unwrap()
