@@ -51,7 +51,10 @@ export function ask(title, fields, action, submit, { danger = false } = {}) {
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       const dialog = form.closest("dialog");
+      const held = document.activeElement;
       send.disabled = cancel.disabled = true;
+      // What is typed now would not be sent, and would go with the dialog.
+      form.inert = true;
       // The reply may have a secret.
       hold(dialog, true);
       error.hidden = true;
@@ -62,6 +65,7 @@ export function ask(title, fields, action, submit, { danger = false } = {}) {
         if (half !== undefined) throw Object.assign(new Error("expected a date and a time"), { field: half.name });
         close((await submit(form.elements)) ?? true);
       } catch (thrown) {
+        form.inert = false;
         if (!session.isKnown) close(undefined);
         const place = pointTo(form, thrown);
         error.textContent = place?.text ?? sentence(thrown.message);
@@ -73,8 +77,8 @@ export function ask(title, fields, action, submit, { danger = false } = {}) {
       } finally {
         send.disabled = cancel.disabled = false;
         hold(dialog, false);
-        // A button that is disabled loses the focus.
-        if (dialog.open && !dialog.contains(document.activeElement)) send.focus();
+        // What is disabled or inert loses the focus.
+        if (dialog.open && !dialog.contains(document.activeElement)) (dialog.contains(held) ? held : send).focus();
       }
     });
     return [form];

@@ -491,12 +491,13 @@ function sendForm(user) {
   if (restoreTyped(form)) sent.textContent = "What you typed before is still here.";
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    let payload = text.value;
+    const typed = text.value;
+    let payload = typed;
     let isText = false;
     try {
-      JSON.parse(payload);
+      JSON.parse(typed);
     } catch {
-      payload = JSON.stringify({ message: payload });
+      payload = JSON.stringify({ message: typed });
       isText = true;
     }
     const { type, key } = form.elements;
@@ -506,8 +507,9 @@ function sendForm(user) {
       unmark(form);
       const { id } = await postOnce("/v1/notifications", `${rest.slice(0, -1)},"payload":${payload}}`);
       sent.dataset.state = "done";
-      sent.textContent = `Stored as ${id}${isText && /^\s*[{[]/.test(text.value) ? ", as text: it looks like JSON, but is not valid" : ""}`;
-      text.value = "";
+      sent.textContent = `Stored as ${id}${isText && /^\s*[{[]/.test(typed) ? ", as text: it looks like JSON, but is not valid" : ""}`;
+      // What was typed meanwhile was not sent.
+      if (text.value === typed) text.value = "";
     } catch (error) {
       sent.dataset.state = "failed";
       sent.textContent = pointTo(form, error)?.text ?? sentence(error.message);

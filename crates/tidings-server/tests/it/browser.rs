@@ -6,6 +6,7 @@ mod inbox;
 mod keyboard;
 mod overview;
 mod places;
+mod sending;
 mod typed;
 mod webhooks;
 
@@ -156,6 +157,15 @@ async fn press(browser: &Browser, key: impl Into<char>) {
         .then(KeyAction::Down { value })
         .then(KeyAction::Up { value });
     browser.client.perform_actions(keys).await.unwrap();
+}
+
+/// Lets a function of the page reply to requests whose address matches. It gets a function that sends the request.
+async fn intercept(browser: &Browser, pattern: &str, reply: &str) {
+    let script = format!(
+        "const real = window.fetch;
+         window.fetch = (url, init) => {pattern}.test(url) ? ({reply})(() => real(url, init)) : real(url, init);"
+    );
+    browser.client.execute(&script, vec![]).await.unwrap();
 }
 
 /// Whether the stream of the user that is shown is live.

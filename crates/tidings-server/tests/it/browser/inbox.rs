@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Browser, IS_LIVE};
+use super::{Browser, IS_LIVE, intercept};
 use crate::support::{Home, Server, http};
 use crate::tokens::{KEY, SECRET, token};
 
@@ -322,15 +322,6 @@ async fn the_page_goes_on_after_a_restart_behind_a_proxy_that_replies_502() {
     server.notify("anna", json!("back")).await;
     browser.until_shown("back").await;
     browser.close().await;
-}
-
-/// Lets a function of the page reply to requests whose address matches. It gets a function that sends the request.
-async fn intercept(browser: &Browser, pattern: &str, reply: &str) {
-    let script = format!(
-        "const real = window.fetch;
-         window.fetch = (url, init) => {pattern}.test(url) ? ({reply})(() => real(url, init)) : real(url, init);"
-    );
-    browser.client.execute(&script, vec![]).await.unwrap();
 }
 
 #[tokio::test]
