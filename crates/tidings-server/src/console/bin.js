@@ -20,8 +20,9 @@ export function open(root, id) {
   const address = make("input", { readonly: true, class: "secret", id: "bin-url", "aria-label": "Address of the bin", onfocus: () => address.select() });
   const secret = make("p", { class: "soft", id: "bin-secret" });
   const reply = make("select", { id: "bin-status", disabled: true }, REPLIES.map(([status, words]) => make("option", { value: status }, words)));
+  reply.selectedIndex = -1;
   const head = make("h2", {}, "Requests");
-  const none = make("p", { class: "empty" }, "Nothing has come yet. Send a POST to the address above, or make an endpoint that does.");
+  const none = make("p", { class: "empty" }, "Loading …");
   const requests = make("ol", { class: "items", id: "requests" });
   let bin;
 
@@ -92,6 +93,7 @@ export function open(root, id) {
     showStatus(reply, bin.status);
     head.textContent = bin.received > data.length ? `Requests (the last ${count(data.length)} of ${count(bin.received)})` : "Requests";
     none.hidden = data.length > 0;
+    none.textContent = "Nothing has come yet. Send a POST to the address above, or make an endpoint that does.";
     const opened = new Set([...requests.querySelectorAll("details[open]")].map((details) => details.closest("li").dataset.id));
     showRows(requests, data.map((request) => requestOf(request, opened.has(String(request.number)))));
     // Behind a load balancer, the next instance that replies may not have it.

@@ -41,7 +41,7 @@ export function open(root) {
   const polled = poll(PAUSE_MS, async () => {
     const { data } = await call("GET", "/v1/bins");
     empty.hidden = data.length > 0;
-    empty.textContent = "There is no bin yet.";
+    empty.textContent = "There is no bin.";
     table.hidden = data.length === 0;
     showRows(body, data.map((bin) => make("tr", { "data-id": bin.id },
       make("td", {}, make("a", { href: `#/bins/${bin.id}`, class: "main" }, urlOf(bin))),

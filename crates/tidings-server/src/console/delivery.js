@@ -18,12 +18,12 @@ export function open(root, id) {
   const format = make("p", { class: "soft" }, "As it is sent in the present format of the endpoint.");
   const sent = make("pre", { id: "message" }, "Loading …");
   const attempts = make("ol", { class: "items", id: "attempts" });
-  const none = make("p", { class: "empty" }, "No attempt was made yet.");
+  const none = make("p", { class: "empty" }, "Loading …");
   const retry = button("Send again", async () => {
     await postOnce(`${path}/retry`);
     if (root.isConnected) confirmDone("It is sent again");
     await polled.refresh();
-  }, { kind: "primary", id: "retry" });
+  }, { kind: "primary", id: "retry", hidden: true });
 
   root.append(
     make("header", { class: "head" }, heading, state, make("span", { class: "actions" }, retry)),
@@ -57,6 +57,7 @@ export function open(root, id) {
     endpoint ??= await findEndpoint(delivery);
     // Nothing can be sent to it any more, in any format.
     if (endpoint?.isRemoved) retire(retry, facts.querySelector("a"));
+    else retry.hidden = false;
     format.hidden = endpoint?.isRemoved ?? false;
     const { reason, next_attempt_at: next, finished_at: finished, user_id: user } = delivery;
     const rows = [
@@ -69,6 +70,7 @@ export function open(root, id) {
     ];
     showFacts(facts, rows);
     none.hidden = data.length > 0;
+    none.textContent = "No attempt was made.";
     showRows(attempts, data.toReversed().map(attemptOf));
     if (!isLoaded) await loadMessage();
   }, problemIn(problem));

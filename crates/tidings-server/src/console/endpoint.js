@@ -42,7 +42,7 @@ export function open(root, id, query) {
   const stop = button("Stop", () => after(call("DELETE", `${path}/replay`), "No replay is under way any more"), { id: "stop-replay" });
   const replaying = make("p", { id: "replay", class: "replay", hidden: true }, progress, progressText, stop);
   const deliveries = make("tbody");
-  const none = make("p", { class: "empty" }, "Nothing was sent to this endpoint yet.");
+  const none = make("p", { class: "empty" }, "Loading …");
   const table = make("div", { class: "scroll" }, make("table", {}, deliveries));
   let endpoint;
   /** The last error, and the time of the failure that it is of. */
@@ -167,6 +167,7 @@ export function open(root, id, query) {
     showFacts(settings, settingsTexts(endpoint));
     const { data } = await listDeliveries(id, { limit: "10" });
     none.hidden = data.length > 0;
+    none.textContent = "There is no delivery to this endpoint.";
     table.hidden = data.length === 0;
     await rowsOf(deliveries, data, { hasErrors: true });
   }, problemIn(problem));

@@ -63,7 +63,7 @@ export function open(root) {
   const polled = poll(PAUSE_MS, async () => {
     const { data } = await call("GET", "/v1/keys");
     empty.hidden = data.length > 0;
-    empty.textContent = "There is no key yet.";
+    empty.textContent = "There is no key.";
     table.hidden = data.length === 0;
     showRows(body, data.map((key) => make("tr", { "data-id": key.id },
       make("td", {}, make("span", { class: "main" }, key.name), make("div", { class: "soft" }, `${key.prefix}…`)),

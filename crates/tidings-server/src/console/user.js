@@ -44,9 +44,6 @@ let wasOpen = {};
 /** What a person reads of each status of a stream. */
 const STATUS = { connecting: "connecting", live: "live", waiting: "reconnecting", failed: "failed", closed: "closed" };
 
-/** What the live feed says until something has happened. */
-const LIVE_SOON = "What happens from now on appears here.";
-
 /** What the server replies, or an error if that takes too long. */
 const inTime = (reply) => Promise.race([reply, new Promise((_, reject) => setTimeout(reject, PRESENCE_MS, new Error("it took too long")))]);
 
@@ -408,16 +405,12 @@ export function open(root, user, query) {
     showMore(next !== null, before);
   }
 
-  let nothing = `Nothing has been sent to ${session.user === undefined ? user : "you"} yet.`;
   if (filter === "unread" || filter === "archived" || type !== "") {
     ownList = { ...(filter === "unread" ? { unread: true } : {}), ...(filter === "archived" ? { archived: true } : {}), ...(type ? { type } : {}) };
-    const what = filter === "archived" ? "archived" : filter === "unread" ? "unread" : "in the inbox";
-    nothing = `Nothing ${type === "" ? "" : `of the type ${type} `}is ${what}.`;
   }
-  if (filter === "live") {
-    byType.hidden = true;
-    empty.textContent = LIVE_SOON;
-  }
+  const what = filter === "archived" ? "archived" : filter === "unread" ? "unread" : "in the inbox";
+  const nothing = `Nothing ${type === "" ? "" : `of the type ${type} `}is ${what}.`;
+  byType.hidden = filter === "live";
 
   whether.finally(() => {
     if (closed) return;
@@ -439,7 +432,7 @@ export function open(root, user, query) {
         return;
       }
       showCounts(state);
-      if (filter === "live") empty.textContent = LIVE_SOON;
+      if (filter === "live") empty.textContent = "What happens from now on appears here.";
       if (ownList !== undefined) {
         // Whatever changes the inbox may change this list.
         reloadSoon();

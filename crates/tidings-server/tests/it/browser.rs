@@ -4,6 +4,7 @@ mod access;
 mod files;
 mod inbox;
 mod keyboard;
+mod loading;
 mod overview;
 mod places;
 mod sending;

@@ -79,7 +79,7 @@ pub(crate) async fn create(server: &Server, path: &str, body: Value) -> Value {
 }
 
 /// Waits until a delivery is in this state.
-async fn delivery_in(server: &Server, state: &str) -> Value {
+pub(crate) async fn delivery_in(server: &Server, state: &str) -> Value {
     soon(state, async {
         loop {
             let list = server.get(&format!("/v1/deliveries?state={state}")).await;

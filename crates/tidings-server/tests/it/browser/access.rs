@@ -97,7 +97,7 @@ async fn a_person_signs_in_with_a_key_that_is_in_no_url_and_makes_another() {
     browser.until("the tab is signed in", IS_LIVE).await;
 
     browser.open(&server, "/#/keys").await;
-    browser.until_shown("There is no key yet.").await;
+    browser.until_shown("There is no key.").await;
     browser.click("#new-key").await;
     browser.submit().await;
     browser.until_shown("Name: expected a text").await;
@@ -146,7 +146,7 @@ async fn a_person_signs_in_with_a_key_that_is_in_no_url_and_makes_another() {
     browser.submit().await;
     browser.until_shown("is revoked").await;
     // The keyboard is not sent back to the start of the page.
-    browser.until_shown("There is no key yet.").await;
+    browser.until_shown("There is no key.").await;
     let focus = "document.activeElement.id === 'main'";
     browser.until("the focus is in the view", focus).await;
     assert_eq!(status().await, 401);
@@ -429,7 +429,7 @@ async fn a_date_that_is_half_typed_is_not_taken_for_an_empty_field() {
     let server = home.start().await;
     let browser = Browser::start().await;
     browser.open(&server, "/#/keys").await;
-    browser.until_shown("There is no key yet.").await;
+    browser.until_shown("There is no key.").await;
     browser.click("#new-key").await;
     browser.type_into("dialog [name=name]", "shop").await;
     browser.click("dialog [value=read]").await;

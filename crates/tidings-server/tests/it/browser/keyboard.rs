@@ -19,11 +19,11 @@ async fn regression_the_first_stop_of_tab_skips_the_menu_which_shows_where_the_p
         browser.client.set_window_size(width, 800).await.unwrap();
         for (address, shown) in [
             ("/#/", "Since the start of the instance"),
-            ("/#/users/anna", "Nothing has been sent to anna"),
+            ("/#/users/anna", "Nothing is in the inbox."),
             ("/#/endpoints", "Depot"),
             (&*endpoint, "Health"),
             ("/#/deliveries", "There is no delivery."),
-            ("/#/bins", "There is no bin yet."),
+            ("/#/bins", "There is no bin."),
             ("/#/keys", "API keys"),
         ] {
             browser.open(&server, address).await;

@@ -148,7 +148,7 @@ async fn every_address_leads_somewhere_and_windows_are_named_after_their_view() 
             "There is no such page",
         ),
         (&*format!("/#/endpoints/{id}"), "Health", "Warehouse"),
-        ("/#/users/ben", "Nothing has been sent to ben", "ben"),
+        ("/#/users/ben", "Nothing is in the inbox.", "ben"),
     ] {
         browser.open(&server, address).await;
         browser.until_shown(shown).await;

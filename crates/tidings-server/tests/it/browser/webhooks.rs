@@ -325,7 +325,7 @@ async fn a_late_reply_moves_no_person_out_of_the_view_they_have_gone_to() {
     let server = home.start().await;
     let browser = Browser::start().await;
     browser.open(&server, "/#/bins").await;
-    browser.until_shown("There is no bin yet").await;
+    browser.until_shown("There is no bin.").await;
     server.signal("-STOP").await;
     browser.click("#new-bin").await;
     browser.click("#nav a[href='#/endpoints']").await;
@@ -347,7 +347,7 @@ async fn a_person_watches_webhooks_arrive_in_a_request_bin() {
     let server = home.start().await;
     let browser = Browser::start().await;
     browser.open(&server, "/#/bins").await;
-    browser.until_shown("There is no bin yet").await;
+    browser.until_shown("There is no bin.").await;
     browser.click("#new-bin").await;
     browser.until_shown("Nothing has come yet").await;
     let address = "document.querySelector('#bin-url').value.startsWith(location.origin)";
@@ -409,7 +409,7 @@ async fn a_person_watches_webhooks_arrive_in_a_request_bin() {
 
     browser.click("#delete-bin").await;
     browser.submit().await;
-    browser.until_shown("There is no bin yet").await;
+    browser.until_shown("There is no bin.").await;
     assert_eq!(server.post(path, &json!({})).await.status(), 404);
     browser.close().await;
 }
@@ -420,7 +420,7 @@ async fn a_person_reads_a_request_of_a_bin_while_others_arrive() {
     let server = home.start().await;
     let browser = Browser::start().await;
     browser.open(&server, "/#/bins").await;
-    browser.until_shown("There is no bin yet").await;
+    browser.until_shown("There is no bin.").await;
     browser.click("#new-bin").await;
     browser.until_shown("Nothing has come yet").await;
     let bins = server.get("/v1/bins").await;
@@ -495,7 +495,7 @@ async fn a_bin_offers_no_endpoint_that_the_server_would_refuse_and_says_which_se
     let server = home.start().await;
     let browser = Browser::start().await;
     browser.open(&server, "/#/bins").await;
-    browser.until_shown("There is no bin yet").await;
+    browser.until_shown("There is no bin.").await;
     browser.click("#new-bin").await;
     browser.until_shown("Nothing has come yet").await;
     browser.until_shown("--webhook-private-addresses").await;
