@@ -5,6 +5,7 @@ mod files;
 mod inbox;
 mod keyboard;
 mod loading;
+mod narrow;
 mod overview;
 mod places;
 mod sending;
