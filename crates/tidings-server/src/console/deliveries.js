@@ -14,6 +14,10 @@ const PAUSE_MS = 3000;
 const PAGE = 50;
 /** At most this many names of endpoints are asked for in one poll. */
 const LEARNED = 10;
+/** The attempts of at most this many deliveries are asked for to find a failure. */
+const MAX_TRIED = 20;
+/** How long after its end an attempt may be recorded, so that it counts as the one that was recorded at a time. */
+const RECORDED_MS = 5000;
 const STATES = [["", "every state"], ["pending", "pending"], ["delivered", "delivered"], ["failed", "failed"], ["cancelled", "cancelled"]];
 const COLORS = { pending: "waiting", delivered: "live", failed: "failed", cancelled: "idle" };
 
@@ -25,15 +29,37 @@ export const isDue = (next) => next !== null && Date.parse(next) <= now();
 /** Enough of a response to recognise it. */
 const cut = (text) => (text.length > 120 ? `${text.slice(0, 120)}…` : text);
 
+/** What went wrong in an attempt, if it failed. */
+const errorOf = ({ error, status, response }) => error ?? (status >= 300 ? `status ${status}${response ? `: ${cut(response)}` : ""}` : undefined);
+
 /** What went wrong in the last attempt of a delivery, if it failed. Throws if the server does not tell now. */
-export async function lastError({ id, attempts, state, reason }) {
+async function lastError({ id, attempts, state, reason }) {
   // Why it waits says less than what went wrong.
   if (reason && (state !== "pending" || attempts === 0)) return reason;
   if (attempts === 0 || state === "delivered") return undefined;
   const { data } = await call("GET", `${deliveryPath(id)}/attempts`);
   const last = data.at(-1);
-  if (last === undefined) return undefined;
-  return last.error ?? (last.status >= 300 ? `status ${last.status}${last.response ? `: ${cut(last.response)}` : ""}` : undefined);
+  return last && errorOf(last);
+}
+
+/**
+ * What went wrong in the attempt whose failure was recorded at a time, as the health of an endpoint has it; `undefined` if
+ * no attempt of these deliveries fits. Throws if the server does not tell now.
+ */
+export async function errorOfFailure(deliveries, failedAt) {
+  const at = Date.parse(failedAt);
+  const isRecordedBy = (ended) => ended >= at - RECORDED_MS;
+  const hasFailed = ({ attempts, state }) => attempts > (state === "delivered" ? 1 : 0);
+  const isAsLong = ({ created_at: created, finished_at: finished }) => Date.parse(created) <= at && (finished === null || isRecordedBy(Date.parse(finished)));
+  // One that has failed for good ended at that time.
+  const isIt = ({ finished_at: finished }) => finished === failedAt;
+  const tried = deliveries.filter((delivery) => hasFailed(delivery) && isAsLong(delivery)).toSorted((one, other) => isIt(other) - isIt(one));
+  const pages = await Promise.all(tried.slice(0, MAX_TRIED).map(({ id }) => call("GET", `${deliveryPath(id)}/attempts`)));
+  const endOf = ({ started_at: started, duration_ms: took }) => Date.parse(started) + took;
+  // `Date.parse` cuts below a millisecond.
+  const fits = (attempt) => errorOf(attempt) !== undefined && isRecordedBy(endOf(attempt)) && endOf(attempt) <= at + 1;
+  const last = pages.flatMap(({ data }) => data.filter(fits)).toSorted((one, other) => endOf(one) - endOf(other)).at(-1);
+  return last && errorOf(last);
 }
 
 /** Fills the rows of a table. With the names of endpoints, each row has its endpoint. */

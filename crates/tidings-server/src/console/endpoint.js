@@ -6,7 +6,7 @@ import { button, confirmDone, goTo, make, nameView, retire, showFacts } from "./
 import { changesOf, fieldsOf, numberOf, settingsOf } from "./endpoint-form.js";
 import { rateText, stateChip, stateOf } from "./endpoints.js";
 import { TIME_ZONE, count, counted, fullTime, time } from "./format.js";
-import { lastError, rowsOf } from "./deliveries.js";
+import { errorOfFailure, rowsOf } from "./deliveries.js";
 import { poll, problemIn } from "./poll.js";
 import { now } from "./server-clock.js";
 import { session } from "./session.js";
@@ -25,7 +25,7 @@ function millisOf({ name, value }) {
 }
 
 const PAUSE_MS = 2000;
-/** The last error is sought among so many deliveries, the newest. */
+/** The last failure is sought among so many deliveries, the newest. */
 const MAX_SEARCHED = "500";
 
 export function open(root, id, query) {
@@ -45,7 +45,7 @@ export function open(root, id, query) {
   const none = make("p", { class: "empty" }, "Loading …");
   const table = make("div", { class: "scroll" }, make("table", {}, deliveries));
   let endpoint;
-  /** The last error, and the time of the failure that it is of. */
+  /** The error of the last failure, if it is found, and the time of that failure. */
   let error;
   let errorAt = null;
   /** What a replay had to look at when this page first saw it. */
@@ -148,8 +148,10 @@ export function open(root, id, query) {
     toggle.textContent = endpoint.enabled ? "Disable" : "Enable";
     for (const needs of needEnabled) needs.hidden = !endpoint.enabled;
     if (errorAt !== health.last_failure_at) {
+      error = undefined;
       try {
-        await findError();
+        const { data } = await listDeliveries(id, { limit: MAX_SEARCHED });
+        error = await errorOfFailure(data, health.last_failure_at);
         errorAt = health.last_failure_at;
       } catch {
         // It is sought again with the next look.
@@ -171,12 +173,6 @@ export function open(root, id, query) {
     table.hidden = data.length === 0;
     await rowsOf(deliveries, data, { hasErrors: true });
   }, problemIn(problem));
-
-  async function findError() {
-    const { data } = await listDeliveries(id, { limit: MAX_SEARCHED });
-    const tried = data.find(({ attempts, state }) => attempts > 0 && state !== "delivered");
-    if (tried !== undefined) error = await lastError(tried);
-  }
 
   function showReplay(replay) {
     if (replay === null) {

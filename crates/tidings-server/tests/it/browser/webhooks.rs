@@ -1,8 +1,8 @@
 //! Endpoints and deliveries, from the first to the last button.
 
-use super::Browser;
+use super::{Browser, intercept};
 use crate::support::{Home, http};
-use crate::webhooks::Webhooks;
+use crate::webhooks::{Webhooks, create, delivery_in};
 use serde_json::json;
 
 /// What stands beside a word in a list of facts.
@@ -298,6 +298,53 @@ async fn a_person_sees_why_a_delivery_failed_and_follows_a_replay() {
     browser.until("the replay ends", ended).await;
     browser.open(&server, "/#/deliveries?state=delivered").await;
     browser.until("all have arrived", &rows(3)).await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn regression_the_last_error_is_that_of_the_last_failure_also_after_a_retry_that_succeeded() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut receiver = Webhooks::start().await;
+    let endpoint = json!({ "url": receiver.url(), "schedule": [0, 1] });
+    let created = create(&server, "/v1/endpoints", endpoint).await;
+    let id = created["id"].as_str().unwrap();
+    let path = format!("/v1/endpoints/{id}");
+    let browser = Browser::start().await;
+    // An older delivery that has failed for good for another reason.
+    receiver.reply_with(500);
+    server.notify("anna", json!(1)).await;
+    for _ in 0..2 {
+        receiver.next().await;
+    }
+    delivery_in(&server, "failed").await;
+    browser.open(&server, &format!("/#/endpoints/{id}")).await;
+    let error = fact("Last error");
+    let is_500 = format!("{error}?.startsWith('status 500')");
+    browser.until("the first error", &is_500).await;
+
+    receiver.reply_with(503);
+    server.notify("anna", json!(2)).await;
+    receiver.next().await;
+    receiver.reply_with(204);
+    receiver.next().await;
+    delivery_in(&server, "delivered").await;
+    let is_503 = format!("{error}?.startsWith('status 503')");
+    browser
+        .until("the error of the last failure", &is_503)
+        .await;
+    browser.client.refresh().await.unwrap();
+    browser.until("it is found anew", &is_503).await;
+
+    // A failure whose attempt cannot be found has none.
+    let other = "async (send) => {
+        const found = await (await send()).json();
+        return Response.json({ ...found, health: { ...found.health, last_failure_at: '2020-01-01T00:00:00Z' } });
+    }";
+    intercept(&browser, &format!("/endpoints.{id}$/"), other).await;
+    let none = format!("{error} === undefined");
+    browser.until("no error", &none).await;
+    assert!(server.get(&path).await["health"]["last_failure_at"].is_string());
     browser.close().await;
 }
 
