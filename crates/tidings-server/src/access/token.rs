@@ -65,7 +65,7 @@ pub(crate) enum TokenRule {
     NotYetValid,
     #[error("the token has another iss than --jwt-issuer, or none")]
     WrongIssuer,
-    #[error("the token has another aud than --jwt-audience")]
+    #[error("the token has another aud than --jwt-audience, or none")]
     WrongAudience,
     #[error("the token has an aud, and the server has no --jwt-audience")]
     UnexpectedAudience,
@@ -95,6 +95,8 @@ struct Header {
 /// The claims, of any type: the rule that a wrong one breaks is for this module to find.
 #[derive(Deserialize)]
 struct Claims {
+    iss: Option<Value>,
+    aud: Option<Value>,
     sub: Option<Value>,
     exp: Option<Value>,
     endpoints: Option<Value>,
@@ -137,12 +139,16 @@ impl Tokens {
         id: Option<&str>,
     ) -> Result<Token, TokenRule> {
         let keys = self.or_why_none(self.matching(algorithm, id), algorithm)?;
-        let validation = self.validation(algorithm);
+        let validation = validation(algorithm);
         for key in &keys {
             match jsonwebtoken::decode::<Claims>(token, key.key(), &validation) {
-                Ok(decoded) => return decoded.claims.check(),
+                Ok(decoded) => {
+                    self.check_issuer(decoded.claims.iss.as_ref())?;
+                    self.check_audience(decoded.claims.aud.as_ref())?;
+                    return decoded.claims.check();
+                }
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {}
-                Err(error) => return Err(self.rule_of(error.kind())),
+                Err(error) => return Err(TokenRule::of(error.kind())),
             }
         }
         Err(TokenRule::WrongSignature)
@@ -186,30 +192,41 @@ impl Tokens {
         }
     }
 
-    fn rule_of(&self, kind: &ErrorKind) -> TokenRule {
-        match TokenRule::of(kind) {
-            TokenRule::WrongAudience if self.audience.is_none() => TokenRule::UnexpectedAudience,
-            rule => rule,
+    fn check_issuer(&self, sent: Option<&Value>) -> Result<(), TokenRule> {
+        match &self.issuer {
+            Some(issuer) if sent.and_then(Value::as_str) != Some(issuer) => {
+                Err(TokenRule::WrongIssuer)
+            }
+            _ => Ok(()),
         }
     }
 
-    fn validation(&self, algorithm: Algorithm) -> Validation {
-        let mut validation = Validation::new(algorithm);
-        validation.leeway = LEEWAY.as_secs().unsigned_abs();
-        validation.validate_nbf = true;
-        // Checked with the claims: the library takes a number that is out of its range for none.
-        validation.validate_exp = false;
-        validation.required_spec_claims.remove("exp");
-        if let Some(issuer) = &self.issuer {
-            validation.set_issuer(&[issuer]);
-            validation.required_spec_claims.insert("iss".to_owned());
+    fn check_audience(&self, sent: Option<&Value>) -> Result<(), TokenRule> {
+        let sent = match (sent, &self.audience) {
+            (None, None) => return Ok(()),
+            (Some(_), None) => return Err(TokenRule::UnexpectedAudience),
+            (Some(Value::Array(several)), Some(_)) => several.as_slice(),
+            (one, Some(_)) => one.map(std::slice::from_ref).unwrap_or_default(),
+        };
+        let is_ours = |sent: &Value| sent.as_str() == self.audience.as_deref();
+        if sent.iter().all(Value::is_string) && sent.iter().any(is_ours) {
+            Ok(())
+        } else {
+            Err(TokenRule::WrongAudience)
         }
-        if let Some(audience) = &self.audience {
-            validation.set_audience(&[audience]);
-            validation.required_spec_claims.insert("aud".to_owned());
-        }
-        validation
     }
+}
+
+/// What the library checks. Issuer, audience and end are checked with the claims: it takes those of a type that it does
+/// not expect, and a number that is out of its range, for none.
+fn validation(algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.leeway = LEEWAY.as_secs().unsigned_abs();
+    validation.validate_nbf = true;
+    validation.validate_aud = false;
+    validation.validate_exp = false;
+    validation.required_spec_claims.clear();
+    validation
 }
 
 impl Header {
@@ -276,17 +293,8 @@ fn time(seconds: f64) -> Timestamp {
 impl TokenRule {
     fn of(kind: &ErrorKind) -> Self {
         match kind {
-            ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => {
-                match claim.as_str() {
-                    "iss" => Self::WrongIssuer,
-                    "aud" => Self::WrongAudience,
-                    "nbf" => Self::NotYetValid,
-                    _ => Self::Malformed,
-                }
-            }
+            ErrorKind::InvalidClaimFormat(claim) if claim == "nbf" => Self::NotYetValid,
             ErrorKind::ImmatureSignature => Self::NotYetValid,
-            ErrorKind::InvalidIssuer => Self::WrongIssuer,
-            ErrorKind::InvalidAudience => Self::WrongAudience,
             ErrorKind::InvalidAlgorithm => Self::WrongAlgorithm,
             _ => Self::Malformed,
         }

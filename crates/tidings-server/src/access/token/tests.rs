@@ -209,6 +209,13 @@ async fn each_wrong_claim_is_refused_by_its_rule() {
         (json!({ "exp": true }), TokenRule::NoExpiry),
         (json!({ "nbf": in_seconds(20) }), TokenRule::NotYetValid),
         (json!({ "nbf": "soon" }), TokenRule::NotYetValid),
+        (json!({ "nbf": [] }), TokenRule::NotYetValid),
+        (json!({ "nbf": {} }), TokenRule::NotYetValid),
+        (json!({ "nbf": true }), TokenRule::NotYetValid),
+        (json!({ "exp": [] }), TokenRule::NoExpiry),
+        (json!({ "exp": {} }), TokenRule::NoExpiry),
+        (json!({ "sub": ["anna"] }), TokenRule::Malformed),
+        (json!({ "sub": {} }), TokenRule::Malformed),
         (json!({ "sub": null }), TokenRule::NoSubject),
         (json!({ "sub": 17 }), TokenRule::NoSubject),
         (json!({ "sub": "" }), TokenRule::InvalidSubject),
@@ -222,6 +229,7 @@ async fn each_wrong_claim_is_refused_by_its_rule() {
         (json!({ "exp": 1e18 }), TokenRule::ExpiryInMilliseconds),
         // It is for another service.
         (json!({ "aud": "billing" }), TokenRule::UnexpectedAudience),
+        (json!({ "aud": [5] }), TokenRule::UnexpectedAudience),
     ] {
         let token = hs256(&claims(&changes));
         assert_eq!(with_secret().verify(&token).await, Err(rule), "{changes}");
@@ -262,6 +270,14 @@ async fn issuer_and_audience_are_demanded_if_they_are_configured() {
         (json!({ "aud": "billing" }), Some(TokenRule::WrongAudience)),
         (json!({ "aud": [] }), Some(TokenRule::WrongAudience)),
         (json!({ "aud": null }), Some(TokenRule::WrongAudience)),
+        (
+            json!({ "iss": ["elsewhere"] }),
+            Some(TokenRule::WrongIssuer),
+        ),
+        (
+            json!({ "iss": ["https://id.example.com"] }),
+            Some(TokenRule::WrongIssuer),
+        ),
     ] {
         let mut all = claims(&good);
         let fields = all.as_object_mut().unwrap();
@@ -270,6 +286,41 @@ async fn issuer_and_audience_are_demanded_if_they_are_configured() {
         let refused = strict.verify(&hs256(&all)).await.err();
         assert_eq!(refused, rule, "{changes}");
     }
+}
+
+#[tokio::test]
+async fn regression_an_audience_of_any_type_is_for_another_service() {
+    let strict = Tokens {
+        audience: Some("tidings".to_owned()),
+        ..with_secret()
+    };
+    for audience in [
+        r#""""#,
+        r#""billing""#,
+        "[]",
+        "[5]",
+        r#"["tidings",5]"#,
+        r#"[["tidings"]]"#,
+        "{}",
+        r#"{"tidings":"tidings"}"#,
+        "5",
+        "true",
+        "false",
+    ] {
+        let claims = format!(r#"{{"sub":"anna","exp":9999999999,"aud":{audience}}}"#);
+        let token = raw(r#"{"alg":"HS256"}"#, &claims, SECRET.as_bytes());
+        let refused = with_secret().verify(&token).await;
+        assert_eq!(refused, Err(TokenRule::UnexpectedAudience), "{audience}");
+        let refused = strict.verify(&token).await;
+        assert_eq!(refused, Err(TokenRule::WrongAudience), "{audience}");
+    }
+    let none = raw(
+        r#"{"alg":"HS256"}"#,
+        r#"{"sub":"anna","exp":9999999999,"aud":null}"#,
+        SECRET.as_bytes(),
+    );
+    with_secret().verify(&none).await.unwrap();
+    assert_eq!(strict.verify(&none).await, Err(TokenRule::WrongAudience));
 }
 
 #[tokio::test]
