@@ -57,7 +57,7 @@ use axum::response::{IntoResponse, Response};
 pub(crate) use self::body::Room;
 use self::error::ApiError;
 pub(crate) use self::event_loop::{EventLoops, LoopTasks};
-use self::extract::check_host;
+use self::extract::{check_host, check_transfer_encoding};
 use self::origin::{Origins, check_origin, preflight_response};
 use self::rate_limit::refused_connection;
 use crate::app::{App, SharedApp};
@@ -105,7 +105,9 @@ async fn pass(State(around): State<Arc<Around>>, request: Request, next: Next) -
 }
 
 async fn check(app: &App, origins: &Origins, request: Request, next: Next) -> Response {
-    let page = check_host(&request).and_then(|()| check_origin(origins, &request));
+    let page = check_host(&request)
+        .and_then(|()| check_transfer_encoding(request.headers()))
+        .and_then(|()| check_origin(origins, &request));
     let page = match page {
         Ok(page) => page,
         Err(refused) => return refused.into_response(),

@@ -1,5 +1,6 @@
 //! The body of a request: how large it may be, how long it may take, and how much memory all bodies together take.
 
+use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -155,10 +156,7 @@ async fn read(request: Request) -> Result<Bytes, ApiError> {
             // The limit was set with the part.
             match (find::<LengthLimitError>(&error), &part) {
                 (Some(_), Some(part)) => too_large(part.max_bytes),
-                _ => ApiError::new(
-                    Code::IncompleteBody,
-                    "the connection broke off before the end of the body",
-                ),
+                _ => not_read(&error),
             }
         })?;
         let Ok(data) = frame.into_data() else {
@@ -179,6 +177,16 @@ async fn read(request: Request) -> Result<Bytes, ApiError> {
         part.shrink_to(bytes.len());
     }
     Ok(bytes.freeze())
+}
+
+/// The chunks of a body that cannot be read are told from the end of its connection by the kind of the error.
+fn not_read(error: &axum::Error) -> ApiError {
+    let kind = find::<io::Error>(error).map(io::Error::kind);
+    let code = match kind {
+        Some(ErrorKind::InvalidInput | ErrorKind::InvalidData) => Code::InvalidChunks,
+        _ => Code::IncompleteBody,
+    };
+    ApiError::new(code, code.meaning())
 }
 
 /// Compressed bodies are not supported, and would otherwise look like malformed JSON.

@@ -7,7 +7,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Path, Request};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Version};
+use axum::http::{HeaderMap, HeaderValue, Version, header};
 use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
 use tidings_notify::UserId;
@@ -207,6 +207,22 @@ pub(super) fn check_host(request: &Request) -> Result<(), ApiError> {
 /// A client may leave the value empty.
 fn is_host(value: &[u8]) -> bool {
     value.is_empty() || (!value.contains(&b'@') && Authority::try_from(value).is_ok())
+}
+
+/// Refuses a body in another transfer coding than one `chunked`: what is left of it would be taken for the body, and
+/// a proxy may see another end of it, so nothing that follows is read as a request
+/// ([RFC 9112, section 6.1](https://www.rfc-editor.org/rfc/rfc9112#section-6.1)).
+pub(super) fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    const NAME: &str = "Transfer-Encoding";
+    let refused = match header_once(headers, NAME) {
+        Ok(Some(coding)) if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            ApiError::invalid(NAME, "expected chunked")
+        }
+        Ok(_) => return Ok(()),
+        Err(given_twice) => given_twice,
+    };
+    let close = (header::CONNECTION, HeaderValue::from_static("close"));
+    Err(refused.with_headers([close].into_iter().collect()))
 }
 
 /// A header, if there is one. Given twice, it is refused: one of the two would be ignored.

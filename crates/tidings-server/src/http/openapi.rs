@@ -275,6 +275,7 @@ fn codes(route: &Route) -> BTreeSet<Code> {
             Code::InvalidJson,
             Code::InvalidBody,
             Code::IncompleteBody,
+            Code::InvalidChunks,
             Code::BodyTimeout,
             Code::UnsupportedEncoding,
         ]);

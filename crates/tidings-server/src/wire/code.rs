@@ -41,6 +41,7 @@ codes! {
     InvalidBody = BAD_REQUEST: "the body is not a JSON object";
     InvalidField = BAD_REQUEST: "a field, a parameter, a header or a part of the path is not valid";
     IncompleteBody = BAD_REQUEST: "the connection broke off before the end of the body";
+    InvalidChunks = BAD_REQUEST: "the chunks of the body (Transfer-Encoding: chunked) cannot be read";
     InvalidFrame = BAD_REQUEST: "a WebSocket frame of the client cannot be read";
     Unauthorized = UNAUTHORIZED: "it is not known who calls";
     Forbidden = FORBIDDEN: "the caller may not use this route";

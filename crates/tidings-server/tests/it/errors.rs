@@ -2,6 +2,7 @@
 
 mod addresses;
 mod bodies;
+mod framing;
 mod headers;
 mod surrogates;
 mod values;

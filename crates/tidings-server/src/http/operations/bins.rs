@@ -106,6 +106,7 @@ pub(in crate::http) fn take() -> Operation {
         .replies_nothing(StatusCode::OK, "The request is kept.")
         .fails_with(&[
             Code::IncompleteBody,
+            Code::InvalidChunks,
             Code::BodyTimeout,
             Code::Busy,
             Code::UnsupportedEncoding,
