@@ -35,8 +35,9 @@ use crate::{connections, panics, resealing, retention, telemetry};
 /// How long dropped connections and requests in the database may take to end, when time is over.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the database may take to close, even when time is over.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the last steps may take together, even when time is over: the last writes of webhooks (two seconds at most),
+/// what is dropped (one), and the end of the database.
+const LAST_STEPS: Duration = Duration::from_secs(5);
 
 /// A running server.
 ///
@@ -212,7 +213,7 @@ impl Server {
         self.app.limits.change(config);
     }
 
-    /// Stops within the configured time, and returns what was left unfinished.
+    /// Stops within the configured time and five seconds more, and returns what was left unfinished.
     ///
     /// The server takes no new connections and starts no new webhook attempts. It finishes requests
     /// and attempts, and ends streams with a `bye`, a thousand in a second or all within half the time; what
@@ -245,8 +246,8 @@ impl Server {
         // Up to here, streams wait for their turn, and must end when their keys are revoked.
         self.access.abort();
         let _cancelled = self.access.await;
-        let limit = deadline.max(Instant::now() + CLOSE_TIMEOUT);
-        let waiting_deliveries = timeout_at(limit, close_database(&self.app)).await;
+        let end = deadline + LAST_STEPS;
+        let waiting_deliveries = timeout_at(end, close_database(&self.app)).await;
         let waiting_deliveries = waiting_deliveries.unwrap_or_else(|_| {
             tracing::error!("stopping although the database did not close in time");
             None

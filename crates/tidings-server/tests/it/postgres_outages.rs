@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidings_test_support::{
-    Fault, Outage, PostgresOutage, PostgresServer, Proxy, RedisOutage, Schema,
+    Fault, Outage, PostgresOutage, PostgresServer, Proxy, Receiver, RedisOutage, Reply, Schema,
 };
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
 
 use crate::load::{Load, Tolerance};
-use crate::support::{Home, Server, http};
+use crate::support::{Home, Server, http, soon};
 
 const ARGUMENTS: [&str; 4] = [
     "--webhook-schedule",
@@ -246,4 +248,42 @@ async fn a_rolling_restart_under_load_loses_nothing_and_posts_no_webhook_twice()
     }
     assert_eq!(load.finish(&servers[0]).await, 0, "repeated webhooks");
     stop(servers, 1).await;
+}
+
+#[tokio::test]
+async fn regression_a_stop_without_database_and_redis_takes_as_long_as_documented() {
+    let page = include_str!("../../../../docs/scaling.md");
+    let (_, more) = page.split_once("(30 seconds by default) and ").unwrap();
+    let (more, _) = more.split_once(" seconds more").unwrap();
+    let documented = Duration::from_secs(more.parse().unwrap());
+
+    let mut database = PostgresOutage::start().await.unwrap();
+    let mut redis = RedisOutage::start().await.unwrap();
+    let beside = format!("--redis={}", redis.url());
+    let arguments = ["--shutdown-timeout", "0s", &*beside];
+    let server = Home::on(database.url(), &arguments).start().await;
+    // An endpoint that this instance serves, and a stream.
+    let receiver = Receiver::start(Reply::ok()).await.unwrap();
+    let endpoint = json!({ "url": receiver.url("/") });
+    assert_eq!(server.post("/v1/endpoints", &endpoint).await.status(), 201);
+    let mut events = server.events("anna", "").await;
+    events.until("tidings.caught_up").await;
+    server.notify("anna", json!(1)).await;
+    soon("the webhook", receiver.request(1)).await;
+    database.freeze().await.unwrap();
+    redis.freeze().await.unwrap();
+    let mut waiting = crate::raw::connect(&server).await;
+    let head = "POST /v1/notifications HTTP/1.1\r\nHost: localhost\r\nContent-Length: 27\r\n\r\n";
+    let request = format!("{head}{{\"user_id\":\"a\",\"payload\":1}}");
+    waiting.write_all(request.as_bytes()).await.unwrap();
+    // It is read before a later connection is served.
+    let alive = http().get(server.at("/health/live")).send().await;
+    assert_eq!(alive.unwrap().status(), 200);
+
+    let began = Instant::now();
+    let (status, text) = server.stop("-TERM").await;
+    let took = began.elapsed();
+    assert!(status.success(), "{text}");
+    assert!(text.contains("did not close in time"), "{text}");
+    assert!(took <= documented, "{took:?} {text}");
 }
