@@ -243,9 +243,6 @@ fn begin_at_zero() {
         DATABASE_FAILED,
         notify::NOTIFICATION_DELIVERED,
         notify::SUBSCRIPTION_GAPS,
-        notify::ROUTING_SENT,
-        notify::ROUTING_FAILED,
-        notify::ROUTING_DROPPED,
         notify::SWEEP_FAILED,
     ] {
         counter!(counter).increment(0);

@@ -94,14 +94,24 @@ mod tests {
 
     use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 
+    use tidings_notify::telemetry::{ROUTING_DROPPED, ROUTING_FAILED, ROUTING_SENT};
+    use tidings_stream::telemetry::SENT;
+
     use super::super::describe_metrics;
 
-    /// Keeps what is described: kind and text, by the name that Prometheus shows.
+    /// What other programs have: the server has no router, and publishes to streams in transactions of its own. A metric
+    /// that is described and never recorded is not shown.
+    const OF_OTHERS: [&str; 4] = [ROUTING_SENT, ROUTING_FAILED, ROUTING_DROPPED, SENT];
+
+    /// Keeps what is described of the server: kind and text, by the name that Prometheus shows.
     #[derive(Debug, Default)]
     struct Described(Mutex<BTreeMap<String, (&'static str, String)>>);
 
     impl Described {
         fn add(&self, kind: &'static str, name: &KeyName, unit: Option<Unit>, text: &str) {
+            if OF_OTHERS.contains(&name.as_str()) {
+                return;
+            }
             let mut shown = name.as_str().replace('.', "_");
             match unit {
                 Some(Unit::Seconds) => shown.push_str("_seconds"),
