@@ -20,7 +20,7 @@ const ELSEWHERE = {
   "docs/operations.md ini": "the test below looks for its lines in the unit, which scripts/check-package verifies",
   "docs/operations.md json": "the test below compares it with a line of the log",
   "docs/operations.md sh container": "not run: a container needs rights that the tests do not have",
-  "docs/operations.md sh root": "scripts/check-package installs the package into an empty root",
+  "docs/operations.md sh root": "scripts/check-package installs the package into an empty root, and compares systemd-run with the unit",
   "docs/operations.md text": "crates/tidings-server/tests/it/reload.rs waits for such lines",
   "docs/scaling.md sql": "postgres_instances.rs of tidings-server runs it",
   "docs/operations.md yaml": "facts.test.mjs parses it: Prometheus is not among the packages of the tests",
