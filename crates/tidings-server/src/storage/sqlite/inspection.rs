@@ -168,7 +168,7 @@ enum Content {
 }
 
 /// Opens the file without making others beside it: as one that does not change, unless there is a write-ahead log,
-/// which a server keeps as long as it runs, and leaves behind if it crashes. With a slash in front, no part of the path is
+/// which a server keeps and leaves behind: empty if it stopped in order. With a slash in front, no part of the path is
 /// taken for a host.
 fn open(path: &Path) -> Result<Connection, tidings_sqlite::rusqlite::Error> {
     const KEPT: AsciiSet = NON_ALPHANUMERIC
