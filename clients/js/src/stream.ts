@@ -119,16 +119,27 @@ export class Stream<Payload = unknown> {
     );
   }
 
-  /** A page that a browser keeps for the way back must have no connection and no lock. */
+  /**
+   * A page that a browser freezes, or keeps for the way back, must have no connection and no lock. While it is frozen, it
+   * would still reply to other tabs, although it receives nothing.
+   */
   #followPage(): void {
     const { signal } = this.#closed;
-    addEventListener("pagehide", () => this.#feed.close(), { signal });
-    const onShow = ({ persisted }: PageTransitionEvent) => {
-      if (!persisted) return;
+    let isAway = false;
+    const leave = () => {
+      isAway = true;
+      this.#feed.close();
+    };
+    const comeBack = () => {
+      if (!isAway || this.#status === "failed") return;
+      isAway = false;
       this.#feed = this.#open(this.#feed.cursor ?? this.#options.cursor);
       this.#setStatus("waiting");
     };
-    addEventListener("pageshow", onShow, { signal });
+    addEventListener("pagehide", leave, { signal });
+    addEventListener("pageshow", comeBack, { signal });
+    document.addEventListener("freeze", leave, { signal });
+    document.addEventListener("resume", comeBack, { signal });
   }
 
   #setStatus(status: Status, error?: TidingsError): void {

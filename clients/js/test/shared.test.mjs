@@ -349,6 +349,78 @@ test(`a tab that has heard of a new log ${what} events follows one that has not`
 });
 }
 
+/** What a browser does to pages that nobody has looked at for a while: `frozen`, and `active` when somebody looks again. */
+const setLifecycle = (browser, state) => browser.command("Page.setWebLifecycleState", { state });
+
+for (const [which, frozen] of [["leads", 0], ["follows", 1]]) {
+  test(`a tab that ${which} and is frozen gets what it has missed when it runs again, and the other one goes on`, async (t) => {
+    const { server } = await serverWith(t, 1);
+    const app = await pages(t, streams(server.url));
+    const browser = await browse(t);
+    const tabs = [await browser.tab()];
+    await browser.goto(app);
+    await browser.until("the first tab is live", isLive);
+    tabs.push(await browser.openTab(app));
+    await browser.until("the second tab is live", isLive);
+    await server.notify("anna", 1);
+    for (const tab of tabs) {
+      await browser.show(tab);
+      await browser.until("the first one", saw, "[1]");
+    }
+    const seen = [1];
+    for (let round = 0; round < 2; round += 1) {
+      await browser.show(tabs[frozen]);
+      await setLifecycle(browser, "frozen");
+      await browser.show(tabs[1 - frozen]);
+      for (let n = 0; n < 2; n += 1) {
+        seen.push(seen.length + 1);
+        await server.notify("anna", seen.length);
+        await browser.until("what comes meanwhile", saw, JSON.stringify(seen));
+      }
+      await browser.show(tabs[frozen]);
+      await setLifecycle(browser, "active");
+      seen.push(seen.length + 1);
+      await server.notify("anna", seen.length);
+      for (const tab of tabs) {
+        await browser.show(tab);
+        await browser.until("each once", saw, JSON.stringify(seen));
+        await browser.until("it is live", isLive);
+      }
+      await until("one connection", async () => (await open(server)) === 1);
+    }
+  });
+}
+
+test("a page with a connection of its own has none while it is frozen, and goes on from its cursor", async (t) => {
+  const { server } = await serverWith(t, 1);
+  const app = await pages(t, streams(server.url, UNSHARED));
+  const browser = await browse(t);
+  await browser.goto(app);
+  await browser.until("the stream", isLive);
+  await server.notify("anna", 1);
+  await browser.until("the first one", saw, "[1]");
+  await setLifecycle(browser, "frozen");
+  await until("no connection", async () => (await open(server)) === 0);
+  await server.notify("anna", 2);
+  await setLifecycle(browser, "active");
+  await browser.until("what it has missed", saw, "[1,2]");
+  assert.deepEqual(await browser.run(`() => window.statuses`), ["connecting", "live", "waiting", "live"]);
+});
+
+test("a stream that has failed for good stays so when the page runs again, or a person goes back to it", async (t) => {
+  const { server, tokenFor } = await serverWithTokens(t);
+  const app = await pages(t, streams(server.url));
+  const browser = await browse(t);
+  await browser.goto(`${app}/?token=${tokenFor(600)}x`);
+  await browser.until("the failure", `() => window.stream?.status === "failed"`);
+  await browser.run(`() => void (window.statuses = ["failed"])`);
+  await setLifecycle(browser, "frozen");
+  await setLifecycle(browser, "active");
+  await browser.goto(`${server.url}/health/live`);
+  await browser.back();
+  assert.deepEqual(await browser.run(`() => window.statuses`), ["failed"]);
+});
+
 test("a tab ignores one that was replaced while it was frozen, and replies when it runs again", async (t) => {
   const { server, ids } = await serverWith(t, 1);
   const name = JSON.stringify(`tidings ${server.url}/v1/users/anna/`);

@@ -1514,14 +1514,22 @@ class Stream {
 	}
 	#followPage() {
 		const { signal } = this.#closed;
-		addEventListener("pagehide", () => this.#feed.close(), { signal });
-		const onShow = ({ persisted }) => {
-			if (!persisted)
+		let isAway = false;
+		const leave = () => {
+			isAway = true;
+			this.#feed.close();
+		};
+		const comeBack = () => {
+			if (!isAway || this.#status === "failed")
 				return;
+			isAway = false;
 			this.#feed = this.#open(this.#feed.cursor ?? this.#options.cursor);
 			this.#setStatus("waiting");
 		};
-		addEventListener("pageshow", onShow, { signal });
+		addEventListener("pagehide", leave, { signal });
+		addEventListener("pageshow", comeBack, { signal });
+		document.addEventListener("freeze", leave, { signal });
+		document.addEventListener("resume", comeBack, { signal });
 	}
 	#setStatus(status, error) {
 		if (this.#closed.signal.aborted)
