@@ -56,9 +56,10 @@ function iconOf(value: unknown, base: string): Display["icon"] {
 
 /**
  * What a notification shows by the conventions for payloads: title, body or message, url, icon, actions. Relative addresses
- * are those of the page, or of `base`: with `about:blank` they are left out.
+ * are those of the page, or of `base`. With `about:blank`, and by default where there is no page, as in Node and in workers,
+ * they are left out.
  */
-export function displayOf({ payload, payload_text: payloadText, type }: Notification, base = document.baseURI): Display {
+export function displayOf({ payload, payload_text: payloadText, type }: Notification, base = pageAddress()): Display {
   const isObject = typeof payload === "object" && payload !== null && !Array.isArray(payload);
   const fields: Record<string, unknown> = isObject ? (payload as Record<string, unknown>) : {};
   // A large number is exact only as text.
@@ -87,6 +88,10 @@ function actionsOf(value: unknown, base: string): Action[] {
     return shown !== undefined && safe !== undefined ? [{ label: shown, url: safe }] : [];
   });
   return actions.slice(0, MAX_ACTIONS);
+}
+
+function pageAddress(): string {
+  return typeof document === "undefined" ? "about:blank" : document.baseURI;
 }
 
 /** The language of the page; `undefined`, which is that of the browser, if the page has none or one that does not exist. */

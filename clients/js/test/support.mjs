@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 const binary = process.env.TIDINGS_BINARY ?? join(root, "target/debug/tidings");
 
-export { Inbox, Tidings, TidingsError, compareIds } from "../../../crates/tidings-server/src/client/tidings.js";
+export { Inbox, Tidings, TidingsError, compareIds, displayOf } from "../../../crates/tidings-server/src/client/tidings.js";
 
 /** Past this a test has failed. */
 const PATIENCE_MS = 30_000;

@@ -2053,7 +2053,7 @@ function iconOf(value, base) {
 	const isShort = [...icon].length <= 2 || (icon.length <= 16 && !/[\p{L}\p{N}]/u.test(icon));
 	return isShort ? { text: icon } : undefined;
 }
-function displayOf({ payload, payload_text: payloadText, type }, base = document.baseURI) {
+function displayOf({ payload, payload_text: payloadText, type }, base = pageAddress()) {
 	const isObject = typeof payload === "object" && payload !== null && !Array.isArray(payload);
 	const fields = isObject ? payload : {};
 	const member = (name) => (typeof fields[name] === "number" ? memberText(payloadText, name) : text(fields[name]));
@@ -2083,6 +2083,9 @@ function actionsOf(value, base) {
 		return shown !== undefined && safe !== undefined ? [{ label: shown, url: safe }] : [];
 	});
 	return actions.slice(0, MAX_ACTIONS);
+}
+function pageAddress() {
+	return typeof document === "undefined" ? "about:blank" : document.baseURI;
 }
 function pageLanguage() {
 	try {
