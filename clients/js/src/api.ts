@@ -12,12 +12,15 @@ const MAX_TRIES = 3;
 /** The longest wait between two tries: beyond it, the caller decides. */
 const MAX_WAIT_MS = 5000;
 
+/** With which requests a browser sends cookies. */
+export type Credentials = "same-origin" | "include" | "omit";
+
 /** Where requests of a user go, and with which credential. */
 export interface ApiOptions {
   url: string;
   user: string;
   tokens: Tokens;
-  credentials: RequestCredentials;
+  credentials: Credentials;
 }
 
 /** Requests to the routes of one user. */
@@ -27,7 +30,7 @@ export class Api {
   readonly clock = new ServerClock();
   /** `…/v1/users/<user>/`. */
   readonly base: string;
-  readonly #credentials: RequestCredentials;
+  readonly #credentials: Credentials;
 
   constructor({ url, user, tokens, credentials }: ApiOptions) {
     const server = new URL(url.endsWith("/") ? url : `${url}/`);
@@ -37,7 +40,11 @@ export class Api {
     this.#credentials = credentials;
   }
 
-  /** Sends one request. A response with any other status than 2xx becomes an error. */
+  /**
+   * Sends one request. A response with any other status than 2xx becomes an error.
+   *
+   * @internal
+   */
   async send(path: string, token: string | undefined, init: RequestInit): Promise<Response> {
     const headers = new Headers(init.headers);
     if (token !== undefined) headers.set("Authorization", `Bearer ${token}`);

@@ -1,4 +1,4 @@
-import { Api } from "./api.js";
+import { Api, type Credentials } from "./api.js";
 import { expect, expectOptions } from "./expect.js";
 import { type EventId, expectEventId } from "./ids.js";
 import { Inbox, type InboxOptions } from "./inbox.js";
@@ -23,7 +23,7 @@ export interface TidingsOptions {
   /** Whether the tabs of a browser share one connection; default `true`, where the browser can. */
   share?: boolean;
   /** `include` sends the cookie of `--jwt-cookie` to a server of another origin. Default `same-origin`. */
-  credentials?: RequestCredentials;
+  credentials?: Credentials;
   /** The longest wait between two connections, in milliseconds, unless the server asks for a longer one; default 30,000. */
   maxWaitMs?: number;
 }
@@ -34,7 +34,7 @@ function ownUrl(): string | undefined {
   return /^https?:/.test(url) ? new URL(".", url).href : undefined;
 }
 
-const CREDENTIALS: readonly RequestCredentials[] = ["same-origin", "include", "omit"];
+const CREDENTIALS: readonly Credentials[] = ["same-origin", "include", "omit"];
 
 function isAddress(url: unknown): url is string {
   try {

@@ -18,8 +18,11 @@ const TICK_MS = 30_000;
 /** The least time between two requests that say what a person has seen. */
 const SEEN_MS = 1000;
 
+/** A program without the types of a browser, as for Node, has no `HTMLElement`. */
+type BaseClass = typeof globalThis extends { HTMLElement: infer Class } ? Class : new () => object;
+
 /** Where there is no document, for instance on a server, the class exists and cannot be used. */
-const Base = globalThis.HTMLElement ?? (class {} as typeof HTMLElement);
+const Base: BaseClass = globalThis.HTMLElement ?? class {};
 
 /**
  * `<tidings-inbox>`: a bell with the number of unseen notifications, and their list.

@@ -69,7 +69,11 @@ export function retryAfter(header: string | null, now = Date.now()): number | un
 /** What a status says whoever has replied. */
 const CODES: Record<number, string> = { 401: "unauthorized", 429: "too_many_requests" };
 
-/** The error of a response whose status is not 2xx. */
+/**
+ * The error of a response whose status is not 2xx.
+ *
+ * @internal
+ */
 export function errorOf(response: Response, body: string): TidingsError {
   const { status } = response;
   const details = { status, retryAfterMs: retryAfter(response.headers.get("retry-after")) };

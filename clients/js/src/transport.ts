@@ -16,6 +16,7 @@ export interface Listener {
   cursor: EventId | undefined;
   since: string | undefined;
   token: string | undefined;
+  /** @internal */
   signal: AbortSignal;
   onFrame(frame: Frame): void;
   /** Anything has arrived, if only a comment that keeps the connection alive. */
