@@ -184,10 +184,13 @@ export class Inbox<Payload = unknown> {
     return () => void this.#listeners.delete(listener);
   };
 
-  /** Loads the next page of older notifications. Does nothing if there is none. */
+  /**
+   * Loads the next page of older notifications. Does nothing if there is none. Calls at the same time load one page.
+   */
   loadMore(): Promise<void> {
     this.#loadingMore ??= this.#loadNextPage().finally(() => {
       this.#loadingMore = undefined;
+      this.#trim();
     });
     return this.#loadingMore;
   }
@@ -285,7 +288,17 @@ export class Inbox<Payload = unknown> {
   /** Takes in the new contents, or loads them. */
   #apply(contents: Contents<Payload> | undefined): void {
     if (contents === undefined) return this.#reload();
-    this.#contents = trimmed(contents, this.#maxItems);
+    this.#contents = contents;
+    this.#trim();
+    this.#publish();
+  }
+
+  /** A page that is under way continues the list where it ends now: until it is there, nothing is cut off. */
+  #trim(): void {
+    if (this.#contents === undefined || this.#loadingMore !== undefined) return;
+    const contents = trimmed(this.#contents, this.#maxItems);
+    if (contents === this.#contents) return;
+    this.#contents = contents;
     this.#publish();
   }
 
@@ -377,17 +390,25 @@ export class Inbox<Payload = unknown> {
   }
 
   async #loadNextPage(): Promise<void> {
-    const cursor = this.#contents?.next;
-    if (cursor === undefined || cursor === null) return;
+    while (!(await this.#addNextPage()));
+  }
+
+  /** Whether the next page is in the list, or there is none. Otherwise the list has changed meanwhile so that the page does not fit. */
+  async #addNextPage(): Promise<boolean> {
+    const cursor = this.#contents?.next ?? null;
+    if (cursor === null) return true;
     const recording: (Notification<Payload> | Change)[] = [];
     this.#recordings.add(recording);
     try {
       const page = await this.#client.list<Payload>({ limit: this.#limit, cursor });
       const contents = this.#contents;
       // The list was loaded again meanwhile, and ends elsewhere.
-      if (contents?.next !== cursor) return;
-      this.#maxItems = Math.max(MAX_ITEMS, contents.items.length + page.data.length);
-      this.#apply(withNextPage(contents, page, recording, now()));
+      if (contents?.next !== cursor) return false;
+      const longer = withNextPage(contents, page, recording, now());
+      if (longer === undefined) return false;
+      this.#maxItems = Math.max(MAX_ITEMS, longer.items.length);
+      this.#apply(longer);
+      return true;
     } finally {
       this.#recordings.delete(recording);
     }

@@ -360,6 +360,110 @@ test("pages follow one another, without holes and repeats", async (t) => {
   assert.deepEqual(payloads(inbox), [...Array(26).keys()].reverse());
 });
 
+/** An inbox of `count` notifications, 1 to `count`, which loads when the test replies to its requests. */
+function driven(t, count, limit) {
+  const idOf = (n) => `00000000000000aa-${n}`;
+  const item = (n) => ({ id: idOf(n), user_id: "anna", type: "t", payload: n, payload_text: `${n}`, timestamp: "2026-11-21T10:00:00Z", read_at: null, archived_at: null, key: null });
+  const page = ({ limit, cursor }) => {
+    const before = cursor === undefined ? count + 1 : Number(cursor.split("-")[1]);
+    const size = Math.min(limit, before - 1);
+    const data = Array.from({ length: size }, (_, index) => item(before - 1 - index));
+    return { data, unread: count, unseen: count, cursor: idOf(count), next: before - 1 > size ? data.at(-1).id : null };
+  };
+  const requests = [];
+  let handlers;
+  const inbox = new Inbox(
+    {
+      list: (query) => new Promise((resolve, reject) => requests.push({ query, reply: () => resolve(page(query)), reject })),
+      stream: (options) => {
+        handlers = options;
+        queueMicrotask(() => options.onHello());
+        return { close() {} };
+      },
+    },
+    { limit },
+  );
+  t.after(() => inbox.close());
+  return {
+    inbox,
+    /** The next request. */
+    asked: () => until("a request", () => requests.shift()),
+    /** Another notification, of which the stream has not told. */
+    append: () => (count += 1),
+    arrive: () => handlers.onNotification(item((count += 1))),
+    miss: () => handlers.onGap({}),
+    change: (change, n) => handlers.onChange({ change, ids: [idOf(n)], unread: count, unseen: count, cursor: idOf(count) }),
+  };
+}
+
+/** The numbers from `newest` down to `oldest`. */
+const down = (newest, oldest) => Array.from({ length: newest - oldest + 1 }, (_, index) => newest - index);
+
+test("a full inbox loads more while notifications arrive, and keeps what it was asked for", async (t) => {
+  const { inbox, asked, arrive } = driven(t, 1100, 1000);
+  (await asked()).reply();
+  await until("the list", () => inbox.state.items.length === 1000);
+  const loading = inbox.loadMore();
+  const request = await asked();
+  arrive();
+  arrive();
+  request.reply();
+  await loading;
+  assert.deepEqual(payloads(inbox), down(1102, 1));
+  assert.equal(inbox.state.hasMore, false);
+  arrive();
+  assert.deepEqual(payloads(inbox), down(1103, 2));
+  assert.equal(inbox.state.hasMore, true);
+});
+
+test("a full inbox is as long as before when a page cannot be loaded", async (t) => {
+  const { inbox, asked, arrive } = driven(t, 1100, 1000);
+  (await asked()).reply();
+  await until("the list", () => inbox.state.items.length === 1000);
+  const loading = inbox.loadMore();
+  const request = await asked();
+  arrive();
+  arrive();
+  const { length } = inbox.state.items;
+  request.reject(new TidingsError("of the test", { code: "forbidden", status: 403 }));
+  await assert.rejects(loading, { status: 403 });
+  assert.deepEqual([length, inbox.state.items.length], [1002, 1000], "nothing is cut off while a page is under way");
+  const again = inbox.loadMore();
+  (await asked()).reply();
+  await again;
+  assert.deepEqual(payloads(inbox), down(1102, 1));
+});
+
+test("a page that does not fit the list any more is asked for again", async (t) => {
+  const { inbox, asked, append, miss, change } = driven(t, 30, 10);
+  (await asked()).reply();
+  await until("the list", () => inbox.state.items.length === 10);
+  // The list is loaded again, and ends elsewhere.
+  const first = inbox.loadMore();
+  const late = await asked();
+  for (let n = 0; n < 5; n += 1) append();
+  miss();
+  (await asked()).reply();
+  await until("the new list", () => inbox.state.items[0].payload === 35);
+  late.reply();
+  (await asked()).reply();
+  await first;
+  assert.deepEqual(payloads(inbox), down(35, 16));
+  // It is not known whether the page has what was put back meanwhile.
+  const second = inbox.loadMore();
+  const unsure = await asked();
+  change("unarchived", 12);
+  const reload = await asked();
+  unsure.reply();
+  (await asked()).reply();
+  await second;
+  assert.deepEqual(payloads(inbox), down(35, 6));
+  reload.reply();
+  // The list is as long as it was shown.
+  (await asked()).reply();
+  await until("the list is loaded again", () => inbox.state.items.length === 30);
+});
+
 /** A page of the inbox has at most 4 MiB of payloads. */
 test("what was loaded is there after a reconnect, also if the pages end early", async (t) => {
   const server = await new Home(t).start();

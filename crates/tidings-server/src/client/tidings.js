@@ -1648,6 +1648,7 @@ class Inbox {
 	loadMore() {
 		this.#loadingMore ??= this.#loadNextPage().finally(() => {
 			this.#loadingMore = undefined;
+			this.#trim();
 		});
 		return this.#loadingMore;
 	}
@@ -1736,7 +1737,17 @@ class Inbox {
 	#apply(contents) {
 		if (contents === undefined)
 			return this.#reload();
-		this.#contents = trimmed(contents, this.#maxItems);
+		this.#contents = contents;
+		this.#trim();
+		this.#publish();
+	}
+	#trim() {
+		if (this.#contents === undefined || this.#loadingMore !== undefined)
+			return;
+		const contents = trimmed(this.#contents, this.#maxItems);
+		if (contents === this.#contents)
+			return;
+		this.#contents = contents;
 		this.#publish();
 	}
 	#remember(items) {
@@ -1827,18 +1838,26 @@ class Inbox {
 			this.#contents = next;
 	}
 	async #loadNextPage() {
-		const cursor = this.#contents?.next;
-		if (cursor === undefined || cursor === null)
-			return;
+		while (!(await this.#addNextPage()))
+			;
+	}
+	async #addNextPage() {
+		const cursor = this.#contents?.next ?? null;
+		if (cursor === null)
+			return true;
 		const recording = [];
 		this.#recordings.add(recording);
 		try {
 			const page = await this.#client.list({ limit: this.#limit, cursor });
 			const contents = this.#contents;
 			if (contents?.next !== cursor)
-				return;
-			this.#maxItems = Math.max(MAX_ITEMS, contents.items.length + page.data.length);
-			this.#apply(withNextPage(contents, page, recording, now()));
+				return false;
+			const longer = withNextPage(contents, page, recording, now());
+			if (longer === undefined)
+				return false;
+			this.#maxItems = Math.max(MAX_ITEMS, longer.items.length);
+			this.#apply(longer);
+			return true;
 		}
 		finally {
 			this.#recordings.delete(recording);
