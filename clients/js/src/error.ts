@@ -26,7 +26,8 @@ export class TidingsError extends Error {
    * - `unauthorized`: no token, or the server refuses each token that the function `token` returns;
    * - `unexpected_response`: a response that is not from Tidings, for instance of a proxy;
    * - `unsupported`: this platform has no `WebSocket`, or the credential cannot be sent over one;
-   * - `ended`: the stream ended; `bye` has the code 4000 to 4299.
+   * - `ended`: the stream ended; `bye` has the code 4000 to 4299;
+   * - `closed`: the inbox was closed before it had what was asked for.
    */
   readonly code: string;
   readonly status: number | undefined;

@@ -1,5 +1,5 @@
 import type { Status } from "./connection.js";
-import { asTidingsError, reportUncaught, type TidingsError } from "./error.js";
+import { asTidingsError, reportUncaught, TidingsError } from "./error.js";
 import { expect, expectHandlers, expectOptions } from "./expect.js";
 import { type EventId, expectEventId } from "./ids.js";
 import {
@@ -125,6 +125,8 @@ export class Inbox<Payload = unknown> {
   /** Whether what arrives was sent while there was no connection. */
   #isBacklog = true;
   #loadingMore: Promise<void> | undefined;
+  /** Who waits until the list is there, or has failed. */
+  readonly #waiting = new Set<() => void>();
   #status: Status = "connecting";
   #streamError: TidingsError | undefined;
   #listError: TidingsError | undefined;
@@ -185,7 +187,8 @@ export class Inbox<Payload = unknown> {
   };
 
   /**
-   * Loads the next page of older notifications. Does nothing if there is none. Calls at the same time load one page.
+   * Loads the next page of older notifications, after the first one. Does nothing if there is none. Calls at the same time
+   * load one page.
    */
   loadMore(): Promise<void> {
     this.#loadingMore ??= this.#loadNextPage().finally(() => {
@@ -216,16 +219,16 @@ export class Inbox<Payload = unknown> {
     return this.#act({ kind: "unarchive", id, item }, () => this.#client.unarchive(id));
   }
 
-  /** Marks all as read that this screen has heard of. Later ones stay unread. */
+  /** Marks all as read that this screen has heard of, once the list is loaded. Later ones stay unread. */
   async markAllRead(): Promise<void> {
-    const upTo = this.#contents?.cursor;
-    if (upTo !== undefined) await this.#act({ kind: "read-all", upTo }, () => this.#client.markAllRead(upTo));
+    const { cursor: upTo } = this.#contents ?? (await this.#firstContents());
+    await this.#act({ kind: "read-all", upTo }, () => this.#client.markAllRead(upTo));
   }
 
-  /** Marks all as seen that this screen has heard of: call it when the list is shown. */
+  /** Marks all as seen that this screen has heard of, once the list is loaded: call it when the list is shown. */
   async markSeen(): Promise<void> {
-    const upTo = this.#contents?.cursor;
-    if (upTo !== undefined) await this.#act({ kind: "seen", upTo }, () => this.#client.markSeen(upTo));
+    const { cursor: upTo } = this.#contents ?? (await this.#firstContents());
+    await this.#act({ kind: "seen", upTo }, () => this.#client.markSeen(upTo));
   }
 
   /**
@@ -237,7 +240,10 @@ export class Inbox<Payload = unknown> {
     if (this.#listError?.retryAfterMs === undefined) this.#retryWait?.abort();
   }
 
-  /** Ends the stream. The state stays as it is, with the status `closed`. */
+  /**
+   * Ends the stream. The state stays as it is, with the status `closed`. Promises that wait for the list or for a page are
+   * rejected with the code `closed`.
+   */
   close(): void {
     this.#stream.close();
     this.#state = this.#view();
@@ -245,6 +251,7 @@ export class Inbox<Payload = unknown> {
     if (this.#callTimer !== undefined) queueMicrotask(() => this.#callListeners());
     clearTimeout(this.#callTimer);
     this.#retryWait?.abort();
+    this.#wake();
     for (const timer of this.#reportTimers) clearTimeout(timer);
   }
 
@@ -254,6 +261,7 @@ export class Inbox<Payload = unknown> {
     this.#streamError = status === "live" ? undefined : (error ?? this.#streamError);
     // Without a stream there is still a list.
     if (status === "waiting" && this.#contents === undefined) this.#reload();
+    this.#wake();
     this.#publish();
   }
 
@@ -363,6 +371,27 @@ export class Inbox<Payload = unknown> {
       this.#publish();
     }
     this.#isReloading = false;
+    this.#wake();
+  }
+
+  /** The contents once there are some. Throws if the inbox is closed, or the list or the stream has failed for good. */
+  async #firstContents(): Promise<Contents<Payload>> {
+    for (;;) {
+      this.#expectOpen();
+      if (this.#contents !== undefined) return this.#contents;
+      const failure = this.#listError ?? (this.#status === "failed" ? this.#streamError : undefined);
+      if (failure !== undefined && !this.#isReloading) throw failure;
+      await new Promise<void>((resolve) => this.#waiting.add(resolve));
+    }
+  }
+
+  #wake(): void {
+    for (const look of this.#waiting) look();
+    this.#waiting.clear();
+  }
+
+  #expectOpen(): void {
+    if (this.#closed.signal.aborted) throw new TidingsError("the inbox was closed", { code: "closed" });
   }
 
   /** Requests as much of the list as there is. A page may end early, because its payloads are large. */
@@ -390,6 +419,7 @@ export class Inbox<Payload = unknown> {
   }
 
   async #loadNextPage(): Promise<void> {
+    await this.#firstContents();
     while (!(await this.#addNextPage()));
   }
 
@@ -401,6 +431,7 @@ export class Inbox<Payload = unknown> {
     this.#recordings.add(recording);
     try {
       const page = await this.#client.list<Payload>({ limit: this.#limit, cursor });
+      this.#expectOpen();
       const contents = this.#contents;
       // The list was loaded again meanwhile, and ends elsewhere.
       if (contents?.next !== cursor) return false;

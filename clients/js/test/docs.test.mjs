@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import ts from "typescript";
 import { browse, pages } from "./browser.mjs";
-import { Home } from "./support.mjs";
+import { Home, until } from "./support.mjs";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 const client = fileURLToPath(new URL("..", import.meta.url));
@@ -43,6 +43,23 @@ test("the examples of the README have the types of the client", () => {
   } finally {
     rmSync(folder, { recursive: true });
   }
+});
+
+test("the example of an inbox does what it says", async (t) => {
+  const server = await new Home(t).start();
+  for (let n = 0; n < 60; n += 1) await server.notify("anna", { title: `title ${n}` });
+  const [example] = blocks("clients/js/README.md", "ts").filter((text) => text.includes(".inbox<"));
+  const { outputText } = ts.transpileModule(example, { compilerOptions: { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ES2022 } });
+  const module = new URL("../../../crates/tidings-server/src/client/tidings.js", import.meta.url);
+  const text = outputText.replace("http://127.0.0.1:8080", server.url).replace("tidings-client", module.href);
+  const said = t.mock.method(console, "log", () => {});
+  const { leave } = await import(`data:text/javascript,${encodeURIComponent(text)}`);
+  t.after(leave);
+  const hasSaid = (line) => said.mock.calls.some(({ arguments: words }) => words.join(" ") === line);
+  // The last one is on the next page.
+  for (const line of ["live 0 0 false", "title 59 false", "title 0 false"]) await until(line, () => hasSaid(line));
+  const { unread, unseen } = await (await fetch(`${server.url}/v1/users/anna/notifications/unread-count`)).json();
+  assert.deepEqual({ unread, unseen }, { unread: 0, unseen: 0 });
 });
 
 test("the pages of the README and of docs/inbox.md show the inbox", async (t) => {

@@ -319,6 +319,59 @@ test("a person ends the wait for the list, unless the server has asked for it", 
   assert.deepEqual([asked, inbox.state.isLoading], [4, true]);
 });
 
+for (const [name, isDone] of [
+  ["markSeen", ({ unseen }) => unseen === 0],
+  ["markAllRead", ({ unread }) => unread === 0],
+  ["loadMore", ({ items }) => items.length === 3],
+]) {
+  test(`${name} before the list is loaded waits for it, also while the server is away`, async (t) => {
+    const server = await new Home(t).start();
+    for (let n = 0; n < 3; n += 1) await server.notify("anna", n);
+    const { url, pause } = await relay(t, server.address);
+    pause(true);
+    const inbox = open(t, { url }, { limit: 2 });
+    const doing = inbox[name]();
+    await until("the failure", () => inbox.state.error?.code === "unreachable");
+    pause(false);
+    await doing;
+    assert.ok(isDone(inbox.state), JSON.stringify(inbox.state));
+    if (name !== "loadMore") assert.ok(isDone(await new Tidings({ user: "anna", url: server.url }).counts()));
+  });
+
+  test(`${name} before the list is loaded is rejected when the inbox is closed or fails for good`, async (t) => {
+    const key = "a-key-for-this-test-0123456789";
+    const server = await new Home(t).start({ args: ["--api-key", key] });
+    // The stream is refused, and then no list is asked for.
+    const refused = open(t, { url: server.url });
+    await assert.rejects(refused[name](), { code: "unauthorized", status: 401 });
+    await assert.rejects(refused[name](), { status: 401 }, "also after it has failed");
+
+    const forbidden = () => new TidingsError("of the test", { code: "forbidden", status: 403 });
+    const { inbox, asked } = driven(t, 3, 2);
+    const unlisted = assert.rejects(inbox[name](), { code: "forbidden" });
+    (await asked()).reject(forbidden());
+    await unlisted;
+
+    const closed = driven(t, 3, 2).inbox;
+    const abandoned = assert.rejects(closed[name](), { code: "closed", isRetryable: false });
+    closed.close();
+    await abandoned;
+    await assert.rejects(closed[name](), { code: "closed" });
+  });
+}
+
+test("a page that is under way when the inbox is closed is not said to be loaded", async (t) => {
+  const { inbox, asked } = driven(t, 30, 10);
+  (await asked()).reply();
+  await until("the list", () => inbox.state.items.length === 10);
+  const loading = assert.rejects(inbox.loadMore(), { code: "closed" });
+  const request = await asked();
+  inbox.close();
+  request.reply();
+  await loading;
+  assert.equal(inbox.state.items.length, 10);
+});
+
 test("an inbox that was closed calls nothing any more", async (t) => {
   const server = await new Home(t).start();
   const { id } = await server.notify("anna", "one");

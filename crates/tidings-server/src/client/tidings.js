@@ -1601,6 +1601,7 @@ class Inbox {
 	#hellos = 0;
 	#isBacklog = true;
 	#loadingMore;
+	#waiting = new Set();
 	#status = "connecting";
 	#streamError;
 	#listError;
@@ -1669,14 +1670,12 @@ class Inbox {
 		return this.#act({ kind: "unarchive", id, item }, () => this.#client.unarchive(id));
 	}
 	async markAllRead() {
-		const upTo = this.#contents?.cursor;
-		if (upTo !== undefined)
-			await this.#act({ kind: "read-all", upTo }, () => this.#client.markAllRead(upTo));
+		const { cursor: upTo } = this.#contents ?? (await this.#firstContents());
+		await this.#act({ kind: "read-all", upTo }, () => this.#client.markAllRead(upTo));
 	}
 	async markSeen() {
-		const upTo = this.#contents?.cursor;
-		if (upTo !== undefined)
-			await this.#act({ kind: "seen", upTo }, () => this.#client.markSeen(upTo));
+		const { cursor: upTo } = this.#contents ?? (await this.#firstContents());
+		await this.#act({ kind: "seen", upTo }, () => this.#client.markSeen(upTo));
 	}
 	retry() {
 		this.#stream.retry();
@@ -1691,6 +1690,7 @@ class Inbox {
 			queueMicrotask(() => this.#callListeners());
 		clearTimeout(this.#callTimer);
 		this.#retryWait?.abort();
+		this.#wake();
 		for (const timer of this.#reportTimers)
 			clearTimeout(timer);
 	}
@@ -1701,6 +1701,7 @@ class Inbox {
 		this.#streamError = status === "live" ? undefined : (error ?? this.#streamError);
 		if (status === "waiting" && this.#contents === undefined)
 			this.#reload();
+		this.#wake();
 		this.#publish();
 	}
 	#takeNotification(notification) {
@@ -1814,6 +1815,27 @@ class Inbox {
 			this.#publish();
 		}
 		this.#isReloading = false;
+		this.#wake();
+	}
+	async #firstContents() {
+		for (;;) {
+			this.#expectOpen();
+			if (this.#contents !== undefined)
+				return this.#contents;
+			const failure = this.#listError ?? (this.#status === "failed" ? this.#streamError : undefined);
+			if (failure !== undefined && !this.#isReloading)
+				throw failure;
+			await new Promise((resolve) => this.#waiting.add(resolve));
+		}
+	}
+	#wake() {
+		for (const look of this.#waiting)
+			look();
+		this.#waiting.clear();
+	}
+	#expectOpen() {
+		if (this.#closed.signal.aborted)
+			throw new TidingsError("the inbox was closed", { code: "closed" });
 	}
 	async #listAgain() {
 		const shown = () => this.#contents?.items.length ?? 0;
@@ -1838,6 +1860,7 @@ class Inbox {
 			this.#contents = next;
 	}
 	async #loadNextPage() {
+		await this.#firstContents();
 		while (!(await this.#addNextPage()))
 			;
 	}
@@ -1849,6 +1872,7 @@ class Inbox {
 		this.#recordings.add(recording);
 		try {
 			const page = await this.#client.list({ limit: this.#limit, cursor });
+			this.#expectOpen();
 			const contents = this.#contents;
 			if (contents?.next !== cursor)
 				return false;

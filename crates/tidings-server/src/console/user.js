@@ -386,8 +386,14 @@ export function open(root, user, query) {
 
   async function loadMore() {
     if (ownList === undefined) {
-      await inbox.loadMore();
-      if (!closed) keep({ shown: inbox.state.items.length });
+      try {
+        await inbox.loadMore();
+      } catch (error) {
+        // Who has left the view does not wait for it any more.
+        if (!closed) throw error;
+        return;
+      }
+      keep({ shown: inbox.state.items.length });
       return;
     }
     await inTurn(loadNextPage);
