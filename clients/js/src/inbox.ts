@@ -248,7 +248,7 @@ export class Inbox<Payload = unknown> {
     this.#stream.close();
     this.#state = this.#view();
     this.#closed.abort();
-    if (this.#callTimer !== undefined) queueMicrotask(() => this.#callListeners());
+    if (this.#callTimer !== undefined && !this.#isCalling) queueMicrotask(() => this.#callListeners());
     clearTimeout(this.#callTimer);
     this.#retryWait?.abort();
     this.#wake();

@@ -360,6 +360,26 @@ for (const [name, isDone] of [
   });
 }
 
+test("an inbox whose listeners are just due when it is closed calls them once", async (t) => {
+  const { inbox, asked } = driven(t, 3, 2);
+  (await asked()).reply();
+  await until("the list", () => !inbox.state.isLoading);
+  // The listeners are called, and soon afterwards a timer is to call them again.
+  const reading = [];
+  for (let n = 0; n < 2; n += 1) {
+    reading.push(inbox.markRead(inbox.state.items[0].id));
+    await Promise.resolve();
+  }
+  let calls = 0;
+  inbox.subscribe(() => (calls += 1));
+  const end = performance.now() + 60;
+  while (performance.now() < end);
+  inbox.close();
+  await Promise.all(reading);
+  await new Promise((resolve) => setTimeout(resolve));
+  assert.equal(calls, 1);
+});
+
 test("a page that is under way when the inbox is closed is not said to be loaded", async (t) => {
   const { inbox, asked } = driven(t, 30, 10);
   (await asked()).reply();
@@ -431,8 +451,9 @@ function driven(t, count, limit) {
       stream: (options) => {
         handlers = options;
         queueMicrotask(() => options.onHello());
-        return { close() {} };
+        return { close: () => options.onStatus("closed") };
       },
+      markRead: async () => ({}),
     },
     { limit },
   );

@@ -1686,7 +1686,7 @@ class Inbox {
 		this.#stream.close();
 		this.#state = this.#view();
 		this.#closed.abort();
-		if (this.#callTimer !== undefined)
+		if (this.#callTimer !== undefined && !this.#isCalling)
 			queueMicrotask(() => this.#callListeners());
 		clearTimeout(this.#callTimer);
 		this.#retryWait?.abort();
