@@ -3,6 +3,7 @@ use std::fmt;
 use std::time::Duration;
 
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, PushInfo, PushKind, TlsCertificates};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tidings_reconnect::{Obstacle, Timing, is_this_machine};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,9 @@ pub struct Config {
 impl Config {
     /// Reads a URL: `redis://user:password@host:port/`, `rediss://…` for TLS, or
     /// `redis+unix:///path`. TLS trusts the certificates of the operating system.
+    ///
+    /// TLS is by rustls with the [`CryptoProvider`] of the process. If the program has installed none, connecting
+    /// installs aws-lc-rs: a program that wants another installs it earlier.
     ///
     /// # Errors
     ///
@@ -122,6 +126,12 @@ impl Config {
         &self,
         push: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> Result<Connection, Error> {
+        if matches!(
+            self.client.get_connection_info().addr(),
+            ConnectionAddr::TcpTls { .. }
+        ) {
+            ensure_crypto_provider();
+        }
         let broken = CancellationToken::new();
         let watched = broken.clone();
         let config = AsyncConnectionConfig::new()
@@ -154,6 +164,14 @@ impl Config {
             Ok(connected) => connected,
             Err(_elapsed) => Err(Error::Unsent(Obstacle::Late.into())),
         }
+    }
+}
+
+/// The `redis` crate takes the provider of the process, and panics if there is none and rustls was built with several.
+fn ensure_crypto_provider() {
+    if CryptoProvider::get_default().is_none() {
+        // An error means that another thread has installed one.
+        let _installed = aws_lc_rs::default_provider().install_default();
     }
 }
 
