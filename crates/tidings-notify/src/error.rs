@@ -128,7 +128,7 @@ impl From<rusqlite::Error> for StoreError {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The notifier was closed.
+    /// The notifier was closed, or the runtime that it was made on has ended.
     #[error("the notifier is closed")]
     Closed,
     /// The user is offline and the notifier is configured to skip such users: nothing was stored.
@@ -146,7 +146,7 @@ impl Error {
     }
 }
 
-/// The stream has ended, because it, its notifier or its store was closed.
+/// The stream has ended, because it, its notifier or its store was closed, or the notifier's runtime has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the notification stream is closed")]
 pub struct Closed;

@@ -24,6 +24,16 @@ pub(crate) struct Instance {
     pub(crate) stats: Stats,
     /// Fewest events that a stream asks the store for at a time.
     pub(crate) page_size: usize,
+    /// The notifier was closed, or its runtime has ended.
+    pub(crate) closed: CancellationToken,
+}
+
+impl Instance {
+    /// Refuses new pushes and streams, and ends the open streams once they have given what is known.
+    pub(crate) fn close(&self) {
+        self.closed.cancel();
+        self.hub.close();
+    }
 }
 
 /// Time until a task that panicked is started again.
@@ -52,19 +62,24 @@ impl Tasks {
         });
     }
 
-    /// As [`spawn`](Self::spawn), for work that calls the store: if that panics, the work is begun anew.
+    /// As [`spawn`](Self::spawn), for work that calls the store: if that panics, the work is begun anew. If the
+    /// runtime ends, so does the notifier, whose streams would miss events without a word.
     pub(crate) fn spawn_again<F: Future<Output = ()> + Send + 'static>(
         &self,
         instance: &Arc<Instance>,
         work: impl Fn(Arc<Instance>) -> F + Send + Sync + 'static,
     ) {
-        let instance = instance.clone();
+        let task = NeededTask {
+            instance: instance.clone(),
+            has_ended: false,
+        };
         self.spawn(async move {
-            let run = || AssertUnwindSafe(work(instance.clone())).catch_unwind();
+            let run = || AssertUnwindSafe(work(task.instance.clone())).catch_unwind();
             while run().await.is_err() {
                 tracing::error!("a background task of a notifier panicked, and is started again");
                 tokio::time::sleep(RESTART_PAUSE).await;
             }
+            task.end();
         });
     }
 
@@ -73,6 +88,26 @@ impl Tasks {
         self.stop.cancel();
         self.tracker.close();
         self.tracker.wait().await;
+    }
+}
+
+/// A task that closes the notifier if it is dropped before its end.
+struct NeededTask {
+    instance: Arc<Instance>,
+    has_ended: bool,
+}
+
+impl NeededTask {
+    fn end(mut self) {
+        self.has_ended = true;
+    }
+}
+
+impl Drop for NeededTask {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.instance.close();
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio_util::sync::CancellationToken;
 
 use crate::event::to_microseconds;
 use crate::instance::{Instance, Tasks};
@@ -28,6 +27,10 @@ pub use builder::{
 ///
 /// Clones share everything. When the last clone and the last stream are dropped, the background
 /// tasks end; [`close`](Self::close) ends them in order.
+///
+/// The background tasks run on the runtime that the notifier was made on. When that ends, the notifier is closed: its
+/// streams end, and calls from other runtimes return [`Error::Closed`]. A call of [`close`](Self::close) then stores
+/// what the streams have [`sent`](Subscription::sent) last.
 #[derive(Debug, Clone)]
 pub struct Notifier {
     inner: Arc<Inner>,
@@ -41,7 +44,6 @@ struct Inner {
     routes: Option<mpsc::Sender<Arc<Event>>>,
     /// Knows who is online, if offline users are skipped.
     skip_offline: Option<Arc<dyn Presence>>,
-    closed: CancellationToken,
 }
 
 /// What [`Notifier::push_multi`] did for one user.
@@ -253,13 +255,9 @@ impl Notifier {
     /// which the next call stores.
     pub async fn close(&self) -> Result<(), Error> {
         let Inner {
-            instance,
-            tasks,
-            closed,
-            ..
+            instance, tasks, ..
         } = &*self.inner;
-        closed.cancel();
-        instance.hub.close();
+        instance.close();
         tasks.stop().await;
         instance.delivered.flush(&*instance.store).await?;
         Ok(())
@@ -295,7 +293,7 @@ impl Notifier {
     }
 
     fn check_open(&self) -> Result<(), Error> {
-        if self.inner.closed.is_cancelled() {
+        if self.inner.instance.closed.is_cancelled() {
             Err(Error::Closed)
         } else {
             Ok(())

@@ -220,8 +220,8 @@ impl Subscription {
     ///
     /// # Errors
     ///
-    /// [`Closed`] when this stream or the store was closed, or when the notifier was and the stream
-    /// has given everything that was known by then. A store that fails is asked again and makes no
+    /// [`Closed`] when this stream or the store was closed, or when the notifier was, or its runtime has ended, and the
+    /// stream has given everything that was known by then. A store that fails is asked again and makes no
     /// error.
     ///
     /// # Cancel safety

@@ -148,6 +148,7 @@ impl NotifierBuilder {
             hints: Hints::default(),
             stats: Stats::default(),
             page_size: self.buffer_size,
+            closed: CancellationToken::new(),
         });
         let tasks = Tasks::new();
         let poll_interval = self.poll_interval;
@@ -190,7 +191,6 @@ impl NotifierBuilder {
                     OfflinePolicy::Store => None,
                     OfflinePolicy::Skip => self.presence,
                 },
-                closed: CancellationToken::new(),
             }),
         }
     }

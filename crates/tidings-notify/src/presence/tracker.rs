@@ -30,7 +30,7 @@ pub use watch::{Watch, WatchItem};
 /// instances. Clones are the same tracker.
 ///
 /// Dropping the last clone ends the heartbeat and closes the tracker: the users of this instance are offline
-/// when its lease ends. [`close`](Self::close) ends it at once.
+/// when its lease ends. [`close`](Self::close) ends it at once. The end of the runtime that it joined on closes it, too.
 #[derive(Debug, Clone)]
 pub struct Tracker {
     inner: Arc<Inner>,

@@ -133,6 +133,9 @@ impl PostgresOptions {
 ///
 /// When a call that appends or changes the inbox returns `Ok`, the change is on the server's disk.
 /// Clones share the connections.
+///
+/// What appends, and what wakes others and listens to them, runs on the runtime that the store was opened on. After its
+/// end, appends return [`StoreError::Closed`], and only sweeps find what others have changed.
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
     shared: Arc<Shared>,

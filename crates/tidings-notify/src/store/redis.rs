@@ -89,6 +89,9 @@ const MAX_NUMBER: u64 = 1 << 52;
 
 /// Keeps the logs on a Redis server, 7.0 or newer, or Valkey. Clones share the store.
 ///
+/// What listens to the wake-ups of others runs on the runtime that the store was opened on. After its end, only sweeps find
+/// what others have changed.
+///
 /// ```no_run
 /// use std::sync::Arc;
 ///

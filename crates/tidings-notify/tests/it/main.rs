@@ -28,6 +28,7 @@ mod redis_failover;
 mod redis_faults;
 mod redis_wakes;
 mod resuming;
+mod runtimes;
 mod send_sync;
 mod stores;
 mod streams;
