@@ -55,7 +55,7 @@ const SEND_QUEUE: usize = 1024;
 /// does: give it [a URL of its own](tidings_postgres::Config::with_listen_url) that leads to the server, the
 /// primary.
 ///
-/// Clones are the same broker. Dropping the last one closes it.
+/// Clones are the same broker. Dropping the last one closes it, and so does the end of the runtime that it was made on.
 ///
 /// ```no_run
 /// use tidings_pubsub::postgres::{Config, PostgresBroker, PostgresOptions};

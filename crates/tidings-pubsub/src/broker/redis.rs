@@ -45,7 +45,7 @@ use crate::{
 /// Redis drops a connection that does not keep up (`client-output-buffer-limit pubsub`). This one
 /// reads as fast as it can, whatever its subscribers do: they have mailboxes.
 ///
-/// Clones are the same broker. Dropping the last one closes it.
+/// Clones are the same broker. Dropping the last one closes it, and so does the end of the runtime that it was made on.
 ///
 /// ```no_run
 /// use tidings_pubsub::redis::{Config, RedisBroker, RedisOptions};

@@ -14,6 +14,8 @@ mod public_types;
 mod redis;
 #[cfg(feature = "conformance")]
 mod relay;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod runtimes;
 mod telemetry;
 #[cfg(all(feature = "postgres", feature = "redis"))]
 mod tls;

@@ -54,8 +54,26 @@ pub(crate) enum Failure {
     Broken(Error),
 }
 
-/// Listens for as long as it is polled.
-pub(crate) async fn keep_listening(link: impl Link, remote: Arc<Remote>, timing: Timing) {
+/// Listens for as long as it is polled. Dropping it, as a runtime does that ends, closes the broker: its subscriptions
+/// would miss messages without a report.
+pub(crate) fn keep_listening(
+    link: impl Link,
+    remote: Arc<Remote>,
+    timing: Timing,
+) -> impl Future<Output = ()> + Send {
+    let open = Open(remote);
+    async move { listen_again(&link, &open.0, timing).await }
+}
+
+struct Open(Arc<Remote>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+async fn listen_again(link: &impl Link, remote: &Remote, timing: Timing) {
     let mut reconnect = Reconnect::new();
     let mut was_lost = false;
     loop {
@@ -69,7 +87,7 @@ pub(crate) async fn keep_listening(link: impl Link, remote: Arc<Remote>, timing:
                 catch(|| tracing::info!("restored the connection that listens for messages"));
             }
         };
-        let listening = listen(&link, &remote, number, timing, connected);
+        let listening = listen(link, remote, number, timing, connected);
         let ended = AssertUnwindSafe(listening).catch_unwind().await;
         let error = ended.unwrap_or_else(|_panic| {
             let error = Error::backend("a part of the program panicked");
