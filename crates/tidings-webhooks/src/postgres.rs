@@ -34,8 +34,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tidings_notify::UserId;
-use tidings_postgres::tokio_postgres::types::Type;
-use tidings_postgres::{Config, Connections, Database, Sessions};
+pub use tidings_postgres::{Config, tokio_postgres};
+use tidings_postgres::{Connections, Database, Sessions};
+use tokio_postgres::types::Type;
 
 use crate::health::StoredHealth;
 use crate::store::{

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 pub use options::PostgresOptions;
-pub use tidings_postgres::Config;
+pub use tidings_postgres::{Config, tokio_postgres};
 
 use crate::broker::postgres::envelope::Envelope;
 use crate::broker::postgres::listen::PostgresLink;
