@@ -91,8 +91,9 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Closed`] when the database is closed, [`StoreError::Backend`] when its tables
-    /// cannot be made, or were made by a newer version.
+    /// [`StoreError::Closed`] when the database is closed, [`StoreError::Unavailable`] when another process holds the lock
+    /// of its file, [`StoreError::Full`] when there is no room for the tables, [`StoreError::Backend`] when they were made
+    /// by a newer version or the database fails.
     pub async fn open(database: Database) -> Result<Self, StoreError> {
         database.migrate(schema::COMPONENT, schema::STEPS).await?;
         let liveness = match Liveness::register(&database, "webhooks", lanes::free_all).await {

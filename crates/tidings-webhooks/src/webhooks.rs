@@ -100,7 +100,8 @@ impl Webhooks {
     ///
     /// # Panics
     ///
-    /// When called outside a Tokio runtime: the tasks run on the current one.
+    /// When called outside a Tokio runtime: the tasks run on the current one. When that ends, what is accepted waits in
+    /// the store, as after a [stop](Self::stop_within).
     pub async fn start(
         store: Arc<dyn Store>,
         streams: Streams,

@@ -92,7 +92,7 @@ impl NotifierBuilder {
         self
     }
 
-    /// Sets the tracker that knows which users are online, and where. It serves [`router`](Self::router)
+    /// Sets the presence that knows which users are online, and where. It serves [`router`](Self::router)
     /// and [`offline_policy`](Self::offline_policy), and does nothing without them.
     pub fn presence(mut self, presence: Arc<dyn Presence>) -> Self {
         self.presence = Some(presence);

@@ -162,8 +162,9 @@ impl PostgresStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when the server cannot be reached, does not let this role create tables, or has
-    /// tables of a newer version. The call can be repeated.
+    /// [`StoreError::Unavailable`] when the server cannot be reached, [`StoreError::OutcomeUnknown`] when it does not
+    /// reply, [`StoreError::Backend`] when it does not let this role create tables, or has tables of a newer version. The
+    /// call can be repeated.
     ///
     /// # Panics
     ///

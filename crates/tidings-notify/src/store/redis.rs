@@ -128,8 +128,9 @@ impl RedisStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] if the server cannot be reached, [`StoreError::Backend`] if it is too
-    /// old; the call can be repeated. [`StoreError::InvalidOption`] if an option is outside its range.
+    /// [`StoreError::Unavailable`] if the server cannot be reached, [`StoreError::OutcomeUnknown`] if it does not reply,
+    /// [`StoreError::Backend`] if it is too old; the call can be repeated. [`StoreError::InvalidOption`] if an option is
+    /// outside its range.
     ///
     /// # Panics
     ///

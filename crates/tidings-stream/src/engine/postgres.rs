@@ -140,7 +140,7 @@ impl PostgresEngine {
     /// # Errors
     ///
     /// [`Error::Backend`] if the server cannot be reached, does not let this role create tables, or
-    /// has tables of a newer version. The call can be repeated.
+    /// has tables of a newer version, [`Error::OutcomeUnknown`] if it does not reply. The call can be repeated.
     ///
     /// # Panics
     ///

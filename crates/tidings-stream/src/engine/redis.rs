@@ -140,8 +140,8 @@ impl RedisEngine {
     ///
     /// # Errors
     ///
-    /// [`Error::Backend`] if the server cannot be reached or is too old; the call can be repeated.
-    /// [`Error::InvalidOption`] if an option is outside its range.
+    /// [`Error::Backend`] if the server cannot be reached or is too old, [`Error::OutcomeUnknown`] if it does not reply;
+    /// the call can be repeated. [`Error::InvalidOption`] if an option is outside its range.
     ///
     /// # Panics
     ///

@@ -81,8 +81,8 @@ impl SqliteEngine {
     ///
     /// # Errors
     ///
-    /// [`Error::Backend`] when the file was written by a newer version or the database fails,
-    /// [`Error::Closed`] when it is closed.
+    /// [`Error::Backend`] when the file was written by a newer version or the database fails, [`Error::Full`] when there
+    /// is no room for the tables, [`Error::Closed`] when the database is closed.
     pub async fn open(database: Database) -> Result<Self, Error> {
         database.migrate(schema::COMPONENT, schema::STEPS).await?;
         let liveness = match Liveness::register(&database, KIND, lease::bring_back_all).await {
