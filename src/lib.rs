@@ -57,6 +57,8 @@
 //! - `v1a` adds signatures with a key pair.
 //! - `backoff` lets a policy of the `backoff` crate decide the retry delays.
 
+#![doc(test(attr(deny(unused_imports))))]
+
 mod client;
 mod dispatcher;
 mod endpoint;

@@ -11,6 +11,8 @@
 //! | `TIDINGS_BENCH_SERVER` | the absolute path of the program `tidings` to measure; otherwise the one that cargo has built with the benchmark |
 //! | `TIDINGS_BENCH_PEER` | the program `durable-streams-server`, beside which the server is measured |
 
+#![doc(test(attr(deny(unused_imports))))]
+
 mod catalogue;
 pub mod criterion;
 mod latencies;

@@ -50,6 +50,8 @@
 //! # }
 //! ```
 
+#![doc(test(attr(deny(unused_imports))))]
+
 mod call;
 mod calls;
 

@@ -16,6 +16,8 @@
 //! marked database must be of the same file; it removes what the last one has left, and begins anew. If the reply to the
 //! last commit is lost, the database is asked what became of it.
 
+#![doc(test(attr(deny(unused_imports))))]
+
 mod database;
 mod error;
 mod part;

@@ -5,6 +5,7 @@
 //! uses it needs tokio with `macros` and `rt`.
 //!
 //! ```
+//! # #![allow(unused_imports)] // Without tests.
 //! use tidings_notify::conformance::Subject;
 //! use tidings_notify::{MemoryStore, store_conformance};
 //!

@@ -92,6 +92,8 @@
 //! It has no HTTP and no access control: a server adds these. What goes over its wire is in [`wire`]. It is
 //! not a message queue: events belong to one user and are read by cursor, not shared out and acknowledged.
 
+#![doc(test(attr(deny(unused_imports))))]
+
 mod budget;
 mod change;
 #[cfg(feature = "conformance")]

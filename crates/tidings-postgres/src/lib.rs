@@ -36,6 +36,8 @@
 //! # Ok(()) }
 //! ```
 
+#![doc(test(attr(deny(unused_imports))))]
+
 mod cancel;
 mod certificates;
 mod channel_binding;

@@ -14,7 +14,7 @@ pub trait Typed: ToSql + Sync {
 /// Values as a `&[&dyn Typed]`: see [`Typed`].
 ///
 /// ```
-/// use tidings_postgres::{Typed, params};
+/// use tidings_postgres::params;
 ///
 /// let parameters = params!["anna", vec![Some(41_i64), None]];
 /// assert_eq!(parameters[0].parameter().1.name(), "text");

@@ -6,10 +6,8 @@
 //! a test of each:
 //!
 //! ```
-//! # use tidings_pubsub::MemoryBroker;
 //! mod my_broker {
-//! # use super::*;
-//!     tidings_pubsub::conformance_tests!(MemoryBroker::new(), patterns);
+//!     tidings_pubsub::conformance_tests!(tidings_pubsub::MemoryBroker::new(), patterns);
 //! }
 //! # fn main() {}
 //! ```

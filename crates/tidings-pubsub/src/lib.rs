@@ -28,7 +28,7 @@
 //! exact number if the broker knows it. Metrics count losses as well: [`telemetry`] has their names.
 //!
 //! ```
-//! use tidings_pubsub::{MemoryBroker, Namespace, Publisher, Received, SubscribeOptions, Subscriber};
+//! use tidings_pubsub::{MemoryBroker, Namespace, Received, SubscribeOptions, Subscriber};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let broker = MemoryBroker::new();
@@ -72,6 +72,8 @@
 //! make a duplicate. The feature `conformance` has the contract as tests, for brokers of your own.
 //!
 //! It is not a queue: nothing is kept, acknowledged or delivered again. Durable streams do that.
+
+#![doc(test(attr(deny(unused_imports))))]
 
 mod broker;
 #[cfg(feature = "conformance")]

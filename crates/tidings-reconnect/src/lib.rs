@@ -16,6 +16,8 @@
 //!
 //! It does not know what the connection is to.
 
+#![doc(test(attr(deny(unused_imports))))]
+
 mod backoff;
 mod cause;
 mod obstacle;

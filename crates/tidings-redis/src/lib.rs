@@ -35,6 +35,8 @@
 //! # Ok(()) }
 //! ```
 
+#![doc(test(attr(deny(unused_imports))))]
+
 mod config;
 mod connection;
 mod error;

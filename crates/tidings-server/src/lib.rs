@@ -12,6 +12,8 @@
 //!                                                            └─ fan-out makes deliveries, lanes send
 //! ```
 
+#![doc(test(attr(deny(unused_imports))))]
+
 mod accept;
 pub mod access;
 mod app;

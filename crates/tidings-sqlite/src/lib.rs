@@ -25,7 +25,7 @@
 //! # async fn example() -> Result<(), tidings_sqlite::Error> {
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let path = folder.path().join("example.db");
-//! use tidings_sqlite::{Database, Options, rusqlite};
+//! use tidings_sqlite::{Database, Options};
 //!
 //! let database = Database::open(path, &Options::default())?;
 //! database.migrate("counter", &["CREATE TABLE counter (n INTEGER NOT NULL)"]).await?;
@@ -39,6 +39,8 @@
 //! # Ok(()) }
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example()).unwrap();
 //! ```
+
+#![doc(test(attr(deny(unused_imports))))]
 
 mod application;
 mod connection;

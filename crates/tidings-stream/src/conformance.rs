@@ -4,6 +4,7 @@
 //! makes a test of each:
 //!
 //! ```
+//! # #![allow(unused_imports)] // Without tests.
 //! use std::sync::Arc;
 //!
 //! use tidings_stream::MemoryEngine;

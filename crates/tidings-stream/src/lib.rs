@@ -158,6 +158,8 @@
 //! there is no network protocol, processes meet in the engine. It does not deliver exactly once, except
 //! into the transactions of handlers.
 
+#![doc(test(attr(deny(unused_imports))))]
+
 mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -67,6 +67,8 @@
 //! It speaks HTTP/1.1 only. It is not a mock that checks expectations, and not a server: it keeps
 //! the last [`Receiver::KEPT`] requests in memory and replies to strangers as badly as it can.
 
+#![doc(test(attr(deny(unused_imports))))]
+
 mod authority;
 mod behaviour;
 mod calls_back;

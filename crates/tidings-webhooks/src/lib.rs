@@ -39,6 +39,8 @@
 //!
 //! It is not a queue for other work than webhooks, and it does not receive them.
 
+#![doc(test(attr(deny(unused_imports))))]
+
 mod delivery;
 pub mod encryption;
 mod endpoint;

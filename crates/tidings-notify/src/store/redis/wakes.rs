@@ -25,8 +25,6 @@ use crate::{StoreError, Wake, WakeChannel, WakeSender, Wakes};
 /// while it is broken, sending fails. Clones share it.
 ///
 /// ```no_run
-/// use std::sync::Arc;
-///
 /// use tidings_notify::redis::{Config, RedisWakes};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
