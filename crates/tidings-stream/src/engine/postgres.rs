@@ -101,6 +101,9 @@ pub const SCHEMA: (&str, usize) = ("tidings_stream", schema::STEPS.len());
 
 /// Streams on a PostgreSQL database, version 14 or later. Clones share it.
 ///
+/// What wakes others, listens to them and takes what [`publish_in`] has left into the streams runs on the runtime that the
+/// engine was opened on. After its end, other engines on the database do the last, or none does until one is opened.
+///
 /// ```no_run
 /// use std::sync::Arc;
 ///
