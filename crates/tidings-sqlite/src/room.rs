@@ -43,10 +43,10 @@ impl Room {
     /// [`Error::Full`] when the file could not grow.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.is_scarce() {
-            let full = ffi::Error::new(ffi::SQLITE_FULL);
-            return Err(rusqlite::Error::SqliteFailure(full, None).into());
+            Err(full())
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 
     /// How many bytes the database has, with what the transaction has changed.
@@ -81,9 +81,14 @@ impl Room {
         let grown = transaction.file_control(DEFAULT_NAME, FileControl::SizeHint(&mut hint));
         self.is_scarce.store(grown.is_err(), Ordering::Relaxed);
         match grown {
-            // For SQLite, every failure of it is one of writing.
-            Err(error) if size > length && size > before => Err(Error::Full(error.into())),
+            // SQLite calls every failure of it one of writing.
+            Err(_) if size > length && size > before => Err(full()),
             Ok(()) | Err(_) => Ok(()),
         }
     }
+}
+
+fn full() -> Error {
+    let full = ffi::Error::new(ffi::SQLITE_FULL);
+    rusqlite::Error::SqliteFailure(full, None).into()
 }
