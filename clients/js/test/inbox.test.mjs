@@ -470,13 +470,19 @@ function driven(t, count, limit) {
   };
 }
 
+/** An inbox with as much of its list as it keeps. */
+async function full(t) {
+  const made = driven(t, 1100, 1000);
+  (await made.asked()).reply();
+  await until("the list", () => made.inbox.state.items.length === 1000);
+  return made;
+}
+
 /** The numbers from `newest` down to `oldest`. */
 const down = (newest, oldest) => Array.from({ length: newest - oldest + 1 }, (_, index) => newest - index);
 
 test("a full inbox loads more while notifications arrive, and keeps what it was asked for", async (t) => {
-  const { inbox, asked, arrive } = driven(t, 1100, 1000);
-  (await asked()).reply();
-  await until("the list", () => inbox.state.items.length === 1000);
+  const { inbox, asked, arrive } = await full(t);
   const loading = inbox.loadMore();
   const request = await asked();
   arrive();
@@ -491,9 +497,7 @@ test("a full inbox loads more while notifications arrive, and keeps what it was 
 });
 
 test("a full inbox is as long as before when a page cannot be loaded", async (t) => {
-  const { inbox, asked, arrive } = driven(t, 1100, 1000);
-  (await asked()).reply();
-  await until("the list", () => inbox.state.items.length === 1000);
+  const { inbox, asked, arrive } = await full(t);
   const loading = inbox.loadMore();
   const request = await asked();
   arrive();

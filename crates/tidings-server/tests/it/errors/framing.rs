@@ -33,17 +33,17 @@ const PATHS: &[&str] = &[
     "/health/live",
 ];
 
+async fn new_bin(server: &Server) -> String {
+    let made = server.post("/v1/bins", &json!({})).await;
+    let bin: Value = made.json().await.unwrap();
+    bin["path"].as_str().unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn a_transfer_coding_other_than_chunked_is_refused_everywhere() {
     let home = Home::new();
     let server = home.start().await;
-    let bin: Value = server
-        .post("/v1/bins", &json!({}))
-        .await
-        .json()
-        .await
-        .unwrap();
-    let bin = bin["path"].as_str().unwrap();
+    let bin = &*new_bin(&server).await;
     for path in PATHS.iter().copied().chain([bin]) {
         for coding in [
             "gzip, chunked",
@@ -77,13 +77,7 @@ async fn a_transfer_coding_other_than_chunked_is_refused_everywhere() {
 async fn chunks_that_cannot_be_read_are_no_broken_connection() {
     let home = Home::new();
     let server = home.start().await;
-    let bin: Value = server
-        .post("/v1/bins", &json!({}))
-        .await
-        .json()
-        .await
-        .unwrap();
-    let bin = bin["path"].as_str().unwrap();
+    let bin = &*new_bin(&server).await;
     let long = "x".repeat(100 << 10);
     let (extension, trailer) = (
         CHUNKS.replacen("1b\r\n", &format!("1b;{long}\r\n"), 1),
