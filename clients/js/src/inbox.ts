@@ -260,7 +260,7 @@ export class Inbox<Payload = unknown> {
     if (status !== "live") this.#isBacklog = true;
     this.#streamError = status === "live" ? undefined : (error ?? this.#streamError);
     // Without a stream there is still a list.
-    if (status === "waiting" && this.#contents === undefined) this.#reload();
+    if ((status === "waiting" || status === "failed") && this.#contents === undefined) this.#reload();
     this.#wake();
     this.#publish();
   }

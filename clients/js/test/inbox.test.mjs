@@ -269,6 +269,21 @@ test("an inbox that was opened while the server was away is loaded once the stre
   await until("the list", () => inbox.state.items.length === 1);
 });
 
+test("an inbox whose stream fails at once has its list all the same", async (t) => {
+  const server = await new Home(t).start();
+  await server.notify("anna", "one");
+  const real = globalThis.fetch;
+  t.after(() => {
+    globalThis.fetch = real;
+  });
+  const refusal = () => Response.json({ error: { code: "forbidden", message: "of the test" } }, { status: 403 });
+  globalThis.fetch = async (url, init) => (String(url).includes("/events") ? refusal() : real(url, init));
+  const inbox = open(t, { url: server.url, transport: "sse" });
+  await until("the list", () => !inbox.state.isLoading);
+  assert.deepEqual(payloads(inbox), ["one"]);
+  assert.deepEqual([inbox.state.status, inbox.state.error.code], ["failed", "forbidden"]);
+});
+
 test("a wait that was asked for before the stream was live is not kept", async (t) => {
   const server = await new Home(t).start();
   await server.notify("anna", "one");
@@ -341,7 +356,7 @@ for (const [name, isDone] of [
   test(`${name} before the list is loaded is rejected when the inbox is closed or fails for good`, async (t) => {
     const key = "a-key-for-this-test-0123456789";
     const server = await new Home(t).start({ args: ["--api-key", key] });
-    // The stream is refused, and then no list is asked for.
+    // The stream is refused, and so is the list.
     const refused = open(t, { url: server.url });
     await assert.rejects(refused[name](), { code: "unauthorized", status: 401 });
     await assert.rejects(refused[name](), { status: 401 }, "also after it has failed");

@@ -1699,7 +1699,7 @@ class Inbox {
 		if (status !== "live")
 			this.#isBacklog = true;
 		this.#streamError = status === "live" ? undefined : (error ?? this.#streamError);
-		if (status === "waiting" && this.#contents === undefined)
+		if ((status === "waiting" || status === "failed") && this.#contents === undefined)
 			this.#reload();
 		this.#wake();
 		this.#publish();
