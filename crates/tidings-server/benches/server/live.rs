@@ -9,6 +9,7 @@ use tidings_bench::{Latencies, Row, Target, is_quick, number};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::bare;
 use crate::server::{Poster, Server, post};
 use crate::streams;
 
@@ -137,14 +138,20 @@ pub(crate) async fn beside_others(length: Duration) {
         length,
     )
     .await;
-    Row::time(
+    drop(server);
+
+    let address = bare::start().await;
+    let bare = at_a_pace(&address, &address, "bare", USERS, RATE, length).await;
+    let ours = Row::time(
         &format!("accept to a screen, 1,000 per second, {others} streams of others"),
         &beside,
-    )
-    .beside("no streams of others", &alone)
-    .target(Target::Ratio(0.8))
-    .target(Target::P99(1.6))
-    .emit();
+    );
+    ours.clone()
+        .beside("no streams of others", &alone)
+        .target(Target::Ratio(0.8))
+        .target(Target::P99(1.6))
+        .emit();
+    ours.beside("a bare loop with SQLite alone", &bare).emit();
 }
 
 /// Posts to one address for so many users at a pace, and returns how long it took to their screens at another.

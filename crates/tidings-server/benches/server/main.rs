@@ -12,6 +12,7 @@
 
 mod accept;
 mod arrivals;
+mod bare;
 mod filled;
 mod idle;
 mod instances;

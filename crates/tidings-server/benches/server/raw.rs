@@ -33,7 +33,7 @@ const COUNT: &str = "INSERT INTO log VALUES (?1, 1, 1)
 const INSERT: &str = "INSERT INTO event VALUES (?1, ?2, 0, 'order.paid', ?3)";
 
 /// A file with the logs of users.
-struct Logs {
+pub(crate) struct Logs {
     connection: Connection,
     _folder: TempDir,
 }
@@ -111,7 +111,7 @@ fn append<'a>(transaction: &Transaction<'_>, users: impl IntoIterator<Item = &'a
 }
 
 impl Logs {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir_in(".").unwrap();
         let connection = Connection::open(folder.path().join("raw.db")).unwrap();
         connection.execute_batch(TABLES).unwrap();
@@ -121,15 +121,20 @@ impl Logs {
         }
     }
 
+    /// Commits an event of each of these users.
+    pub(crate) fn append<'a>(&mut self, users: impl IntoIterator<Item = &'a String>) {
+        let transaction = self.connection.transaction().unwrap();
+        append(&transaction, users);
+        transaction.commit().unwrap();
+    }
+
     /// Gives each user an event in turn, so many a commit.
     fn commit(&mut self, users: &[String], events: usize, length: Duration) -> Rate {
         let mut turns = users.iter().cycle();
         let (started, mut count, mut latencies) = (Instant::now(), 0, Latencies::default());
         while started.elapsed() < length {
             let began = Instant::now();
-            let transaction = self.connection.transaction().unwrap();
-            append(&transaction, turns.by_ref().take(events));
-            transaction.commit().unwrap();
+            self.append(turns.by_ref().take(events));
             count += events;
             latencies.add(began.elapsed());
         }
