@@ -39,7 +39,7 @@ test("every flag, variable and command that the handbook names is one of the pro
   const variables = new Set(all.match(/TIDINGS_[A-Z_]+/g));
   const commands = new Set(said.map(([path]) => path.split(" ")[0]));
   // Of cargo, of the tests and of the benchmarks.
-  const foreign = new Set(["--release", "--example", "--path", "--profile", "--fast", "--no-default-features", "--only", "--quick"]);
+  const foreign = new Set(["--release", "--example", "--path", "--profile", "--features", "--fast", "--no-default-features", "--only", "--quick"]);
   for (const [page, text] of handbook) {
     for (const [flag] of text.matchAll(/(?<=`|`[^`\n]* )--[a-z][a-z-]+(?=[^`\n]*`)/g)) {
       assert.ok(flags.has(flag) || foreign.has(flag), `${page}: ${flag}`);

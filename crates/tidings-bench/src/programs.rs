@@ -111,6 +111,8 @@ fn build_server() -> Result<PathBuf, Failure> {
         "dist",
         "--package",
         "tidings-server",
+        "--features",
+        "otlp",
         "--message-format",
         "json-render-diagnostics",
     ]);

@@ -167,7 +167,7 @@ pub struct Settings {
     pub lease: Duration,
 
     /// Collector of OpenTelemetry that gets traces, as protobuf over HTTP: its address for all signals, for
-    /// instance `http://127.0.0.1:4318` [default: no traces]
+    /// instance `http://127.0.0.1:4318`; only in a binary that was built with the feature `otlp` [default: no traces]
     #[arg(long, env = "TIDINGS_OTLP_ENDPOINT", value_name = "URL", hide_env_values = true,
           value_parser = Unshown(collector))]
     pub otlp_endpoint: Option<Url>,

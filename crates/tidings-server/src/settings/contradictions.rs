@@ -4,6 +4,7 @@ use super::Settings;
 use super::mistakes::Mistake;
 use super::origin::Origins;
 use crate::storage::DatabaseUrl;
+use crate::telemetry::traces;
 
 /// The settings of keys for tokens.
 const JWT_KEYS: &[&str] = &[
@@ -96,6 +97,11 @@ pub(crate) fn contradictions(settings: &Settings) -> Vec<Contradiction> {
     if !(1..=MAX_ATTEMPTS).contains(&settings.webhook_schedule.len()) {
         let expected = format!("expected 1 to {MAX_ATTEMPTS} waiting times");
         add("webhook-schedule", &[], false, expected);
+    }
+    if settings.otlp_endpoint.is_some()
+        && let Some(why) = traces::MISSING
+    {
+        add("otlp-endpoint", &[], false, why.to_owned());
     }
     found
 }

@@ -48,7 +48,10 @@ mod storage;
 mod support;
 mod tail;
 mod tokens;
+#[cfg(feature = "otlp")]
 mod traces;
 mod unversioned;
 mod webhooks;
 mod websocket;
+#[cfg(not(feature = "otlp"))]
+mod without_traces;
