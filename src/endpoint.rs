@@ -427,6 +427,32 @@ mod tests {
         }
     }
 
+    /// By tables of Unicode, for which the lock file chooses a crate.
+    #[test]
+    fn an_international_host_is_called_by_its_ascii_name() {
+        for (host, called) in [
+            ("Stra\u{df}e.test", "xn--strae-oqa.test"),
+            ("E\u{301}te\u{301}.test", "xn--t-9fab.test"),
+            ("\u{65e5}\u{672c}\u{3002}test", "xn--wgv71a.test"),
+            (
+                "\u{646}\u{627}\u{645}\u{647}\u{200c}\u{627}\u{6cc}.test",
+                "xn--mgba3gch31f060k.test",
+            ),
+            ("\u{ff11}\u{ff12}\u{ff17}.0.0.1", "127.0.0.1"),
+        ] {
+            let endpoint = Endpoint::new(format!("https://{host}/")).unwrap();
+            assert_eq!(endpoint.uri().host(), Some(called), "{host}");
+        }
+        // Of both directions, with a joiner that joins nothing, and not what its name in ASCII says.
+        for host in ["\u{5d0}a.test", "a\u{200d}b.test", "xn--a.test"] {
+            assert_eq!(
+                refused(Endpoint::builder(format!("https://{host}/"))),
+                "url",
+                "{host}"
+            );
+        }
+    }
+
     #[test]
     fn the_error_says_what_a_refused_url_should_have() {
         for (url, expected) in [
