@@ -124,7 +124,7 @@ const SAME_REQUEST: Duration = Duration::from_millis(500);
 /// Makes the write fail by which a file would grow over the limit of its size (`ulimit -f`): otherwise the operating
 /// system ends the process.
 fn report_files_that_are_too_large() -> std::io::Result<()> {
-    let too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    let too_large = SignalKind::from_raw(libc::SIGXFSZ);
     // The handler stays when this is dropped.
     signal(too_large).map(drop)
 }
