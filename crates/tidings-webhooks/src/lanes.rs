@@ -13,8 +13,9 @@
 //! instance, and ends by itself when the instance has crashed.
 //!
 //! A lane that has all that is due is handed what the fan-out of this instance makes (`handed.rs`), so that
-//! the store is not read for it. One without work has no task: it rests for some seconds (`resting.rs`). If as many are
-//! served as may be and another is due, those that have rested for longest are given back.
+//! the store is not read for it. One without work has no task: it rests for some seconds (`resting.rs`), also while the
+//! dispatcher has what it was handed meanwhile. If as many are served as may be and another is due, those that have rested
+//! for longest are given back.
 
 mod feeder;
 mod handed;
@@ -89,7 +90,7 @@ struct Lanes {
     known: HashMap<EndpointId, Arc<Lane>>,
     /// Those that this instance serves: it has their leases.
     served: HashMap<EndpointId, Served>,
-    /// Those of them that have no feeder, because there is nothing to do.
+    /// Those of them that have no feeder, because there is nothing to do but to wait for requests.
     resting: HashMap<EndpointId, Resting>,
     /// When the first of these has something due, as far as is known.
     resting_due: Option<Timestamp>,
@@ -382,7 +383,7 @@ impl Shared {
         }
     }
 
-    fn failed(&self, key: &tidings::EndpointId, error: &DeliveryError) {
+    fn failed(self: &Arc<Self>, key: &tidings::EndpointId, error: &DeliveryError) {
         let message_id = error.message().id();
         if let Some(attempt) = error.attempts().last() {
             // Kept in the store, too, when the lane is given back: for other instances, and for the time after a restart.
@@ -403,6 +404,7 @@ impl Shared {
         }
         lane.let_go(message_id);
         lane.add_work();
+        self.resume(&mut self.lock(), lane.endpoint);
     }
 
     fn attempted(&self, key: &tidings::EndpointId, message_id: &str, attempt: &Attempt) {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tidings::Message;
 use tidings::circuit_breaker::CircuitState;
 use tidings::retry::RetryPolicy;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::lane::{Before, Held, Lane, PAGE_BYTES};
@@ -51,8 +52,8 @@ const CANCELLED_AT_ONCE: usize = 500;
 enum Next {
     /// Another step.
     Step,
-    /// Nothing, until there is more to do: at this time, as far as is known.
-    Rest(Option<Timestamp>),
+    /// Nothing, until there is more to do.
+    Rest,
     /// The lane is not to be served.
     End,
 }
@@ -60,20 +61,14 @@ enum Next {
 /// Serves a lane until there is nothing to do now. Then the lane rests, or is given back if it cannot be
 /// served.
 pub(super) async fn feed(shared: Arc<Shared>, lane: Arc<Lane>) {
-    let mut feeder = Feeder {
-        shared: &shared,
-        lane: &lane,
-        course: lane.take_course().unwrap_or_default(),
-    };
-    // While it rested, it was looked at with the others.
-    feeder.course.looked_at = Instant::now();
+    let mut feeder = Feeder::new(&shared, &lane);
     loop {
         match feeder.step().await {
             Ok(next) => {
                 shared.store_worked();
                 match next {
                     Next::Step => {}
-                    Next::Rest(due) => match shared.rest(&lane, due, feeder.course) {
+                    Next::Rest => match shared.rest(&lane, feeder.course) {
                         Ok(()) => return,
                         Err(course) => feeder.course = course,
                     },
@@ -91,6 +86,18 @@ pub(super) async fn feed(shared: Arc<Shared>, lane: Arc<Lane>) {
         }
     }
     shared.end_lane(&lane).await;
+}
+
+/// Feeds lanes that have rested what they were handed. If that is all there is to do, they rest on, while the dispatcher
+/// has their deliveries: no task waits for one of them. The others get feeders.
+pub(super) async fn feed_at_once(shared: Arc<Shared>, lanes: Vec<Arc<Lane>>) {
+    for lane in lanes {
+        let span = lane.span();
+        if !span.in_scope(|| Feeder::new(&shared, &lane).feed_at_once()) {
+            shared.start_feeder(lane);
+        }
+        consume_budget().await;
+    }
 }
 
 /// Why a delivery cannot be sent.
@@ -144,7 +151,46 @@ impl Default for Course {
     }
 }
 
-impl Feeder<'_> {
+impl Course {
+    /// When something is due, by the last look at the store and by what the lane has learned since.
+    pub(super) fn next_due(&self, of_lane: Option<Timestamp>) -> Option<Timestamp> {
+        [self.next_due, of_lane].into_iter().flatten().min()
+    }
+}
+
+impl<'a> Feeder<'a> {
+    /// Goes on with a lane that has rested, or begins with a new one.
+    fn new(shared: &'a Shared, lane: &'a Arc<Lane>) -> Self {
+        let mut course = lane.take_course().unwrap_or_default();
+        // While it rested, it was looked at with the others.
+        course.looked_at = Instant::now();
+        Self {
+            shared,
+            lane,
+            course,
+        }
+    }
+
+    /// Feeds what was handed over, and has the lane rest. Returns `false` if there is more to do, or something to wait for.
+    fn feed_at_once(mut self) -> bool {
+        self.look_at_dispatcher();
+        if self.course.is_probed || self.needs_look() {
+            self.lane.keep(self.course);
+            return false;
+        }
+        while self.shared.recorder.has_room()
+            && let Some(delivery) = self.lane.next_handed()
+            && self.hand_over_at_once(&delivery)
+        {}
+        match self.shared.rest(self.lane, self.course) {
+            Ok(()) => true,
+            Err(course) => {
+                self.lane.keep(course);
+                false
+            }
+        }
+    }
+
     /// Feeds what was handed over, or what a look at the store finds, and waits until there is a reason to go
     /// on.
     async fn step(&mut self) -> Result<Next, StoreError> {
@@ -175,7 +221,7 @@ impl Feeder<'_> {
             || view.has_new_work
             || view.is_changed
             || self.next_look().is_zero()
-            || self.next_due(view.next_due).is_some_and(is_due)
+            || self.course.next_due(view.next_due).is_some_and(is_due)
     }
 
     /// How long until the store is looked at again although nothing is known to be due: another instance, which
@@ -242,11 +288,6 @@ impl Feeder<'_> {
             self.lane.knows_all(since);
         }
         Ok(self.wait().await)
-    }
-
-    /// When something is due, by the last look at the store and by what the lane has learned since.
-    fn next_due(&self, of_lane: Option<Timestamp>) -> Option<Timestamp> {
-        [self.course.next_due, of_lane].into_iter().flatten().min()
     }
 
     /// How many deliveries may be in memory now.
@@ -354,42 +395,51 @@ impl Feeder<'_> {
         self.course.target.as_ref().is_ok_and(is_same) && status.is_some_and(|it| !it.is_gone)
     }
 
-    /// Hands a delivery to the dispatcher. Returns `false` when the lane was stopped or blocked, or the
-    /// endpoint changed: this delivery and those after it are read again later.
-    async fn hand_over(&mut self, delivery: DueDelivery) -> bool {
-        let is_fed = self.try_to_hand_over(delivery).await;
+    /// Hands a delivery to the dispatcher when there is room for its outcome. Returns `false` when the lane was stopped or
+    /// blocked, or the endpoint changed: this delivery and those after it are read again later.
+    async fn hand_over(&self, delivery: DueDelivery) -> bool {
+        if !self.shared.recorder.has_room() {
+            tokio::select! {
+                () = self.shared.recorder.room() => {}
+                () = self.lane.stop.cancelled() => {}
+            }
+        }
+        // However many there are, other tasks run in between.
+        consume_budget().await;
+        self.hand_over_at_once(&delivery)
+    }
+
+    fn hand_over_at_once(&self, delivery: &DueDelivery) -> bool {
+        let is_fed = self.try_to_hand_over(delivery);
         if !is_fed {
             self.lane.add_work();
         }
         is_fed
     }
 
-    async fn try_to_hand_over(&mut self, delivery: DueDelivery) -> bool {
-        tokio::select! {
-            () = self.shared.recorder.has_room() => {}
-            () = self.lane.stop.cancelled() => return false,
-        }
+    fn try_to_hand_over(&self, delivery: &DueDelivery) -> bool {
         let view = self.lane.view();
-        if view.is_changed || view.blocked_until.is_some() {
+        if self.lane.stop.is_cancelled() || view.is_changed || view.blocked_until.is_some() {
             return false;
         }
-        match self.message(&delivery) {
+        match self.message(delivery) {
             Err(Unsendable::Never(reason)) => {
                 let state = DeliveryState::Failed;
                 let reason = Some(reason);
-                self.settle(&delivery, None, AfterAttempt::Finish { state, reason });
+                self.settle(delivery, None, AfterAttempt::Finish { state, reason });
             }
             Err(Unsendable::Later { reason, retry }) => {
-                self.put_off(&delivery, reason, &retry);
+                self.put_off(delivery, reason, &retry);
             }
             Ok((message, held)) => {
                 let id = message.id().to_owned();
                 self.lane.hold(&id, held);
-                let queued = tokio::select! {
-                    queued = self.shared.dispatcher.enqueue(&self.lane.key, message) => queued.is_ok(),
-                    () = self.lane.stop.cancelled() => false,
-                };
-                if !queued {
+                if self
+                    .shared
+                    .dispatcher
+                    .notify(&self.lane.key, message)
+                    .is_err()
+                {
                     // It was removed or found to be gone: its state in the store says what next.
                     self.lane.let_go(&id);
                     self.lane.block(Instant::now() + PROBE_PAUSE);
@@ -474,7 +524,7 @@ impl Feeder<'_> {
             if view.is_changed || view.blocked_until.is_some() {
                 return Next::Step;
             }
-            let due = self.next_due(view.next_due);
+            let due = self.course.next_due(view.next_due);
             let wait = due.map(|due| self.shared.clock.until(due));
             let has_work = view.has_new_work || wait.is_some_and(|wait| wait.is_zero());
             if has_work && view.held <= self.room() / 2 {
@@ -484,7 +534,7 @@ impl Feeder<'_> {
                 return Next::Step;
             }
             if !has_work && view.held == 0 {
-                return Next::Rest(due);
+                return Next::Rest;
             }
             let next_look = self.next_look();
             if !has_work && next_look.is_zero() {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::lane::Ticket;
+use super::lane::{Lane, Ticket};
 use crate::store::{Addressed, DueDelivery};
 use crate::{DeliveryId, EndpointId};
 
@@ -63,20 +63,22 @@ impl Shared {
         }
         let mut lanes = self.lock();
         lanes.made_at = Some(Instant::now());
-        let mut others = Vec::new();
+        let (mut rested, mut others) = (Vec::new(), Vec::new());
         for (endpoint, ticket) in &tickets.0 {
-            let served = lanes.served.get(endpoint);
-            let has_them = |ticket: &Ticket| {
+            let served = lanes.served.get(endpoint).map(|served| &served.0);
+            let has_them = |lane: &&Arc<Lane>| {
                 // Not if it was given back, and maybe leased again, since the ticket was given.
-                served.is_some_and(|served| Arc::ptr_eq(&served.0, &ticket.lane))
+                (ticket.as_ref()).is_some_and(|ticket| Arc::ptr_eq(lane, &ticket.lane))
             };
-            if ticket.as_ref().is_some_and(has_them) {
-                self.resume(&mut lanes, *endpoint);
+            if let Some(lane) = served.filter(has_them) {
+                let lane = Arc::clone(lane);
+                rested.extend(lanes.resting.remove(endpoint).map(|_| lane));
             } else {
                 others.push(*endpoint);
             }
         }
         drop(lanes);
+        self.feed_at_once(rested);
         self.wake(others);
     }
 }

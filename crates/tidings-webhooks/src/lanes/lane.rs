@@ -146,6 +146,11 @@ impl Lane {
         }
     }
 
+    /// What follows from what is fed into the dispatcher has this span around it.
+    pub(super) fn span(&self) -> tracing::Span {
+        tracing::debug_span!("webhook_lane", endpoint = %self.endpoint)
+    }
+
     /// Waits for a change, from the last one that was noticed on.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.contents.changed.notified()
@@ -235,10 +240,15 @@ impl Lane {
         next
     }
 
+    /// Whether there is nothing to do before a known time, but for what the dispatcher has.
+    pub(super) fn is_fed(&self) -> bool {
+        self.lock().is_fed()
+    }
+
     /// Whether there is nothing to do before a known time.
     pub(super) fn is_quiet(&self) -> bool {
         let state = self.lock();
-        state.held.is_empty() && state.handed.is_empty() && !state.has_new_work && !state.is_changed
+        state.held.is_empty() && state.is_fed()
     }
 
     /// Keeps what the feeder knows until it goes on.
@@ -270,12 +280,13 @@ impl Lane {
         self.contents.changed.notify_one();
     }
 
-    /// Lets go of deliveries whose outcomes are written, and notes when the first of them is due again.
+    /// Lets go of deliveries whose outcomes are written, and notes when the first of them is due again. Returns whether
+    /// the lane has to be fed for that, or for something else.
     pub(super) fn written<'a>(
         &self,
         message_ids: impl Iterator<Item = &'a str>,
         due: Option<Timestamp>,
-    ) {
+    ) -> bool {
         let mut state = self.lock();
         // At once: a look in between would pass over what is held, and forget when it is due.
         state.next_due = [state.next_due, due].into_iter().flatten().min();
@@ -283,8 +294,10 @@ impl Lane {
             let held = state.held.remove(id);
             state.has_new_work |= held.is_some_and(|held| held.is_begun_again);
         }
+        let has_more = due.is_some() || !state.is_fed();
         drop(state);
         self.contents.changed.notify_one();
+        has_more
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -359,6 +372,10 @@ impl State {
             .known_at
             .is_some_and(|since| since.elapsed() < LOOK_AGE);
         is_known && !is_blocked && !self.has_new_work && !self.is_changed
+    }
+
+    fn is_fed(&self) -> bool {
+        self.handed.is_empty() && !self.has_new_work && !self.is_changed
     }
 
     fn forget_handed(&mut self) {

@@ -189,9 +189,19 @@ impl Shared {
     }
 
     pub(super) fn start_feeder(self: &Arc<Self>, lane: Arc<Lane>) {
+        let span = lane.span();
+        self.spawn(feeder::feed(Arc::clone(self), lane).instrument(span));
+    }
+
+    /// Feeds what lanes were handed while they rested.
+    pub(super) fn feed_at_once(self: &Arc<Self>, lanes: Vec<Arc<Lane>>) {
+        if !lanes.is_empty() {
+            self.spawn(feeder::feed_at_once(Arc::clone(self), lanes));
+        }
+    }
+
+    fn spawn(&self, feeding: impl Future<Output = ()> + Send + 'static) {
         let aborting = self.aborting.clone();
-        let span = tracing::debug_span!("webhook_lane", endpoint = %lane.endpoint);
-        let feeding = feeder::feed(Arc::clone(self), lane).instrument(span);
         self.feeders.spawn(async move {
             tokio::select! {
                 () = feeding => {}

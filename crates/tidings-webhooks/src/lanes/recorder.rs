@@ -76,8 +76,13 @@ impl Recorder {
         self.unwritten.load(std::sync::atomic::Ordering::Acquire)
     }
 
-    /// Waits until so few outcomes are unwritten that more may be made.
-    pub(super) async fn has_room(&self) {
+    /// Whether so few outcomes are unwritten that more may be made.
+    pub(super) fn has_room(&self) -> bool {
+        self.unwritten() < MAX_UNWRITTEN
+    }
+
+    /// Waits until there is room.
+    pub(super) async fn room(&self) {
         self.wait_for(MAX_UNWRITTEN - 1).await;
     }
 
@@ -131,11 +136,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
         for entry in &entries {
             by_lane.entry(entry.lane.endpoint).or_default().push(entry);
         }
+        let mut ended = Vec::with_capacity(by_lane.len());
         for of_lane in by_lane.into_values() {
             let due = of_lane.iter().filter_map(|entry| entry.retry_due()).min();
             let ids = of_lane.iter().map(|entry| &*entry.message_id);
-            of_lane[0].lane.written(ids, due);
+            let lane = &of_lane[0].lane;
+            ended.push((lane.endpoint, lane.written(ids, due)));
         }
+        shared.attempts_ended(ended);
         count(&entries);
         shared.recorder.finish(entries.len());
         for endpoint in changed {

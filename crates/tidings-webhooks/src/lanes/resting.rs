@@ -2,6 +2,9 @@
 //!
 //! They have no task. One look for all of them finds what another instance has added or changed, and what
 //! has become due; those that have rested long enough are given back together.
+//!
+//! What they are handed goes straight into the dispatcher, and they rest on. While its request is under way, it is pending in
+//! the store: if the look finds it, the lane gets a feeder.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,6 +91,12 @@ pub(super) async fn watch(shared: Arc<Shared>) {
 }
 
 impl Lanes {
+    /// Whether a lane rests, and has nothing under way either.
+    fn is_idle(&self, endpoint: EndpointId) -> bool {
+        let served = self.served.get(&endpoint);
+        self.resting.contains_key(&endpoint) && served.is_some_and(|served| served.0.is_quiet())
+    }
+
     fn pace(&self) -> &'static Pace {
         let is_recent = |made: Instant| made.elapsed() < HERE.rest;
         if self.made_at.is_some_and(is_recent) {
@@ -99,18 +108,16 @@ impl Lanes {
 }
 
 impl Shared {
-    /// Has a lane rest, unless there is something to do: then what its feeder knows is returned.
-    pub(super) fn rest(
-        &self,
-        lane: &Lane,
-        next_due: Option<Timestamp>,
-        course: Box<Course>,
-    ) -> Result<(), Box<Course>> {
+    /// Has a lane rest, unless there is something to do: then what its feeder knows is returned. The dispatcher may still
+    /// have deliveries of it.
+    pub(super) fn rest(&self, lane: &Lane, course: Box<Course>) -> Result<(), Box<Course>> {
         let mut lanes = self.lock();
         let is_served = lanes.served.contains_key(&lane.endpoint);
-        if !is_served || lane.stop.is_cancelled() || !lane.is_quiet() {
+        if !is_served || lane.stop.is_cancelled() || !lane.is_fed() {
             return Err(course);
         }
+        // Under the lock: an outcome that is written later finds that the lane rests.
+        let next_due = course.next_due(lane.view().next_due);
         lane.keep(course);
         let is_first = lanes.resting.is_empty();
         let is_earlier = next_due.is_some_and(|due| lanes.resting_due.is_none_or(|it| due < it));
@@ -134,6 +141,23 @@ impl Shared {
             self.look.notify_one();
         }
         Ok(())
+    }
+
+    /// Has lanes fed that rest and have more to do after outcomes were written.
+    pub(super) fn attempts_ended(self: &Arc<Self>, ended: Vec<(EndpointId, bool)>) {
+        let mut lanes = self.lock();
+        let mut has_idle = false;
+        for (endpoint, has_more) in ended {
+            if has_more {
+                self.resume(&mut lanes, endpoint);
+            } else if lanes.lacks_room {
+                has_idle |= lanes.is_idle(endpoint);
+            }
+        }
+        drop(lanes);
+        if has_idle {
+            self.look.notify_one();
+        }
     }
 
     /// Ends the rest of a lane, if it rests.
@@ -183,8 +207,8 @@ impl Shared {
     async fn look_at_resting(self: &Arc<Self>) -> Result<(), StoreError> {
         let mut resting: Vec<_> = {
             let lanes = self.lock();
-            let pace = lanes.pace();
-            let waits = |(_, it): &(&EndpointId, &Resting)| it.looked.elapsed() >= pace.look;
+            let (pace, now) = (lanes.pace(), Instant::now());
+            let waits = |(_, it): &(&EndpointId, &Resting)| now - it.looked >= pace.look;
             let since = |(endpoint, it): (&EndpointId, &Resting)| (*endpoint, it.since);
             lanes.resting.iter().filter(waits).map(since).collect()
         };
@@ -238,15 +262,15 @@ impl Shared {
     }
 
     fn rested_for_long(&self, lanes: &Lanes) -> Vec<EndpointId> {
-        let now = self.clock.now();
         let rest = lanes.pace().rest;
+        let (now, over) = (Instant::now(), later(self.clock.now(), rest));
         let is_over = |(_, resting): &(&EndpointId, &Resting)| {
-            let is_due_later = |due| due > later(now, rest);
-            resting.since.elapsed() >= rest && resting.next_due.is_none_or(is_due_later)
+            now - resting.since >= rest && resting.next_due.is_none_or(|due| due > over)
         };
         let rested = lanes.resting.iter().filter(is_over);
         rested
             .map(|(endpoint, _)| *endpoint)
+            .filter(|endpoint| lanes.is_idle(*endpoint))
             .take(AT_ONCE)
             .collect()
     }
@@ -256,7 +280,8 @@ impl Shared {
     pub(super) async fn make_room(&self) -> Result<bool, StoreError> {
         let rested = {
             let mut lanes = self.lock();
-            let mut resting: Vec<_> = lanes.resting.iter().collect();
+            let is_idle = |(endpoint, _): &(&EndpointId, &Resting)| lanes.is_idle(**endpoint);
+            let mut resting: Vec<_> = lanes.resting.iter().filter(is_idle).collect();
             if resting.len() > AT_ONCE {
                 resting.select_nth_unstable_by_key(AT_ONCE, |(_, resting)| resting.since);
                 resting.truncate(AT_ONCE);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::StatusCode;
 use tidings::LaneConfig;
 use tidings_test_support::{Gate, Reply, Schema, Script};
 use tidings_webhooks::store::Addressed;
@@ -134,17 +135,22 @@ async fn a_lane_that_rests_sees_what_another_instance_changes() {
     other.stop().await;
 }
 
-/// While a request is under way, what another instance makes is sent, and what it changes counts.
-async fn sees_what_another_instance_does(one: App, other: App) {
+/// While a request is under way, what another instance makes is sent, and what it changes counts. The lane was handed
+/// that request after so many others, with which it has rested.
+async fn sees_what_another_instance_does(one: App, other: App, earlier: usize) {
     let (gate, new) = (Gate::new(), receiver_of(Reply::ok()).await);
-    let script = Script::sequence([Reply::ok().after(gate.clone())], Reply::ok());
+    let first = (0..earlier).map(|_| Reply::ok());
+    let script = Script::sequence(first.chain([Reply::ok().after(gate.clone())]), Reply::ok());
     let old = receiver_of(script).await;
     let endpoint = one.endpoint(old.url("/")).await;
-    one.accept(0..1).await;
-    soon(old.request(1)).await;
+    for number in 0..=earlier {
+        one.until(endpoint, DeliveryState::Delivered, number).await;
+        one.accept(number..number + 1).await;
+        soon(old.request(number as u64 + 1)).await;
+    }
     // The instance that has the fan-out cannot hand over what it makes for the lane of another one, nor wake it.
     let now = jiff::Timestamp::now();
-    for number in 1..4 {
+    for number in earlier + 1..earlier + 4 {
         let addressed = Addressed {
             event: event(number),
             to: vec![(endpoint, now)],
@@ -159,12 +165,14 @@ async fn sees_what_another_instance_does(one: App, other: App) {
     let change = |settings: &mut EndpointSettings| settings.url = new.url("/");
     let changed = other.webhooks.update_endpoint(endpoint, change).await;
     changed.unwrap();
-    let delivered = one.until(endpoint, DeliveryState::Delivered, 3).await;
+    let ended = earlier + 3;
+    let delivered = one.until(endpoint, DeliveryState::Delivered, ended).await;
     let again = other.webhooks.retry(delivered[0].id).await;
     again.unwrap();
     soon(new.request(1)).await;
     gate.open();
-    one.until(endpoint, DeliveryState::Delivered, 4).await;
+    one.until(endpoint, DeliveryState::Delivered, ended + 1)
+        .await;
     one.stop().await;
     other.stop().await;
 }
@@ -181,7 +189,7 @@ async fn regression_a_busy_lane_sees_what_another_instance_does() {
     let place = Place::new();
     let one = place.start(of_a_busy_lane()).await;
     let other = place.start(of_a_busy_lane()).await;
-    sees_what_another_instance_does(one, other).await;
+    sees_what_another_instance_does(one, other, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,7 +197,106 @@ async fn regression_a_busy_lane_on_postgres_sees_what_another_instance_does() {
     let schema = Schema::create().await;
     let one = start_on_postgres(&schema, of_a_busy_lane()).await;
     let other = start_on_postgres(&schema, of_a_busy_lane()).await;
-    sees_what_another_instance_does(one, other).await;
+    sees_what_another_instance_does(one, other, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_rests_while_a_request_is_under_way_sees_what_another_instance_does() {
+    let place = Place::new();
+    let one = place.start(of_a_busy_lane()).await;
+    let other = place.start(of_a_busy_lane()).await;
+    sees_what_another_instance_does(one, other, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_rests_on_postgres_while_a_request_is_under_way_sees_what_another_instance_does()
+ {
+    let schema = Schema::create().await;
+    let one = start_on_postgres(&schema, of_a_busy_lane()).await;
+    let other = start_on_postgres(&schema, of_a_busy_lane()).await;
+    sees_what_another_instance_does(one, other, 1).await;
+}
+
+/// So that only the fan-out and outcomes can wake a lane that rests.
+fn without_looks() -> Holds {
+    Holds {
+        next_due: Some(Gate::new()),
+        ..Holds::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_in_a_lane_that_rests_is_tried_again() {
+    let failing = Reply::new(StatusCode::INTERNAL_SERVER_ERROR);
+    let script = Script::sequence([Reply::ok(), failing], Reply::ok());
+    let receiver = receiver_of(script).await;
+    let place = Place::new();
+    let options = schedule(&[0, 100]).with_poll_interval(Duration::from_secs(3600));
+    let app = start(&place.file(), options, |store| {
+        Watched::hold(store, &without_looks())
+    })
+    .await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    app.accept(0..1).await;
+    app.until(endpoint, DeliveryState::Delivered, 1).await;
+    app.accept(1..2).await;
+    let delivered = app.until(endpoint, DeliveryState::Delivered, 2).await;
+    assert_eq!(delivered[1].attempts, 2);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_full_gives_a_lane_back_when_its_request_has_ended() {
+    let gate = Gate::new();
+    let script = Script::sequence([Reply::ok(), Reply::ok().after(gate.clone())], Reply::ok());
+    let (busy, other) = (receiver_of(script).await, receiver_of(Reply::ok()).await);
+    let place = Place::new();
+    let counts = Arc::<Counts>::default();
+    let options = schedule(&[0])
+        .with_max_lanes(1)
+        .with_poll_interval(Duration::from_secs(3600));
+    let app = start(&place.file(), options, |store| {
+        Watched::count_and_hold(store, &counts, &without_looks())
+    })
+    .await;
+    let endpoint = app.endpoint(busy.url("/")).await;
+    app.accept(0..1).await;
+    app.until(endpoint, DeliveryState::Delivered, 1).await;
+    app.accept(1..2).await;
+    soon(busy.request(2)).await;
+    app.endpoint(other.url("/")).await;
+    let looks = counts.leases.load(Ordering::Relaxed);
+    app.accept(2..3).await;
+    app.until(endpoint, DeliveryState::Delivered, 2).await;
+    reaches(&counts.leases, looks + 1).await;
+    assert!(other.requests().is_empty());
+    gate.open();
+    soon(other.request(1)).await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_the_request_of_a_lane_that_rests() {
+    let gate = Gate::new();
+    let script = Script::sequence([Reply::ok()], Reply::ok().after(gate.clone()));
+    let receiver = receiver_of(script).await;
+    let place = Place::new();
+    let app = place.start(schedule(&[0])).await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    app.accept(0..1).await;
+    app.until(endpoint, DeliveryState::Delivered, 1).await;
+    app.accept(1..2).await;
+    soon(receiver.request(2)).await;
+    let stop = app.webhooks.stop_within(Duration::from_secs(60));
+    let (report, ()) = tokio::join!(stop, async {
+        tokio::task::yield_now().await;
+        gate.open();
+    });
+    assert_eq!(
+        (report.abandoned_attempts, report.unwritten_outcomes),
+        (0, 0)
+    );
+    app.until(endpoint, DeliveryState::Delivered, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
