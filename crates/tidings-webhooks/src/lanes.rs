@@ -34,6 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tidings::{Attempt, AttemptError, Delivered, DeliveryError, Dispatcher};
 use tidings_reconnect::Trouble;
 use tokio::sync::Notify;
@@ -87,17 +88,17 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 struct Lanes {
     /// Lanes that are served, and those with attempts under way.
-    known: HashMap<EndpointId, Arc<Lane>>,
+    known: FxHashMap<EndpointId, Arc<Lane>>,
     /// Those that this instance serves: it has their leases.
-    served: HashMap<EndpointId, Served>,
+    served: FxHashMap<EndpointId, Served>,
     /// Those of them that have no feeder, because there is nothing to do but to wait for requests.
-    resting: HashMap<EndpointId, Resting>,
+    resting: FxHashMap<EndpointId, Resting>,
     /// When the first of these has something due, as far as is known.
     resting_due: Option<Timestamp>,
     /// Those that are being given back: the store may still have this instance's lease.
-    released: HashSet<EndpointId>,
+    released: FxHashSet<EndpointId>,
     /// Lanes that the dispatcher has and that are not served, and since when.
-    remembered: HashMap<EndpointId, Instant>,
+    remembered: FxHashMap<EndpointId, Instant>,
     /// Lanes whose attempts this machine could not make.
     local: LocalTrouble,
     /// When the fan-out of this instance has last made deliveries.

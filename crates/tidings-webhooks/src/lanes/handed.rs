@@ -4,9 +4,9 @@
 //! it has is asked before the transaction that makes the delivery, and again afterwards: a look in between
 //! may have seen the new row already. What two transactions make at the same time may change places.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::Shared;
@@ -16,7 +16,7 @@ use crate::{DeliveryId, EndpointId};
 
 /// Endpoints that get deliveries now, and tickets of those whose lanes may be handed theirs.
 #[derive(Debug)]
-pub(crate) struct Tickets(HashMap<EndpointId, Option<Ticket>>);
+pub(crate) struct Tickets(FxHashMap<EndpointId, Option<Ticket>>);
 
 impl Shared {
     /// Tickets for deliveries that are about to be made.

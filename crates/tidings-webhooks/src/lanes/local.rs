@@ -3,9 +3,9 @@
 //! The lane pauses, longer each time, and the delivery says why it waits. No place of its schedule is used up, unless the
 //! trouble lasts: then it is tried by its schedule, as all that fails is, and so it ends.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use tidings::{Attempt, AttemptError};
 use tidings_reconnect::Trouble;
 use tokio::time::Instant;
@@ -27,7 +27,7 @@ const REMEMBERED: Duration = Duration::from_secs(3600);
 /// The lanes whose last attempt this machine could not make.
 #[derive(Debug, Default)]
 pub(super) struct LocalTrouble {
-    lanes: HashMap<EndpointId, Paused>,
+    lanes: FxHashMap<EndpointId, Paused>,
     log: Trouble,
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
 use super::lane::Lane;
@@ -132,7 +133,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let mut entries = shared.recorder.take().await;
         let changed = doubt_old_replies(&shared, &mut entries).await;
         let news = write(&shared, &entries).await;
-        let mut by_lane: HashMap<EndpointId, Vec<&Entry>> = HashMap::new();
+        let mut by_lane: FxHashMap<EndpointId, Vec<&Entry>> = FxHashMap::default();
         for entry in &entries {
             by_lane.entry(entry.lane.endpoint).or_default().push(entry);
         }
