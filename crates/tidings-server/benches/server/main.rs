@@ -14,6 +14,7 @@ mod accept;
 mod arrivals;
 mod bare;
 mod filled;
+mod floor;
 mod idle;
 mod instances;
 mod live;

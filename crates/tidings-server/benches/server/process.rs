@@ -23,13 +23,7 @@ impl Process {
 
     /// Seconds of processor time so far.
     pub(crate) fn cpu(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
-        let (_, fields) = stat.rsplit_once(')').unwrap();
-        let ticks = |n| {
-            let field = fields.split_whitespace().nth(n).unwrap();
-            field.parse::<f64>().unwrap()
-        };
-        (ticks(11) + ticks(12)) / 100.0
+        cpu(&format!("/proc/{}/stat", self.0.id()))
     }
 
     /// Resident bytes.
@@ -40,6 +34,21 @@ impl Process {
         let kib = line.trim().strip_suffix(" kB").unwrap();
         kib.parse::<f64>().unwrap() * 1024.0
     }
+}
+
+/// Seconds of processor time of the calling thread so far.
+pub(crate) fn cpu_of_this_thread() -> f64 {
+    cpu("/proc/thread-self/stat")
+}
+
+fn cpu(stat: &str) -> f64 {
+    let stat = std::fs::read_to_string(stat).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let ticks = |n| {
+        let field = fields.split_whitespace().nth(n).unwrap();
+        field.parse::<f64>().unwrap()
+    };
+    (ticks(11) + ticks(12)) / 100.0
 }
 
 impl Drop for Process {

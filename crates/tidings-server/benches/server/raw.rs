@@ -2,30 +2,24 @@
 
 use std::time::Duration;
 
-use rusqlite::{CachedStatement, Connection, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 use tempfile::TempDir;
-use tidings_bench::{Latencies, Rate, number};
+use tidings_bench::{Latencies, Rate};
 use tokio::time::Instant;
 
 use crate::load::POSTERS;
 
-const TABLES: &str = "
+/// As the server has them.
+pub(crate) const PRAGMAS: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA wal_autocheckpoint = 4000;
-    PRAGMA cache_size = -16384;
+    PRAGMA cache_size = -16384;";
+
+const TABLES: &str = "
     CREATE TABLE log (user TEXT PRIMARY KEY, top INTEGER, unread INTEGER);
     CREATE TABLE event (user TEXT, seq INTEGER, at INTEGER, type TEXT, payload TEXT,
                         PRIMARY KEY (user, seq)) WITHOUT ROWID;";
-
-/// The least that has a list of what each endpoint had, and its health.
-const ENDPOINT_TABLES: &str = "
-    CREATE TABLE delivery (endpoint INTEGER, id INTEGER, state INTEGER,
-                           PRIMARY KEY (endpoint, id)) WITHOUT ROWID;
-    CREATE TABLE health (endpoint INTEGER PRIMARY KEY, delivered INTEGER, at INTEGER);";
-
-/// Divides no number of endpoints: each has its turn.
-const A_PRIME: usize = 7919;
 
 const COUNT: &str = "INSERT INTO log VALUES (?1, 1, 1)
     ON CONFLICT DO UPDATE SET top = top + 1, unread = unread + 1 RETURNING top";
@@ -58,44 +52,6 @@ pub(crate) fn rate_among(few: usize, users: usize, length: Duration) -> f64 {
     logs.commit(&spread, POSTERS, length).per_second
 }
 
-/// The deliveries a second to so many endpoints in turn, 64 a commit, as many as there are to be. The outcome of each is
-/// written by the commit after that of the delivery. Those who follow each other are not neighbours in the file, because
-/// ids of endpoints are random.
-pub(crate) fn deliveries_among(endpoints: usize, deliveries: usize) -> f64 {
-    let endpoint_of = |id: usize| id * A_PRIME % endpoints;
-    let mut logs = Logs::new();
-    logs.connection.execute_batch(ENDPOINT_TABLES).unwrap();
-    let transaction = logs.connection.transaction().unwrap();
-    for endpoint in 0..endpoints {
-        let mut insert = prepared(&transaction, "INSERT INTO health VALUES (?1, 0, 0)");
-        insert.execute([endpoint]).unwrap();
-    }
-    transaction.commit().unwrap();
-    let started = Instant::now();
-    for first in (0..deliveries).step_by(POSTERS) {
-        let transaction = logs.connection.transaction().unwrap();
-        for id in first..(first + POSTERS).min(deliveries) {
-            let mut insert = prepared(&transaction, "INSERT INTO delivery VALUES (?1, ?2, 0)");
-            insert.execute([endpoint_of(id), id]).unwrap();
-            let Some(ended) = id.checked_sub(POSTERS) else {
-                continue;
-            };
-            let end = "UPDATE delivery SET state = 1 WHERE endpoint = ?1 AND id = ?2";
-            let tally = "UPDATE health SET delivered = delivered + 1, at = ?2 WHERE endpoint = ?1";
-            for outcome in [end, tally] {
-                let mut outcome = prepared(&transaction, outcome);
-                outcome.execute([endpoint_of(ended), ended]).unwrap();
-            }
-        }
-        transaction.commit().unwrap();
-    }
-    number(deliveries) / started.elapsed().as_secs_f64()
-}
-
-fn prepared<'a>(transaction: &'a Transaction<'_>, statement: &str) -> CachedStatement<'a> {
-    transaction.prepare_cached(statement).unwrap()
-}
-
 fn user(n: usize) -> String {
     format!("user{n}")
 }
@@ -114,6 +70,7 @@ impl Logs {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir_in(".").unwrap();
         let connection = Connection::open(folder.path().join("raw.db")).unwrap();
+        connection.execute_batch(PRAGMAS).unwrap();
         connection.execute_batch(TABLES).unwrap();
         Self {
             connection,

@@ -9,6 +9,9 @@ use tokio::net::TcpStream;
 
 use crate::process::Process;
 
+/// Of the database of a server, in its folder.
+pub(crate) const FILE: &str = "tidings.db";
+
 /// A server process.
 pub(crate) struct Server {
     pub(crate) process: Process,
@@ -26,7 +29,7 @@ impl Server {
     /// The same with more options.
     pub(crate) fn with(options: &[&str]) -> Self {
         let folder = tempfile::tempdir_in(".").unwrap();
-        let database = folder.path().join("tidings.db");
+        let database = folder.path().join(FILE);
         let mut server = Self::run(&format!("sqlite:{}", database.display()), options);
         server.folder = Some(folder);
         server
@@ -57,6 +60,12 @@ impl Server {
             address,
             folder: None,
         }
+    }
+
+    /// Ends it as a crash does, and returns the folder of its own database.
+    pub(crate) fn end(self) -> Option<tempfile::TempDir> {
+        drop(self.process);
+        self.folder
     }
 
     pub(crate) async fn create_endpoint(&self, owner: &str, url: &str) {

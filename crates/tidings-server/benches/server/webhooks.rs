@@ -13,8 +13,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::arrivals::{Arrivals, receive};
 use crate::load::POSTERS;
-use crate::raw;
-use crate::server::{Poster, Server};
+use crate::server::{FILE, Poster, Server};
+use crate::{floor, raw};
 
 const USERS: usize = 100;
 const STALLED: usize = 100;
@@ -43,7 +43,8 @@ pub(crate) struct Accepted {
     /// How many had not arrived when the last was accepted.
     behind: usize,
     /// Processor time of each, in microseconds.
-    cpu: f64,
+    pub(crate) cpu: f64,
+    count: usize,
 }
 
 impl Accepted {
@@ -75,34 +76,44 @@ pub(crate) async fn to_endpoints(
     users: usize,
     of_each_user: bool,
     length: Duration,
-) -> (Rate, usize) {
-    let server = Server::start();
+) -> ToEndpoints {
     let arrivals = Arc::<Arrivals>::default();
     let url = receive(&arrivals, Duration::ZERO).await;
+    let server = with_endpoints(users, of_each_user, &url).await;
+    let accepted = post_and_wait(&server, &arrivals, true, users, length).await;
+    let alone = with_endpoints(users, of_each_user, &url).await.end();
+    let file = alone.as_ref().unwrap().path().join(FILE);
+    ToEndpoints {
+        alone: floor::webhooks(&file, users, accepted.count),
+        accepted,
+    }
+}
+
+/// What was sent to endpoints, and the processor time in which SQLite alone writes a webhook, in microseconds.
+pub(crate) struct ToEndpoints {
+    pub(crate) accepted: Accepted,
+    pub(crate) alone: f64,
+}
+
+async fn with_endpoints(users: usize, of_each_user: bool, url: &str) -> Server {
+    let server = Server::start();
     if of_each_user {
         for n in 0..users {
             let owner = format!("/users/user{n}");
-            server.create_endpoint(&owner, &url).await;
+            server.create_endpoint(&owner, url).await;
         }
     } else {
         for n in 0..TYPES {
-            server.create_endpoint_for(&type_of(n), &url).await;
+            server.create_endpoint_for(&type_of(n), url).await;
         }
     }
-    let posted = post_from(&server, users, length).await;
-    arrivals.wait_for(posted.accepted.len()).await;
-    let latencies = arrivals.latencies(&posted.accepted);
-    let count = posted.accepted.len();
-    (
-        Rate::new(count, posted.started.elapsed(), &latencies),
-        count,
-    )
+    server
 }
 
 /// The types of what is posted.
 pub(crate) const TYPES: usize = 10;
 
-fn type_of(user: usize) -> String {
+pub(crate) fn type_of(user: usize) -> String {
     format!("order.kind{}", user % TYPES)
 }
 
@@ -159,6 +170,7 @@ async fn post_and_wait(
         ),
         behind,
         cpu: (server.process.cpu() - before) * 1e6 / number(count),
+        count,
     }
 }
 
