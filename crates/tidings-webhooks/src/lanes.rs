@@ -29,6 +29,7 @@ mod resting;
 mod waiting;
 
 use std::collections::{HashMap, HashSet};
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -90,7 +91,7 @@ struct Lanes {
     /// Lanes that are served, and those with attempts under way.
     known: FxHashMap<EndpointId, Arc<Lane>>,
     /// Those that this instance serves: it has their leases.
-    served: FxHashMap<EndpointId, Served>,
+    served: FxHashMap<EndpointId, Arc<Lane>>,
     /// Those of them that have no feeder, because there is nothing to do but to wait for requests.
     resting: FxHashMap<EndpointId, Resting>,
     /// When the first of these has something due, as far as is known.
@@ -119,20 +120,48 @@ pub(crate) struct ToDisable {
     pub(crate) because: &'static str,
 }
 
-/// A lane that is served. It is counted until it is dropped.
-#[derive(Debug)]
-struct Served(Arc<Lane>);
-
-impl Served {
-    fn new(lane: Arc<Lane>) -> Self {
-        telemetry::lane_held(true);
-        Self(lane)
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        telemetry::lanes_held(self.served.len(), 0);
     }
 }
 
-impl Drop for Served {
+/// The lanes, locked. How many are served is recorded afterwards, because the recorder is the program's.
+struct Locked<'a> {
+    lanes: MutexGuard<'a, Lanes>,
+    // Dropped after the lock.
+    held: Held,
+}
+
+/// How many lanes were served when they were locked, and when they were unlocked.
+struct Held {
+    before: usize,
+    after: usize,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Lanes;
+
+    fn deref(&self) -> &Lanes {
+        &self.lanes
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Lanes {
+        &mut self.lanes
+    }
+}
+
+impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        telemetry::lane_held(false);
+        self.held.after = self.lanes.served.len();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        telemetry::lanes_held(self.before, self.after);
     }
 }
 
@@ -143,9 +172,7 @@ impl Shared {
         error: &(dyn std::error::Error + 'static),
         what: &'static str,
     ) {
-        // The value is whole after every statement, so a poisoned lock is still right.
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.failed() {
+        if self.trouble().failed() {
             tracing::warn!(error, what, "the webhook store does not work, trying again");
         } else {
             tracing::debug!(error, what, "the webhook store does not work");
@@ -154,10 +181,14 @@ impl Shared {
 
     /// Logs the end of an outage.
     pub(crate) fn store_worked(&self) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.worked() {
+        if self.trouble().worked() {
             tracing::info!("the webhook store works again");
         }
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        // The value is whole after every statement, so a poisoned lock is still right.
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Logs that a key is not there: once, whatever the number of endpoints.
@@ -271,7 +302,7 @@ impl Shared {
         for endpoint in endpoints {
             match lanes.served.get(&endpoint) {
                 Some(served) => {
-                    served.0.add_work();
+                    served.add_work();
                     self.resume(&mut lanes, endpoint);
                 }
                 None => is_new = true,
@@ -462,9 +493,15 @@ impl Shared {
         self.lock().known.get(&endpoint).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Lanes> {
+    fn lock(&self) -> Locked<'_> {
         // The maps are whole after every statement, so a poisoned lock is still right.
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = lanes.served.len();
+        let held = Held {
+            before,
+            after: before,
+        };
+        Locked { lanes, held }
     }
 }
 

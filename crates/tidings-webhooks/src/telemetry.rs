@@ -87,9 +87,15 @@ pub(crate) fn deliveries_ended(state: DeliveryState, count: usize) {
     }
 }
 
-pub(crate) fn lane_held(is_held: bool) {
-    let change = if is_held { 1.0 } else { -1.0 };
-    metrics::gauge!(LANES_HELD).increment(change);
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "there are far fewer lanes than a float counts"
+)]
+pub(crate) fn lanes_held(before: usize, now: usize) {
+    // The difference, because another thread may be at the next one.
+    if before != now {
+        metrics::gauge!(LANES_HELD).increment(now as f64 - before as f64);
+    }
 }
 
 pub(crate) fn outcomes_unwritten(change: f64) {

@@ -24,7 +24,7 @@ impl Shared {
         let lanes = self.lock();
         let ticket = |endpoint| {
             let served = lanes.served.get(&endpoint);
-            (endpoint, served.and_then(|served| served.0.ticket()))
+            (endpoint, served.and_then(Lane::ticket))
         };
         Tickets(endpoints.into_iter().map(ticket).collect())
     }
@@ -65,7 +65,7 @@ impl Shared {
         lanes.made_at = Some(Instant::now());
         let (mut rested, mut others) = (Vec::new(), Vec::new());
         for (endpoint, ticket) in &tickets.0 {
-            let served = lanes.served.get(endpoint).map(|served| &served.0);
+            let served = lanes.served.get(endpoint);
             let has_them = |lane: &&Arc<Lane>| {
                 // Not if it was given back, and maybe leased again, since the ticket was given.
                 (ticket.as_ref()).is_some_and(|ticket| Arc::ptr_eq(lane, &ticket.lane))

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use super::lane::Lane;
-use super::{Lanes, Served, Shared, feeder};
+use super::{Lanes, Shared, feeder};
 use crate::clock::later;
 use crate::store::{LeaseRequest, LeasedLane, Released};
 use crate::{EndpointId, StoreError};
@@ -151,10 +151,10 @@ impl Shared {
             .is_some_and(|until| until.saturating_duration_since(Instant::now()) > CLOCKS_DIFFER);
         let has_closed = status.next_open_for.is_some() && leased.next_open_for.is_none();
         if is_blocked || has_closed {
-            let lanes = self.lock();
-            let earlier = lanes.known.get(&leased.endpoint);
+            let earlier = self.lock().known.get(&leased.endpoint).cloned();
             // One whose lease was lost was not given back.
-            if earlier.is_none_or(|earlier| !earlier.is_lost.load(Ordering::Acquire)) {
+            let is_lost = |lane: &Arc<Lane>| lane.is_lost.load(Ordering::Acquire);
+            if !earlier.as_ref().is_some_and(is_lost) {
                 self.dispatcher.unblock(&key);
                 if let Some(earlier) = earlier {
                     earlier.unblock();
@@ -180,17 +180,19 @@ impl Shared {
             None => Lane::new(endpoint, left_open_for, stop),
         });
         lanes.known.insert(endpoint, Arc::clone(&lane));
-        lanes
-            .served
-            .insert(endpoint, Served::new(Arc::clone(&lane)));
+        lanes.served.insert(endpoint, Arc::clone(&lane));
         lanes.remembered.remove(&endpoint);
         drop(lanes);
         self.start_feeder(lane);
     }
 
     pub(super) fn start_feeder(self: &Arc<Self>, lane: Arc<Lane>) {
-        let span = lane.span();
-        self.spawn(feeder::feed(Arc::clone(self), lane).instrument(span));
+        let shared = Arc::clone(self);
+        self.spawn(async move {
+            // Not made by who starts this, and has locked the lanes.
+            let span = lane.span();
+            feeder::feed(shared, lane).instrument(span).await;
+        });
     }
 
     /// Feeds what lanes were handed while they rested.
@@ -292,7 +294,7 @@ impl Shared {
 
     fn served_since_before(&self, time: Instant) -> Vec<Arc<Lane>> {
         let lanes = self.lock();
-        let served = lanes.served.values().map(|served| &served.0);
+        let served = lanes.served.values();
         served
             .filter(|lane| lane.leased_at < time)
             .cloned()

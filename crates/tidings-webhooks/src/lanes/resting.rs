@@ -94,7 +94,7 @@ impl Lanes {
     /// Whether a lane rests, and has nothing under way either.
     fn is_idle(&self, endpoint: EndpointId) -> bool {
         let served = self.served.get(&endpoint);
-        self.resting.contains_key(&endpoint) && served.is_some_and(|served| served.0.is_quiet())
+        self.resting.contains_key(&endpoint) && served.is_some_and(|lane| lane.is_quiet())
     }
 
     fn pace(&self) -> &'static Pace {
@@ -163,9 +163,9 @@ impl Shared {
     /// Ends the rest of a lane, if it rests.
     pub(super) fn resume(self: &Arc<Self>, lanes: &mut Lanes, endpoint: EndpointId) {
         if lanes.resting.remove(&endpoint).is_some()
-            && let Some(served) = lanes.served.get(&endpoint)
+            && let Some(lane) = lanes.served.get(&endpoint)
         {
-            self.start_feeder(Arc::clone(&served.0));
+            self.start_feeder(Arc::clone(lane));
         }
     }
 
@@ -197,8 +197,8 @@ impl Shared {
     }
 
     fn resume_with_work(self: &Arc<Self>, lanes: &mut Lanes, endpoint: EndpointId) {
-        if let Some(served) = lanes.served.get(&endpoint) {
-            served.0.add_work();
+        if let Some(lane) = lanes.served.get(&endpoint) {
+            lane.add_work();
         }
         self.resume(lanes, endpoint);
     }
@@ -221,7 +221,7 @@ impl Shared {
             let mut lanes = self.lock();
             for (NextDue { revision, due }, (endpoint, since)) in found.iter().zip(some) {
                 let is_the_same = |resting: &&mut Resting| resting.since == *since;
-                let Some(lane) = lanes.served.get(endpoint).map(|it| Arc::clone(&it.0)) else {
+                let Some(lane) = lanes.served.get(endpoint).cloned() else {
                     continue;
                 };
                 let Some(resting) = lanes.resting.get_mut(endpoint).filter(is_the_same) else {
@@ -302,10 +302,9 @@ impl Shared {
     fn end_rest(&self, lanes: &mut Lanes, endpoints: Vec<EndpointId>) -> Vec<Released> {
         let mut ended = Vec::new();
         for endpoint in endpoints {
-            let Some(served) = lanes.served.get(&endpoint) else {
+            let Some(lane) = lanes.served.get(&endpoint).cloned() else {
                 continue;
             };
-            let lane = Arc::clone(&served.0);
             if lane.is_quiet() {
                 lanes.end(&lane);
                 lanes.released.insert(endpoint);

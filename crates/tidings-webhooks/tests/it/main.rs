@@ -19,4 +19,5 @@ mod postgres;
 mod postgres_conformance;
 mod sqlite_conformance;
 mod support;
+mod telemetry;
 mod watched;
