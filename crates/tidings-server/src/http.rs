@@ -1,6 +1,7 @@
 //! The HTTP interface: the handler of each route, and what applies to all routes.
 
 mod access;
+mod any_handler;
 mod api_keys;
 mod asset;
 mod asyncapi;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::handler::Handler;
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{self, MethodFilter, MethodRouter};
@@ -13,6 +12,7 @@ use schemars::json_schema;
 use tidings_notify::{InboxAction, UserId};
 
 use super::access::{self, Gate};
+use super::any_handler::{AnyHandler, Function};
 use super::extract::{InPath, NoFields};
 use super::operation::Operation;
 use super::operations as described;
@@ -66,17 +66,13 @@ pub(super) struct Route {
 }
 
 impl Route {
-    fn new<H, T>(
+    fn new(
         method: Method,
         path: &str,
         demand: Demand,
-        handler: H,
+        handler: AnyHandler,
         operation: Operation,
-    ) -> Self
-    where
-        H: Handler<T, SharedApp>,
-        T: 'static,
-    {
+    ) -> Self {
         let filter = match method {
             Method::POST => MethodFilter::POST,
             Method::PATCH => MethodFilter::PATCH,
@@ -273,7 +269,7 @@ fn of_keys() -> Vec<Route> {
             Method::GET,
             "/v1/whoami",
             Demand::Credential,
-            whoami::show,
+            AnyHandler::new(whoami::show),
             of::whoami(),
         ),
         get("/v1/keys", scope, api_keys::list, of::list()),
@@ -296,7 +292,7 @@ fn of_bins() -> Vec<Route> {
             Method::POST,
             INTO_BIN,
             Demand::Nothing,
-            bins::take,
+            AnyHandler::new(bins::take),
             of::take(),
         ),
     ]
@@ -368,43 +364,28 @@ fn open() -> Vec<Route> {
     ]
 }
 
-fn get<H, T>(path: &str, scope: Scope, handler: H, operation: Operation) -> Route
-where
-    H: Handler<T, SharedApp>,
-    T: 'static,
-{
+fn get<T>(path: &str, scope: Scope, handler: impl Function<T>, operation: Operation) -> Route {
+    let handler = AnyHandler::new(handler);
     Route::new(Method::GET, path, scope.into(), handler, operation)
 }
 
-fn post<H, T>(path: &str, scope: Scope, handler: H, operation: Operation) -> Route
-where
-    H: Handler<T, SharedApp>,
-    T: 'static,
-{
+fn post<T>(path: &str, scope: Scope, handler: impl Function<T>, operation: Operation) -> Route {
+    let handler = AnyHandler::new(handler);
     Route::new(Method::POST, path, scope.into(), handler, operation)
 }
 
-fn patch<H, T>(path: &str, scope: Scope, handler: H, operation: Operation) -> Route
-where
-    H: Handler<T, SharedApp>,
-    T: 'static,
-{
+fn patch<T>(path: &str, scope: Scope, handler: impl Function<T>, operation: Operation) -> Route {
+    let handler = AnyHandler::new(handler);
     Route::new(Method::PATCH, path, scope.into(), handler, operation)
 }
 
-fn delete<H, T>(path: &str, scope: Scope, handler: H, operation: Operation) -> Route
-where
-    H: Handler<T, SharedApp>,
-    T: 'static,
-{
+fn delete<T>(path: &str, scope: Scope, handler: impl Function<T>, operation: Operation) -> Route {
+    let handler = AnyHandler::new(handler);
     Route::new(Method::DELETE, path, scope.into(), handler, operation)
 }
 
-fn open_to_all<H, T>(path: &str, handler: H, operation: Operation) -> Route
-where
-    H: Handler<T, SharedApp>,
-    T: 'static,
-{
+fn open_to_all<T>(path: &str, handler: impl Function<T>, operation: Operation) -> Route {
+    let handler = AnyHandler::new(handler);
     Route::new(Method::GET, path, Demand::Nothing, handler, operation)
 }
 
