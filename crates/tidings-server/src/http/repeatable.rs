@@ -20,6 +20,9 @@ pub(super) struct Repeatable<'a> {
     of_caller: Option<EncryptionKeys>,
 }
 
+/// Makes the text of the response.
+type Respond = dyn Fn(Option<&Delivery>) -> Result<String, serde_json::Error> + Send + Sync;
+
 /// What became of a change.
 #[derive(Debug)]
 pub(super) enum Made {
@@ -73,11 +76,14 @@ impl<'a> Repeatable<'a> {
         change: Change,
         respond: impl Fn(Option<&Delivery>) -> Result<String, serde_json::Error> + Send + Sync + 'static,
     ) -> Result<Made, ApiError> {
-        let respond = Arc::new(respond);
+        self.make_once(change, Arc::new(respond)).await
+    }
+
+    async fn make_once(&self, change: Change, respond: Arc<Respond>) -> Result<Made, ApiError> {
         let keep = self
             .once
             .clone()
-            .map(|once| self.keep(once, respond.clone()));
+            .map(|once| self.keep(once, Arc::clone(&respond)));
         let app = Arc::clone(self.app);
         let run = async move {
             let changed = app.storage.records.change(change.clone(), keep).await?;
@@ -105,10 +111,7 @@ impl<'a> Repeatable<'a> {
     }
 
     /// How the response is kept: it may have a secret in it.
-    fn keep<F>(&self, once: Once, respond: Arc<F>) -> Keep
-    where
-        F: Fn(Option<&Delivery>) -> Result<String, serde_json::Error> + Send + Sync + 'static,
-    {
+    fn keep(&self, once: Once, respond: Arc<Respond>) -> Keep {
         let (of_server, of_caller) = (self.app.encryption.clone(), self.of_caller.clone());
         let context = once.context();
         let respond = move |delivery: Option<&Delivery>| {
