@@ -6,7 +6,6 @@ use axum::extract::{Extension, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use tidings_notify::wire::Control;
 use tidings_notify::{Draft, Epoch, InboxAction, Item, Since, UserId};
 
 use super::body::Body;
@@ -18,7 +17,7 @@ use super::inbox;
 use super::notifications::{accept, created, default_type, message_payload};
 use super::request::{FromFields, request};
 use super::upgrade::Upgrade;
-use super::websocket::{self, Encoder};
+use super::websocket::{self, Form};
 use crate::access::Caller;
 use crate::app::SharedApp;
 use crate::idempotency::Once;
@@ -165,37 +164,20 @@ pub(crate) async fn connect(
         since,
         confirmation,
         upgrade,
-        Unversioned,
+        Form::Unversioned,
     )
     .await
 }
 
-/// Bare notifications, and nothing else.
-#[derive(Debug, Clone, Copy)]
-struct Unversioned;
-
-impl Encoder for Unversioned {
-    const HAS_REQUESTS: bool = false;
-
-    fn item(&self, user: &UserId, item: &Item) -> serde_json::Result<Option<String>> {
-        match item {
-            Item::Event(event) => {
-                serde_json::to_string(&Notification::from(event.as_ref())).map(Some)
-            }
-            Item::Gap(gap) => {
-                // These frames cannot express it.
-                tracing::warn!(%user, ?gap, "queued notifications expired before they were sent");
-                Ok(None)
-            }
-            _ => Ok(None),
+/// The text of an item: a bare notification, or nothing.
+pub(super) fn text_of(user: &UserId, item: &Item) -> serde_json::Result<Option<String>> {
+    match item {
+        Item::Event(event) => serde_json::to_string(&Notification::from(event.as_ref())).map(Some),
+        Item::Gap(gap) => {
+            // These frames cannot express it.
+            tracing::warn!(%user, ?gap, "queued notifications expired before they were sent");
+            Ok(None)
         }
-    }
-
-    fn control(&self, _control: Control<'_>) -> serde_json::Result<Option<String>> {
-        Ok(None)
-    }
-
-    fn ping(&self) -> serde_json::Result<Option<String>> {
-        Ok(None)
+        _ => Ok(None),
     }
 }

@@ -1,6 +1,5 @@
 //! `GET /v1/users/{user}/ws`: a user's stream as JSON text frames on a WebSocket.
 
-use std::any::TypeId;
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -33,6 +32,7 @@ use super::last_encoded::LastEncoded;
 use super::rate_limit::count_request;
 use super::request_id::RequestId;
 use super::socket::{READ_BUFFER_BYTES, Socket, is_pong, ping_frame, text_frame};
+use super::unversioned;
 use super::upgrade::Upgrade;
 use crate::access::Caller;
 use crate::app::SharedApp;
@@ -49,8 +49,8 @@ const MAX_PINGS_WITHOUT_PONG: u32 = 3;
 const MAX_PONGS_AT_ONCE: usize = 4;
 
 thread_local! {
-    /// An event by the type of its encoder.
-    static LAST_FRAME: LastEncoded<TypeId, Bytes> = const { LastEncoded::new() };
+    /// An event in the form of a socket.
+    static LAST_FRAME: LastEncoded<Form, Bytes> = const { LastEncoded::new() };
 }
 
 pub(crate) async fn connect(
@@ -67,42 +67,56 @@ pub(crate) async fn connect(
         Some(_) => return Err(ApiError::invalid("ack", "expected `true` or `false`")),
     };
     let since = cursor::since(&headers, &parameters)?;
-    open(app, &caller, user, since, confirmation, upgrade?, Versioned).await
+    open(
+        app,
+        &caller,
+        user,
+        since,
+        confirmation,
+        upgrade?,
+        Form::Versioned,
+    )
+    .await
 }
 
 /// Which documents go over a socket.
-pub(crate) trait Encoder: Send + Sync + 'static {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// `{"event":…}` frames.
+    Versioned,
+    /// Bare notifications, and nothing else.
+    Unversioned,
+}
+
+impl Form {
     /// Whether the client may send requests. Otherwise its frames are ignored.
-    const HAS_REQUESTS: bool;
+    fn has_requests(self) -> bool {
+        self == Self::Versioned
+    }
 
     /// The text of an item; `None` if the client gets no frame for it. That of an event is the same for all
     /// streams of its user.
-    fn item(&self, user: &UserId, item: &Item) -> serde_json::Result<Option<String>>;
+    fn item(self, user: &UserId, item: &Item) -> serde_json::Result<Option<String>> {
+        match self {
+            Self::Versioned => WebSocketFrame::text_of(item),
+            Self::Unversioned => unversioned::text_of(user, item),
+        }
+    }
 
     /// The text of a control frame; `None` if the client gets no frame for it.
-    fn control(&self, control: Control<'_>) -> serde_json::Result<Option<String>>;
+    fn control(self, control: Control<'_>) -> serde_json::Result<Option<String>> {
+        match self {
+            Self::Versioned => WebSocketFrame::from(control).to_text().map(Some),
+            Self::Unversioned => Ok(None),
+        }
+    }
 
     /// The text of the frame beside a ping; `None` if the client gets none.
-    fn ping(&self) -> serde_json::Result<Option<String>>;
-}
-
-/// `{"event":…}` frames.
-#[derive(Debug, Clone, Copy)]
-struct Versioned;
-
-impl Encoder for Versioned {
-    const HAS_REQUESTS: bool = true;
-
-    fn item(&self, _user: &UserId, item: &Item) -> serde_json::Result<Option<String>> {
-        WebSocketFrame::text_of(item)
-    }
-
-    fn control(&self, control: Control<'_>) -> serde_json::Result<Option<String>> {
-        WebSocketFrame::from(control).to_text().map(Some)
-    }
-
-    fn ping(&self) -> serde_json::Result<Option<String>> {
-        WebSocketFrame::ping().to_text().map(Some)
+    fn ping(self) -> serde_json::Result<Option<String>> {
+        match self {
+            Self::Versioned => WebSocketFrame::ping().to_text().map(Some),
+            Self::Unversioned => Ok(None),
+        }
     }
 }
 
@@ -114,7 +128,7 @@ pub(crate) async fn open(
     since: Since,
     confirmation: Confirmation,
     upgrade: Upgrade,
-    encoder: impl Encoder,
+    form: Form,
 ) -> Result<Response, ApiError> {
     let admitted = match app.permits.take(&user) {
         Ok(permit) => {
@@ -141,7 +155,7 @@ pub(crate) async fn open(
         let feed = match admitted {
             Ok(feed) => feed,
             Err(full) => {
-                if let Err(error) = say_bye(&mut socket, &encoder, Bye::full(full.reason())).await {
+                if let Err(error) = say_bye(&mut socket, form, Bye::full(full.reason())).await {
                     report(&upgraded_by, &user, &error);
                 }
                 return;
@@ -154,7 +168,7 @@ pub(crate) async fn open(
             caller,
             feed,
             connection,
-            encoder,
+            form,
             pings_without_pong: 0,
         };
         // Apart from the task of the upgrade, which is counted too.
@@ -185,7 +199,7 @@ enum SocketError {
 }
 
 /// A user's stream over a WebSocket. It lasts, so what it holds while it waits is small.
-struct Session<E> {
+struct Session {
     app: SharedApp,
     upgraded_by: RequestId,
     caller: Caller,
@@ -194,14 +208,14 @@ struct Session<E> {
     /// A stop waits for it.
     #[expect(dead_code, reason = "it counts while it is there")]
     token: TaskTrackerToken,
-    encoder: E,
+    form: Form,
     /// Pings since the client was last heard.
     pings_without_pong: u32,
 }
 
 /// A session that waits in an event loop.
-struct IdleSession<E> {
-    session: Session<E>,
+struct IdleSession {
+    session: Session,
     socket: IdleSocket,
 }
 
@@ -211,7 +225,7 @@ enum Next {
     Message(Option<Result<Message, Violation>>),
 }
 
-impl<E: Encoder> Encoding for Session<E> {
+impl Encoding for Session {
     fn feed(&mut self) -> &mut Feed {
         &mut self.feed
     }
@@ -220,7 +234,7 @@ impl<E: Encoder> Encoding for Session<E> {
         match step {
             Step::Items(items) => self.frames(items).ok(),
             Step::Ping if self.pings_without_pong < MAX_PINGS_WITHOUT_PONG => {
-                let text = self.encoder.ping().ok()?.map(text_frame);
+                let text = self.form.ping().ok()?.map(text_frame);
                 self.pings_without_pong += 1;
                 Some([ping_frame(), text.unwrap_or_default()].concat().into())
             }
@@ -229,7 +243,7 @@ impl<E: Encoder> Encoding for Session<E> {
     }
 }
 
-impl<E: Encoder> Waiting for IdleSession<E> {
+impl Waiting for IdleSession {
     fn socket(&self) -> &TcpStream {
         self.socket.socket()
     }
@@ -262,7 +276,7 @@ impl<E: Encoder> Waiting for IdleSession<E> {
     }
 }
 
-impl<E: Encoder> Session<E> {
+impl Session {
     /// Says hello, and waits for what follows.
     async fn begin(mut self, mut socket: Socket) {
         match self.say_hello(&mut socket).await {
@@ -277,7 +291,7 @@ impl<E: Encoder> Session<E> {
             self.feed.subscription().hello(),
             self.app.config.ping_interval,
         );
-        let hello = self.encoder.control(Control::Hello(hello))?;
+        let hello = self.form.control(Control::Hello(hello))?;
         self.unless_stalled(send(socket, hello)).await
     }
 
@@ -421,12 +435,11 @@ impl<E: Encoder> Session<E> {
     /// The frames of the items, one after the other.
     fn frames(&self, items: &[Item]) -> serde_json::Result<Bytes> {
         let encode = |item| {
-            let text = self.encoder.item(self.user(), item)?;
+            let text = self.form.item(self.user(), item)?;
             Ok::<_, serde_json::Error>(text.map(text_frame).unwrap_or_default())
         };
         if let [item @ Item::Event(event)] = items {
-            return LAST_FRAME
-                .with(|last| last.get_or_encode(event, TypeId::of::<E>(), || encode(item)));
+            return LAST_FRAME.with(|last| last.get_or_encode(event, self.form, || encode(item)));
         }
         let frames: Result<Vec<_>, _> = items.iter().map(encode).collect();
         Ok(frames?.concat().into())
@@ -448,14 +461,14 @@ impl<E: Encoder> Session<E> {
             Next::Step(Step::Ping) => {
                 self.pings_without_pong += 1;
                 socket.feed(Message::Ping(Bytes::new())).await?;
-                if let Some(text) = self.encoder.ping()? {
+                if let Some(text) = self.form.ping()? {
                     socket.feed(Message::Text(text.into())).await?;
                 }
                 socket.flush().await?;
             }
             Next::Step(Step::Expiring(at)) => {
                 let expiring = Control::Expiring(Expiring::new(at));
-                let expiring = self.encoder.control(expiring)?;
+                let expiring = self.form.control(expiring)?;
                 send(socket, expiring).await?;
             }
             Next::Step(Step::End(bye)) => {
@@ -488,7 +501,7 @@ impl<E: Encoder> Session<E> {
     async fn send_items(&self, socket: &mut Socket, items: &[Item]) -> Result<bool, SocketError> {
         let mut has_sent = false;
         for item in items {
-            if let Some(text) = self.encoder.item(self.user(), item)? {
+            if let Some(text) = self.form.item(self.user(), item)? {
                 socket.feed(Message::Text(text.into())).await?;
                 has_sent = true;
             }
@@ -500,7 +513,7 @@ impl<E: Encoder> Session<E> {
     /// Carries out a request. If it fails, the client gets an error frame, and the stream continues.
     async fn handle(&mut self, socket: &mut Socket, request: &str) -> Result<(), SocketError> {
         // Nothing is done after the end of a permission, which the next step tells.
-        if !E::HAS_REQUESTS || self.feed.is_over() {
+        if !self.form.has_requests() || self.feed.is_over() {
             return Ok(());
         }
         let span = self.upgraded_by.stream_span();
@@ -558,7 +571,7 @@ impl<E: Encoder> Session<E> {
 
     /// Ends the stream.
     async fn say_bye(&self, socket: &mut Socket, bye: Bye) -> Result<(), SocketError> {
-        say_bye(socket, &self.encoder, bye).await
+        say_bye(socket, self.form, bye).await
     }
 }
 
@@ -570,8 +583,8 @@ async fn send(socket: &mut Socket, text: Option<String>) -> Result<(), SocketErr
 }
 
 /// Sends a `bye`, then a close with the same code.
-async fn say_bye(socket: &mut Socket, encoder: &impl Encoder, bye: Bye) -> Result<(), SocketError> {
-    send(socket, encoder.control(Control::Bye(bye))?).await?;
+async fn say_bye(socket: &mut Socket, form: Form, bye: Bye) -> Result<(), SocketError> {
+    send(socket, form.control(Control::Bye(bye))?).await?;
     let close = CloseFrame {
         code: bye.code.into(),
         reason: bye.reason.into(),
