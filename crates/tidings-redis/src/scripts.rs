@@ -3,7 +3,9 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, ServerErrorKind, cmd, from_redis_value};
+use redis::{
+    Cmd, ErrorKind, FromRedisValue, Pipeline, ServerErrorKind, Value, cmd, from_redis_value,
+};
 
 use crate::{Error, Server};
 
@@ -158,23 +160,27 @@ impl<S: Script> Scripts<S> {
     ///
     /// A dropped future may have run the script or not.
     pub async fn run<T: FromRedisValue>(&self, script: S, call: &Cmd) -> Result<T, Error> {
-        let run = || {
-            self.server
-                .run(|mut connection| async move { call.query_async(&mut connection).await })
-        };
-        let mut replied = run().await;
-        if replied.as_ref().is_err_and(is_unknown) {
-            // It did nothing, so that a second time is the first.
-            let mut load = cmd("SCRIPT");
-            load.arg("LOAD").arg(script.code());
-            let load = &load;
-            self.server
-                .run(|mut connection| async move { load.exec_async(&mut connection).await })
-                .await?;
-            replied = run().await;
-        }
-        from_redis_value(replied?).map_err(|error| Error::Unexpected(error.into()))
+        let reply = reply(&self.server, script.code(), call).await?;
+        from_redis_value(reply).map_err(|error| Error::Unexpected(error.into()))
     }
+}
+
+/// Runs a script whatever it returns: one function for the replies of all types.
+async fn reply(server: &Server, code: &str, call: &Cmd) -> Result<Value, Error> {
+    let run =
+        || server.run(|mut connection| async move { call.query_async(&mut connection).await });
+    let replied = run().await;
+    if !replied.as_ref().is_err_and(is_unknown) {
+        return replied;
+    }
+    // It did nothing, so that a second time is the first.
+    let mut load = cmd("SCRIPT");
+    load.arg("LOAD").arg(code);
+    let load = &load;
+    server
+        .run(|mut connection| async move { load.exec_async(&mut connection).await })
+        .await?;
+    run().await
 }
 
 fn is_unknown(error: &Error) -> bool {

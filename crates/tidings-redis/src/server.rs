@@ -70,24 +70,32 @@ impl Server {
     where
         F: Future<Output = RedisResult<T>> + Send,
     {
-        let Shared { config, slot } = &*self.shared;
-        let connection = slot.connection(|| config.connect(drop)).await?;
-        if let Err(error) = connection.check(config.health_interval()).await {
-            slot.discard(&connection);
-            return Err(match error {
-                // The commands were not sent yet.
-                Error::NoReply(reason) => Error::Unsent(reason),
-                error => error,
-            });
-        }
+        let connection = self.connection().await?;
         let done = commands(connection.multiplexed()).await;
         done.map_err(|error| {
             let error = Error::from(error);
             if error.may_have_been_done() || error.is_read_only() {
-                slot.discard(&connection);
+                self.shared.slot.discard(&connection);
             }
             error
         })
+    }
+
+    /// The connection, if it still leads to the primary.
+    async fn connection(&self) -> Result<Arc<Connection>, Error> {
+        let Shared { config, slot } = &*self.shared;
+        let connection = slot.connection(|| config.connect(drop)).await?;
+        match connection.check(config.health_interval()).await {
+            Ok(()) => Ok(connection),
+            Err(error) => {
+                slot.discard(&connection);
+                Err(match error {
+                    // The commands were not sent yet.
+                    Error::NoReply(reason) => Error::Unsent(reason),
+                    error => error,
+                })
+            }
+        }
     }
 
     /// Closes the connection once the calls that use it have ended. The next call reconnects.
