@@ -9,8 +9,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::file::{self, DatabaseFile, LockFile};
 use crate::progress::{self, Kept, Progress};
 use crate::room::Room;
-use crate::writer::{Call, Durability, Request, Writer};
-use crate::{Error, Fault, connection, migration, reader};
+use crate::slot::Slot;
+use crate::writer::{Durability, Work, Writer};
+use crate::{Error, Fault, connection, migration, reader, writer};
 
 /// Jobs that may wait for the writer before [`Database::write`] makes its caller wait.
 const WRITE_QUEUE: usize = 4096;
@@ -103,9 +104,9 @@ struct Shared {
     lock: Weak<Option<LockFile>>,
     kept: Kept,
     progress: progress::Query,
-    writes: async_channel::Sender<Request>,
-    reads: async_channel::Sender<reader::Query>,
-    lists: async_channel::Sender<reader::Query>,
+    writes: async_channel::Sender<writer::Request>,
+    reads: async_channel::Sender<reader::Request>,
+    lists: async_channel::Sender<reader::Request>,
     list_timeout: Duration,
     /// Ends when the last thread has dropped its sender.
     threads: async_channel::Receiver<()>,
@@ -139,7 +140,11 @@ impl Database {
     /// has another application id, or another program's tables, [`Error::Unusable`] when the file cannot
     /// be opened.
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self, Error> {
-        let path = file::real_path(path.as_ref())?;
+        Self::open_at(path.as_ref(), options)
+    }
+
+    fn open_at(path: &Path, options: &Options) -> Result<Self, Error> {
+        let path = file::real_path(path)?;
         let (alive, threads) = async_channel::bounded(1);
         let (writes, write_queue) = async_channel::bounded(WRITE_QUEUE);
         let (reads, read_queue) = async_channel::bounded(READ_QUEUE);
@@ -274,29 +279,36 @@ impl Database {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let (call, reply) = Call::new(job);
-        let request = Request {
+        let (slot, work) = Slot::of_write(job);
+        let commit = self.commit(durability, work).await;
+        slot.written(commit)
+    }
+
+    async fn commit(&self, durability: Durability, work: Work) -> Result<(), Error> {
+        let (reply, committed) = oneshot::channel();
+        let request = writer::Request {
             durability,
-            job: Box::new(call),
+            work,
+            reply,
         };
-        self.shared
-            .writes
-            .send(request)
-            .await
-            .map_err(|_| Error::Closed)?;
-        reply.await.map_err(|_| Error::Closed)?
+        let queued = self.shared.writes.send(request).await;
+        queued.map_err(|_| Error::Closed)?;
+        committed.await.map_err(|_| Error::Closed)?
     }
 
     /// Drops a value once the jobs that are queued now have run, and before others can write to the file.
     /// Drops it at once if the database is closed, or the queue is full.
     pub(crate) fn drop_after_writes(&self, value: impl Send + 'static) {
-        let (call, _reply) = Call::new(move |_: &Transaction<'_>| {
-            drop(value);
-            Ok::<_, Error>(())
-        });
-        let request = Request {
+        let mut value = Some(value);
+        let work = move |_: &Transaction<'_>| {
+            drop(value.take());
+            true
+        };
+        let (reply, _committed) = oneshot::channel();
+        let request = writer::Request {
             durability: Durability::Relaxed,
-            job: Box::new(call),
+            work: Box::new(work),
+            reply,
         };
         // An error drops the request, and the value with it.
         drop(self.shared.writes.try_send(request));
@@ -319,10 +331,8 @@ impl Database {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        ask(&self.shared.reads, move |connection| {
-            reader::on_snapshot(connection, query)
-        })
-        .await
+        let (slot, query) = Slot::of_read(query);
+        slot.read(ask(&self.shared.reads, None, query).await)
     }
 
     /// Runs a query whose length depends on what a caller asks: on threads that serve nothing else, and
@@ -347,11 +357,10 @@ impl Database {
         E: From<Error> + Send + 'static,
     {
         let deadline = Instant::now() + self.shared.list_timeout;
-        let listed = ask(&self.shared.lists, move |connection| {
-            reader::run_until(deadline, connection, query)
-        });
+        let (slot, query) = Slot::of_read(query);
+        let listed = ask(&self.shared.lists, Some(deadline), query);
         let in_time = timeout_at(deadline, listed).await;
-        in_time.unwrap_or_else(|_| Err(Error::TooSlow.into()))
+        slot.read(in_time.unwrap_or(Err(Error::TooSlow)))
     }
 
     /// Brings the tables of one component up to date: runs those of `steps` that the file has not
@@ -438,18 +447,18 @@ impl Database {
 }
 
 /// Has a query run by the threads of a queue.
-async fn ask<T, E, F>(queue: &async_channel::Sender<reader::Query>, query: F) -> Result<T, E>
-where
-    F: FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
-    T: Send + 'static,
-    E: From<Error> + Send + 'static,
-{
+async fn ask(
+    queue: &async_channel::Sender<reader::Request>,
+    deadline: Option<Instant>,
+    query: reader::Query,
+) -> Result<(), Error> {
     let (reply, replied) = oneshot::channel();
-    let query: reader::Query = Box::new(move |connection| {
-        // The caller may have dropped its future.
-        drop(reply.send(query(connection)));
-    });
-    queue.send(query).await.map_err(|_| Error::Closed)?;
+    let request = reader::Request {
+        query,
+        deadline,
+        reply,
+    };
+    queue.send(request).await.map_err(|_| Error::Closed)?;
     replied.await.map_err(|_| Error::Panicked)?
 }
 

@@ -55,6 +55,7 @@ mod migration;
 mod progress;
 mod reader;
 mod room;
+mod slot;
 mod writer;
 
 pub use database::{Database, Options};

@@ -5,27 +5,30 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::Connection;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::Error;
 
-/// Work for a reader; it sends its result to the caller itself.
-pub(crate) type Query = Box<dyn FnOnce(&mut Connection) + Send>;
+/// What a query does on a snapshot; `false` if it failed.
+pub(crate) type Query = Box<dyn FnOnce(&Connection) -> bool + Send>;
+
+/// A query in the queue.
+pub(crate) struct Request {
+    pub(crate) query: Query,
+    /// When it is interrupted, or not begun any more.
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) reply: oneshot::Sender<Result<(), Error>>,
+}
 
 /// Steps of SQLite's machine between two looks at the clock: less than a millisecond.
 const STEPS: i32 = 10_000;
 
 /// Runs a query on a snapshot: all of its statements see the same state.
-pub(crate) fn on_snapshot<T, E: From<Error>>(
-    connection: &Connection,
-    query: impl FnOnce(&Connection) -> Result<T, E>,
-) -> Result<T, E> {
-    let begin = connection.prepare_cached("BEGIN");
-    begin
-        .and_then(|mut begin| begin.execute([]))
-        .map_err(Error::from)?;
+fn on_snapshot(connection: &Connection, query: Query) -> Result<bool, Error> {
+    connection.prepare_cached("BEGIN")?.execute([])?;
     let _ended_by_drop = Snapshot(connection);
-    query(connection)
+    Ok(query(connection))
 }
 
 /// Ends the transaction of a query, also of one that panics.
@@ -48,10 +51,22 @@ impl Drop for Snapshot<'_> {
 }
 
 /// Serves the queue until it is closed and empty.
-pub(crate) fn run(mut connection: Connection, queue: &async_channel::Receiver<Query>) {
-    while let Ok(query) = queue.recv_blocking() {
-        // A panic drops the sender of the result, which is the caller's error; the thread continues.
-        if catch_unwind(AssertUnwindSafe(|| query(&mut connection))).is_err() {
+pub(crate) fn run(mut connection: Connection, queue: &async_channel::Receiver<Request>) {
+    while let Ok(request) = queue.recv_blocking() {
+        let Request {
+            query,
+            deadline,
+            reply,
+        } = request;
+        let run = || match deadline {
+            Some(deadline) => run_until(deadline, &mut connection, query),
+            None => on_snapshot(&connection, query).map(drop),
+        };
+        if let Ok(outcome) = catch_unwind(AssertUnwindSafe(run)) {
+            // The caller may have dropped its future.
+            drop(reply.send(outcome));
+        } else {
+            // The sender is dropped, which is the caller's error; the thread continues.
             tracing::error!("a query in SQLite panicked, its caller gets an error");
         }
     }
@@ -59,13 +74,9 @@ pub(crate) fn run(mut connection: Connection, queue: &async_channel::Receiver<Qu
 }
 
 /// Runs a query that is interrupted at its deadline, and not begun after it.
-pub(crate) fn run_until<T, E: From<Error>>(
-    deadline: Instant,
-    connection: &mut Connection,
-    query: impl FnOnce(&Connection) -> Result<T, E>,
-) -> Result<T, E> {
+fn run_until(deadline: Instant, connection: &mut Connection, query: Query) -> Result<(), Error> {
     if Instant::now() >= deadline {
-        return Err(Error::TooSlow.into());
+        return Err(Error::TooSlow);
     }
     let is_late = Arc::new(AtomicBool::new(false));
     let interrupt = {
@@ -76,16 +87,13 @@ pub(crate) fn run_until<T, E: From<Error>>(
             late
         }
     };
-    connection
-        .progress_handler(STEPS, Some(interrupt))
-        .map_err(Error::from)?;
-    let result = on_snapshot(connection, query);
+    connection.progress_handler(STEPS, Some(interrupt))?;
+    let succeeded = on_snapshot(connection, query);
     // After a panic the handler stays, until the next query sets its own.
-    connection
-        .progress_handler(0, None::<fn() -> bool>)
-        .map_err(Error::from)?;
-    match result {
-        Err(_) if is_late.load(Ordering::Relaxed) => Err(Error::TooSlow.into()),
-        result => result,
+    connection.progress_handler(0, None::<fn() -> bool>)?;
+    match succeeded {
+        Ok(true) => Ok(()),
+        _ if is_late.load(Ordering::Relaxed) => Err(Error::TooSlow),
+        failed => failed.map(drop),
     }
 }

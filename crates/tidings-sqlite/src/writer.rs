@@ -38,68 +38,15 @@ pub(crate) enum Durability {
     Relaxed,
 }
 
+/// What a job does inside the transaction, once; `false` asks for its rollback.
+pub(crate) type Work = Box<dyn FnMut(&Transaction<'_>) -> bool + Send>;
+
 /// A job in the queue.
 pub(crate) struct Request {
     pub(crate) durability: Durability,
-    pub(crate) job: Box<dyn Job>,
-}
-
-/// Work for the writer. It runs inside the transaction, and its caller gets the result when the outcome of
-/// the commit is known.
-pub(crate) trait Job: Send {
-    /// Does the work; `false` asks for its rollback.
-    fn run(&mut self, transaction: &Transaction<'_>) -> bool;
-
-    /// Sends the caller the result of the job if the commit succeeded or the job itself failed, otherwise the
-    /// failure of the commit.
-    fn finish(self: Box<Self>, commit: Result<(), Error>);
-}
-
-/// The job of one call to [`Database::write`](crate::Database::write).
-pub(crate) struct Call<F, T, E> {
-    work: Option<F>,
-    result: Option<Result<T, E>>,
-    reply: oneshot::Sender<Result<T, E>>,
-}
-
-impl<F, T, E> Call<F, T, E> {
-    pub(crate) fn new(work: F) -> (Self, oneshot::Receiver<Result<T, E>>) {
-        let (reply, replied) = oneshot::channel();
-        let call = Self {
-            work: Some(work),
-            result: None,
-            reply,
-        };
-        (call, replied)
-    }
-}
-
-impl<F, T, E> Job for Call<F, T, E>
-where
-    F: FnOnce(&Transaction<'_>) -> Result<T, E> + Send,
-    T: Send,
-    E: From<Error> + Send,
-{
-    fn run(&mut self, transaction: &Transaction<'_>) -> bool {
-        let Some(work) = self.work.take() else {
-            return false;
-        };
-        let result = work(transaction);
-        let succeeded = result.is_ok();
-        self.result = Some(result);
-        succeeded
-    }
-
-    fn finish(self: Box<Self>, commit: Result<(), Error>) {
-        let result = match (self.result, commit) {
-            (Some(Err(error)), _) => Err(error),
-            (_, Err(error)) => Err(error.into()),
-            (Some(Ok(value)), Ok(())) => Ok(value),
-            (None, Ok(())) => Err(Error::Panicked.into()),
-        };
-        // The caller may have dropped its future; its job is committed all the same.
-        drop(self.reply.send(result));
-    }
+    pub(crate) work: Work,
+    /// Takes the outcome of the commit.
+    pub(crate) reply: oneshot::Sender<Result<(), Error>>,
 }
 
 /// The connection that writes.
@@ -208,7 +155,7 @@ impl Writer {
                     jobs = waiting.len(),
                     "cannot begin a transaction in SQLite, its callers get the error"
                 );
-                finish_all(waiting.drain(..).map(|request| request.job), &Err(error));
+                finish_all(waiting.drain(..), &Err(error));
             }
         }
         if !waiting.is_empty() && !self.is_exclusive {
@@ -281,8 +228,8 @@ fn commit_batch(
     let mut savepoint = Savepoint::prepare(&transaction)?;
     let begun = Instant::now();
     let mut ran = Vec::with_capacity(waiting.len());
-    while let Some(Request { mut job, .. }) = waiting.pop_front() {
-        let kept = savepoint.run(job.as_mut());
+    while let Some(mut job) = waiting.pop_front() {
+        let kept = savepoint.run(&mut job.work);
         ran.push(job);
         if let Err(error) = kept {
             // The transaction is gone, and with it the work of the jobs before.
@@ -367,10 +314,10 @@ impl<'a> Savepoint<'a> {
     ///
     /// An error means that the whole transaction is lost: SQLite rolls back on a full disk, an I/O
     /// error or exhausted memory.
-    fn run(&mut self, job: &mut dyn Job) -> Result<(), Error> {
+    fn run(&mut self, work: &mut Work) -> Result<(), Error> {
         let transaction = self.transaction;
         self.begin.execute([])?;
-        let ran = catch_unwind(AssertUnwindSafe(|| job.run(transaction)));
+        let ran = catch_unwind(AssertUnwindSafe(|| work(transaction)));
         let succeeded = ran.unwrap_or_else(|_| {
             tracing::error!("a database job panicked and is rolled back");
             false
@@ -386,8 +333,9 @@ impl<'a> Savepoint<'a> {
     }
 }
 
-fn finish_all(jobs: impl Iterator<Item = Box<dyn Job>>, outcome: &Result<(), Error>) {
+fn finish_all(jobs: impl Iterator<Item = Request>, outcome: &Result<(), Error>) {
     for job in jobs {
-        job.finish(outcome.clone());
+        // The caller may have dropped its future; its job is committed all the same.
+        drop(job.reply.send(outcome.clone()));
     }
 }
