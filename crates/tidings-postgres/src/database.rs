@@ -1,4 +1,4 @@
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -80,13 +80,32 @@ impl Database {
         statements: impl FnOnce(Arc<Client>) -> F + Send,
     ) -> Result<T, Error>
     where
+        T: Send,
         F: Future<Output = Result<T, tokio_postgres::Error>> + Send,
     {
         let client = self.client().await?;
+        let statements = statements(Arc::clone(&client));
+        let mut done = None;
+        {
+            let running = pin!(async {
+                done = Some(statements.await?);
+                Ok(())
+            });
+            self.finish(&client, running).await?;
+        }
+        // It is there if they have succeeded.
+        done.ok_or_else(Error::late)
+    }
+
+    /// Waits for the outcome of statements. It is not generic: `run` is compiled for each of its callers.
+    async fn finish(
+        &self,
+        client: &Arc<Client>,
+        mut running: Pin<&mut (dyn Future<Output = Result<(), tokio_postgres::Error>> + Send)>,
+    ) -> Result<(), Error> {
         let limit = self.config().reply_limit();
         let begun = Instant::now();
         let cut_short = client.waits_cut_short();
-        let mut running = pin!(statements(Arc::clone(&client)));
         let mut outcome = timeout_at(begun + limit, running.as_mut()).await;
         if outcome.is_err() && !client.is_committing() {
             let _cancelling = client.cancelling();
@@ -97,19 +116,19 @@ impl Database {
             outcome = replied;
             if sent.is_err() {
                 // What is still on its way could cancel a later statement.
-                self.shared.slot.discard(&client);
+                self.shared.slot.discard(client);
             }
         }
         let error = match outcome {
-            Ok(Ok(_)) if client.waits_cut_short() != cut_short => {
+            Ok(Ok(())) if client.waits_cut_short() != cut_short => {
                 Error::NoReply(Reason::Unreplicated.into())
             }
-            Ok(Ok(done)) => return Ok(done),
+            Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => Error::of_statement(error),
             Err(_elapsed) => Error::late(),
         };
         if error.may_have_been_done() || error.is_read_only() {
-            self.shared.slot.discard(&client);
+            self.shared.slot.discard(client);
         }
         Err(error)
     }

@@ -211,6 +211,7 @@ impl PostgresRecords {
         statement: impl FnOnce(Arc<tidings_postgres::Client>) -> F + Send,
     ) -> Result<T, StorageError>
     where
+        T: Send,
         F: Future<Output = Result<T, tokio_postgres::Error>> + Send,
     {
         Ok(self.run(statement).await??)
@@ -222,6 +223,7 @@ impl PostgresRecords {
         statement: impl FnOnce(Arc<tidings_postgres::Client>) -> F + Send,
     ) -> Result<T, StorageError>
     where
+        T: Send,
         F: Future<Output = Result<T, tokio_postgres::Error>> + Send,
     {
         self.run(statement).await?.map_err(of_write)
@@ -239,6 +241,7 @@ impl PostgresRecords {
         statement: impl FnOnce(Arc<tidings_postgres::Client>) -> F + Send,
     ) -> Result<Result<T, tidings_postgres::Error>, StorageError>
     where
+        T: Send,
         F: Future<Output = Result<T, tokio_postgres::Error>> + Send,
     {
         let run = self.database.run(statement);
