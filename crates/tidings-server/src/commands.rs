@@ -41,10 +41,17 @@ pub struct Reported;
 /// Most events that a command can be asked to wait for.
 const MAX_COUNT: u64 = 1_000_000_000;
 
+/// A command of the `tidings` binary, with its arguments.
+#[derive(Debug)]
+pub struct Cli {
+    command: Command,
+}
+
+// Not public, because all that is derived for an argument is compiled then, and half of it is never called.
 /// Delivers each notification to a user's open screens, inbox and webhooks
 #[derive(Debug, Parser)]
 #[command(name = "tidings", version, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct CommandLine {
     #[command(subcommand)]
     command: Command,
 }
@@ -109,6 +116,16 @@ fn print_secret(secret: &str) -> io::Result<()> {
     out.flush()
 }
 
+impl CommandLine {
+    fn settings(&self) -> Option<&Settings> {
+        match &self.command {
+            Command::Serve(serve) => Some(&serve.given.settings),
+            Command::Doctor(doctor) => Some(doctor.settings()),
+            _ => None,
+        }
+    }
+}
+
 impl Cli {
     /// Parses a command line, including the file that `--config` names. Exits on a mistake, and
     /// after `--help`.
@@ -117,8 +134,8 @@ impl Cli {
     ///
     /// When the file cannot be used.
     pub fn from_arguments(arguments: &[OsString]) -> Result<Self, CommandError> {
-        let error = match config::parse(arguments, Self::settings) {
-            Ok(parsed) => return Ok(parsed),
+        let error = match config::parse(arguments, CommandLine::settings) {
+            Ok(CommandLine { command }) => return Ok(Self { command }),
             Err(error) => error,
         };
         if let Some(doctor) = doctor::Unusable::of(arguments, &error) {
@@ -128,14 +145,6 @@ impl Cli {
         match error {
             ConfigError::Flag(error) => error.exit(),
             error => Err(error.into()),
-        }
-    }
-
-    fn settings(&self) -> Option<&Settings> {
-        match &self.command {
-            Command::Serve(serve) => Some(&serve.given.settings),
-            Command::Doctor(doctor) => Some(doctor.settings()),
-            _ => None,
         }
     }
 

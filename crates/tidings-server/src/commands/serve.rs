@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::log::Log;
 use self::reload::Reload;
-use super::{Cli, CommandError, Reported};
+use super::{CommandError, CommandLine, Reported};
 use crate::settings::given::GivenSettings;
 use crate::settings::{LogFormat, environment};
 use crate::telemetry::prometheus;
@@ -155,7 +155,7 @@ fn fit_into_file_limit(config: &mut Config) {
 /// A misspelt variable has no effect, and nothing else would show it.
 fn warn_of_unknown_variables() {
     let names = std::env::vars_os().map(|(name, _)| name);
-    for (variable, did_you_mean) in environment::unknown(&Cli::command(), names) {
+    for (variable, did_you_mean) in environment::unknown(&CommandLine::command(), names) {
         tracing::warn!(
             variable,
             did_you_mean,

@@ -92,7 +92,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use crate::commands::Cli;
+    use crate::commands::CommandLine;
 
     #[test]
     fn only_variables_that_no_command_reads_are_unknown() {
@@ -107,7 +107,7 @@ mod tests {
             "TIDINGS_COLOUR",
             "PATH",
         ];
-        let unknown = unknown(&Cli::command(), names.map(OsString::from));
+        let unknown = unknown(&CommandLine::command(), names.map(OsString::from));
         let expected = [
             ("TIDINGS_API_KEYS", Some("TIDINGS_API_KEY")),
             ("TIDINGS_COLOUR", None),

@@ -8,7 +8,7 @@ use clap::CommandFactory;
 use super::SETTINGS;
 use crate::Config;
 use crate::access::{count_keys_in_set, read_public_keys};
-use crate::commands::Cli;
+use crate::commands::CommandLine;
 use crate::counted::counted;
 use crate::error::{explain, said_by_system};
 use crate::finding::Finding;
@@ -18,7 +18,7 @@ use crate::settings::jwt::JwksSource;
 /// Variables that look like settings and have no effect.
 pub(super) fn check_variables() -> Vec<Finding> {
     let names = std::env::vars_os().map(|(name, _)| name);
-    let unknown = environment::unknown(&Cli::command(), names);
+    let unknown = environment::unknown(&CommandLine::command(), names);
     let finding = |(name, similar): (String, Option<String>)| {
         let hint = similar.map(|similar| format!(", did you mean {similar}?"));
         let hint = hint.unwrap_or_default();

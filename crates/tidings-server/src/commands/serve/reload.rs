@@ -10,7 +10,7 @@ use tokio::signal::unix::Signal;
 use tokio::time::timeout;
 
 use super::log::Log;
-use super::{Cli, CommandError, fit_into_file_limit};
+use super::{CommandError, CommandLine, fit_into_file_limit};
 use crate::config::{self, ConfigError};
 use crate::settings::given::Given;
 use crate::{Config, Server, explain};
@@ -109,7 +109,7 @@ fn read(arguments: &[OsString], file: Option<&Path>) -> Result<(Config, Given), 
     {
         return Err("--config: expected a regular file, which can be read again".into());
     }
-    let read = config::parse_settings(arguments, Cli::settings)?;
+    let read = config::parse_settings(arguments, CommandLine::settings)?;
     let config = Config::checked(read.settings, &read.origins)?;
     Ok((config, read.given))
 }
