@@ -12,6 +12,7 @@ mod key;
 mod listen;
 mod notification;
 mod progress;
+mod receiving;
 mod remote;
 mod send;
 mod serve;

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::interrupts::Interrupts;
-use super::{CommandError, MAX_COUNT};
+use super::{CommandError, MAX_COUNT, receiving};
 use crate::error::said_by_system;
 use crate::settings::{Unshown, count};
 use crate::wire::notification::MAX_NOTIFICATION_BYTES;
@@ -92,20 +92,19 @@ impl Listen {
             }
         };
         let stop = CancellationToken::new();
-        let serving =
-            axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
-        let mut serving = pin!(serving.into_future());
+        let mut serving = pin!(receiving::serve(listener, service, stop.clone()));
         tokio::select! {
-            ended = &mut serving => return Ok(ended?),
+            () = &mut serving => {}
             () = enough => {}
             () = interrupts.next() => {}
         }
         stop.cancel();
         tokio::select! {
-            ended = serving => Ok(ended?),
-            () = interrupts.next() => Ok(()),
-            () = sleep(LAST_WAIT) => Ok(()),
+            () = serving => {}
+            () = interrupts.next() => {}
+            () = sleep(LAST_WAIT) => {}
         }
+        Ok(())
     }
 }
 

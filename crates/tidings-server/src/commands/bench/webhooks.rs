@@ -7,17 +7,20 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
+use futures_util::FutureExt;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 use tidings_webhooks::EndpointId;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::arrivals::{Arrivals, Seen, Sent, Shared};
 use super::{INTERRUPTED, Run, TYPE};
 use crate::commands::CommandError;
 use crate::commands::interrupts::Interrupts;
+use crate::commands::receiving;
 use crate::error::{explain, said_by_system};
 
 /// What is needed of a webhook's body.
@@ -69,10 +72,9 @@ pub(super) async fn receive(
     let shared = Arc::clone(&receiver.shared);
     let service = Router::new().fallback(count).with_state(Arc::new(receiver));
     let mut readers = JoinSet::new();
-    readers.spawn(async move {
-        // Ends with the command alone.
-        let _ended = axum::serve(listener, service).await;
-    });
+    // Ends with the command alone.
+    let receiving = receiving::serve(listener, service, CancellationToken::new());
+    readers.spawn(receiving.boxed());
     let mut receiving = Receiving {
         arrivals: Arrivals::new(shared, 1, readers),
         endpoints: Vec::new(),
