@@ -36,6 +36,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
@@ -162,9 +163,11 @@ impl Pool {
         // Without the lock: a runtime that is ending drops the tasks at once, and with them the
         // workers.
         let timer = timer::run(Arc::clone(self));
-        let mut interrupts = vec![self.tasks.spawn_on(timer, &runtime).abort_handle()];
+        let mut interrupts = vec![self.tasks.spawn_on(timer.boxed(), &runtime).abort_handle()];
         interrupts.extend((0..workers).map(|_| {
-            let worker = self.tasks.spawn_on(Worker::new(self).run(), &runtime);
+            let worker = self
+                .tasks
+                .spawn_on(Worker::new(self).run().boxed(), &runtime);
             worker.abort_handle()
         }));
         drop(starting);

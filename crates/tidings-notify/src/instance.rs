@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -55,6 +56,10 @@ impl Tasks {
     }
 
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_boxed(work.boxed());
+    }
+
+    fn spawn_boxed(&self, work: BoxFuture<'static, ()>) {
         let stop = self.stop.clone();
         self.tracker.spawn(async move {
             // Whether it was stopped or ended by itself makes no difference.

@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::FutureExt;
 use tidings_reconnect::Breakable as _;
 use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::{AsyncMessage, Row};
@@ -52,7 +53,7 @@ pub(crate) fn drive(connected: Connected, canceller: Canceller) -> Client {
     } = connected;
     let waits = Arc::new(Waits::default());
     let watching = Arc::clone(&waits);
-    let driver = tokio::spawn(async move {
+    let driver = async move {
         loop {
             match poll_fn(|cx| connection.poll_message(cx)).await {
                 Some(Ok(AsyncMessage::Notice(notice))) => watching.look_at(&notice),
@@ -65,13 +66,13 @@ pub(crate) fn drive(connected: Connected, canceller: Canceller) -> Client {
                 None => break,
             }
         }
-    });
+    };
     Client {
         statements: client,
         canceller,
         plain_host,
         waits,
-        _driver: AbortOnDropHandle::new(driver),
+        _driver: AbortOnDropHandle::new(tokio::spawn(driver.boxed())),
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tidings::Sender;
 use tidings_notify::presence::{PresenceError, Tracker, TrackerOptions};
 use tidings_notify::{Notifier, RoutingInfo};
@@ -171,17 +172,14 @@ impl Server {
             cutting_off,
             tasks,
         });
-        let access = tokio::spawn(async move { access.run().await });
+        let access = tokio::spawn(async move { access.run().await }.boxed());
         let accepting = CancellationToken::new();
-        let accept_loop = tokio::spawn(connections::accept(
-            listener,
-            Arc::clone(&app),
-            accepting.clone(),
-        ));
-        let retention = tokio::spawn(delete_old_data(Arc::clone(&app)));
-        let resealing = tokio::spawn(encrypt_kept_responses(Arc::clone(&app)));
+        let accept_loop = connections::accept(listener, Arc::clone(&app), accepting.clone());
+        let accept_loop = tokio::spawn(accept_loop.boxed());
+        let retention = tokio::spawn(delete_old_data(Arc::clone(&app)).boxed());
+        let resealing = tokio::spawn(encrypt_kept_responses(Arc::clone(&app)).boxed());
         let is_shared = matches!(app.config.database, DatabaseUrl::Postgres(_));
-        let same_redis = is_shared.then(|| tokio::spawn(compare_redis(Arc::clone(&app))));
+        let same_redis = is_shared.then(|| tokio::spawn(compare_redis(Arc::clone(&app)).boxed()));
         Ok(Self {
             address,
             _cutting_off: app.cutting_off.clone().drop_guard(),

@@ -3,6 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -337,13 +338,14 @@ impl Streams {
         let (report, ended) = watch::channel(None);
         let running = consumer::run(Arc::clone(&subscription), handler, wakes, registration);
         let (all_closing, total) = (self.shared.closing.clone(), Arc::clone(&self.shared.closed));
-        self.shared.consumers.spawn(async move {
+        let consuming = async move {
             let (reason, closed) = running.await;
             if all_closing.is_cancelled() {
                 *total.lock() += closed;
             }
             report.send_replace(Some(Ended::now(reason, closed)));
-        });
+        };
+        self.shared.consumers.spawn(consuming.boxed());
         Ok(Consumer::new(
             subscription,
             ended,
@@ -425,7 +427,10 @@ impl Shared {
         let janitor = janitor::run(engine.clone(), janitor_interval, outages, closing.clone());
         let polling = self.poller.clone();
         let polling = polling.run(engine, self.outages.clone(), closing);
-        *tasks = Some([tokio::spawn(janitor), tokio::spawn(polling)].map(AbortOnDropHandle::new));
+        *tasks = Some(
+            [janitor.boxed(), polling.boxed()]
+                .map(|task| AbortOnDropHandle::new(tokio::spawn(task))),
+        );
     }
 }
 

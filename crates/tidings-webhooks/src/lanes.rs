@@ -30,6 +30,7 @@ mod waiting;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -109,6 +110,9 @@ struct Lanes {
     /// Whether one was due that this instance had no room for: as many were served as may be, and none of them rested.
     lacks_room: bool,
 }
+
+/// Work that lasts as long as the instance. Tasks of one type: what the runtime makes of a task is compiled for each type.
+pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// An endpoint that is to be disabled, unless it was changed since.
 #[derive(Debug, Clone, Copy)]
@@ -284,10 +288,8 @@ impl Shared {
     }
 
     /// The tasks of an instance, to be run until they are dropped.
-    pub(crate) fn tasks(
-        self: &Arc<Self>,
-    ) -> [std::pin::Pin<Box<dyn Future<Output = ()> + Send>>; 4] {
-        [
+    pub(crate) fn tasks(self: &Arc<Self>) -> Vec<Task> {
+        vec![
             Box::pin(leases::take(Arc::clone(self))),
             Box::pin(leases::renew(Arc::clone(self))),
             Box::pin(resting::watch(Arc::clone(self))),

@@ -1,3 +1,4 @@
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::clock::Clock;
 use crate::fan_out::leader::Leader;
 use crate::fan_out::{self, FanOut, STREAM, UNREADABLE};
-use crate::lanes::{Shared, ToDisable};
+use crate::lanes::{Shared, Task, ToDisable};
 use crate::store::{Addressed, NewReplay};
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointHealth, EndpointId, Error, Format,
@@ -107,63 +108,70 @@ impl Webhooks {
         streams: Streams,
         options: Options,
     ) -> Result<Self, Error> {
-        store.acknowledged_in(streams.file());
-        let clock = Clock::new(options.wall.clone());
-        match store.advance_clock(clock.now()).await {
-            Ok(now) => clock.catch_up(now),
-            // A process must be able to start on a full disk. The time is stored with the next leases.
-            Err(error @ StoreError::Full(_)) => starts_on_full(&error),
-            Err(error) => return Err(error.into()),
-        }
-        let keys = options.encryption.clone();
-        let (disabling, to_disable) = mpsc::channel(DISABLING);
-        let lanes = Shared::new(Arc::clone(&store), clock.clone(), &options, disabling)?;
-        // Zero is no bound.
-        let age = options.max_event_age.unwrap_or_default();
-        let by_age = Retention::default().with_max_age(age);
-        for (stream, retention) in [(STREAM, by_age.with_max_len(KEPT)), (UNREADABLE, by_age)] {
-            match streams.set_retention(stream, retention).await {
-                // An earlier run has stored it, unless there is no group either, which ends the start.
-                Err(error @ tidings_stream::Error::Full(_)) => starts_on_full(&error),
-                other => other?,
+        Self::boxed_start(store, streams, options).await
+    }
+
+    /// The body of an `async fn` is compiled in each crate that awaits it; a box, and the tasks that begin in it, in this one.
+    fn boxed_start(
+        store: Arc<dyn Store>,
+        streams: Streams,
+        options: Options,
+    ) -> Pin<Box<dyn Future<Output = Result<Self, Error>> + Send>> {
+        Box::pin(async move {
+            store.acknowledged_in(streams.file());
+            let clock = Clock::new(options.wall.clone());
+            match store.advance_clock(clock.now()).await {
+                Ok(now) => clock.catch_up(now),
+                // A process must be able to start on a full disk. The time is stored with the next leases.
+                Err(error @ StoreError::Full(_)) => starts_on_full(&error),
+                Err(error) => return Err(error.into()),
             }
-        }
-        let fan_out = FanOut::new(Arc::clone(&store), clock.clone(), Arc::clone(&lanes));
-        let leading = CancellationToken::new();
-        let leader = Leader {
-            fan_out: Arc::new(fan_out),
-            streams: streams.clone(),
-            closing: leading.clone(),
-        };
-        leader.prepare().await?;
-        let webhooks = Self {
-            inner: Arc::new(Inner {
-                store,
-                stream: streams.name(STREAM)?,
-                streams,
-                clock,
-                lanes,
-                running: Mutex::default(),
-            }),
-        };
-        let mut tasks: Vec<_> = webhooks
-            .inner
-            .lanes
-            .tasks()
-            .into_iter()
-            .map(|task| AbortOnDropHandle::new(tokio::spawn(task)))
-            .collect();
-        let disabling = disable(Arc::downgrade(&webhooks.inner), to_disable);
-        tasks.push(AbortOnDropHandle::new(tokio::spawn(disabling)));
-        let resealing = reseal::run(Arc::clone(&webhooks.inner.store), keys);
-        tasks.push(AbortOnDropHandle::new(tokio::spawn(resealing)));
-        *webhooks.running() = Some(Running {
-            leader: AbortOnDropHandle::new(tokio::spawn(leader.run())),
-            leading,
-            _feeders: webhooks.inner.lanes.abort_on_drop(),
-            _tasks: tasks,
-        });
-        Ok(webhooks)
+            let keys = options.encryption.clone();
+            let (disabling, to_disable) = mpsc::channel(DISABLING);
+            let lanes = Shared::new(Arc::clone(&store), clock.clone(), &options, disabling)?;
+            // Zero is no bound.
+            let age = options.max_event_age.unwrap_or_default();
+            let by_age = Retention::default().with_max_age(age);
+            for (stream, retention) in [(STREAM, by_age.with_max_len(KEPT)), (UNREADABLE, by_age)] {
+                match streams.set_retention(stream, retention).await {
+                    // An earlier run has stored it, unless there is no group either, which ends the start.
+                    Err(error @ tidings_stream::Error::Full(_)) => starts_on_full(&error),
+                    other => other?,
+                }
+            }
+            let fan_out = FanOut::new(Arc::clone(&store), clock.clone(), Arc::clone(&lanes));
+            let leading = CancellationToken::new();
+            let leader = Leader {
+                fan_out: Arc::new(fan_out),
+                streams: streams.clone(),
+                closing: leading.clone(),
+            };
+            leader.prepare().await?;
+            let webhooks = Self {
+                inner: Arc::new(Inner {
+                    store,
+                    stream: streams.name(STREAM)?,
+                    streams,
+                    clock,
+                    lanes,
+                    running: Mutex::default(),
+                }),
+            };
+            let mut tasks = webhooks.inner.lanes.tasks();
+            let disabling = disable(Arc::downgrade(&webhooks.inner), to_disable);
+            tasks.push(Box::pin(disabling));
+            let resealing = reseal::run(Arc::clone(&webhooks.inner.store), keys);
+            tasks.push(Box::pin(resealing));
+            let leading_task: Task = Box::pin(leader.run());
+            let spawn = |task: Task| AbortOnDropHandle::new(tokio::spawn(task));
+            *webhooks.running() = Some(Running {
+                leader: spawn(leading_task),
+                leading,
+                _feeders: webhooks.inner.lanes.abort_on_drop(),
+                _tasks: tasks.into_iter().map(spawn).collect(),
+            });
+            Ok(webhooks)
+        })
     }
 
     /// The stream that accepted events go to: for accepting in a transaction.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::{HeaderValue, Uri};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -101,10 +102,8 @@ impl Http2 {
             .keep_alive_timeout(PING_TIMEOUT)
             .handshake(stream)
             .await?;
-        let driver = tokio::spawn(async move {
-            // If it failed, its requests have got the error.
-            drop(driver.await);
-        });
+        // If it failed, its requests have got the error.
+        let driver = tokio::spawn(driver.map(drop).boxed());
         Ok(Self {
             requests,
             meter,

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep};
@@ -104,7 +105,7 @@ impl Connections {
                 && !state.kept.is_empty()
                 && let Ok(runtime) = Handle::try_current()
             {
-                let sweeper = runtime.spawn(sweep(Arc::downgrade(&self.0)));
+                let sweeper = runtime.spawn(sweep(Arc::downgrade(&self.0)).boxed());
                 state.sweeper = Some(AbortOnDropHandle::new(sweeper));
             }
             left

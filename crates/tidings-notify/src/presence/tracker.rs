@@ -10,6 +10,7 @@ mod watching;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::FutureExt;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -119,7 +120,10 @@ impl Tracker {
             async move { watching.run(options.watch_interval, &closing).await }
         };
         let running = TaskTracker::new();
-        let tasks = [running.spawn(keeper.run()), running.spawn(polling)];
+        let tasks = [
+            running.spawn(keeper.run().boxed()),
+            running.spawn(polling.boxed()),
+        ];
         running.close();
         Ok(Self {
             inner: Arc::new(Inner {

@@ -55,6 +55,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 pub use tidings_postgres::{Config, tokio_postgres};
 use tidings_postgres::{Connections, Database, Sessions};
@@ -170,52 +172,63 @@ impl PostgresStore {
     ///
     /// Outside of a Tokio runtime, which the tasks of connections need.
     pub async fn open(config: Config, options: PostgresOptions) -> Result<Self, StoreError> {
-        let database = Database::new(config.clone());
-        database.migrate(schema::COMPONENT, schema::STEPS).await?;
-        let sessions = Sessions::of(&database).await?;
-        let connections = Arc::new(Connections::new(database, options.connections, sessions));
-        // One that waits for the disk delays no reader.
-        let appending = Connections::new(Database::new(config.clone()), 1, sessions);
-        let appending = Arc::new(appending);
-        let row = connections
-            .row("SELECT tidings_notify_channel()", &[])
-            .await?;
-        let wakes = WakeSender::new(WAKES);
-        let announcer = Announcer::new(wakes.clone());
-        let patience = config.reply_limit();
-        let listening = listen::keep_listening(
-            config,
-            log::get(&row, 0)?,
-            wakes.clone(),
-            announcer.sender(),
-        );
-        let (commit, committing) =
-            group_commit::group_commit(appending.clone(), announcer.clone(), patience);
-        let heard = options.channel.as_ref().map(|channel| channel.wakes());
-        let announcing = announcer
-            .clone()
-            .run(connections.clone(), options.channel, patience);
-        let mut tasks = vec![
-            AbortOnDropHandle::new(tokio::spawn(announcing)),
-            AbortOnDropHandle::new(tokio::spawn(listening)),
-        ];
-        if let Some(heard) = heard {
-            let passing_on = tokio::spawn(pass_on(heard, wakes.clone()));
-            tasks.push(AbortOnDropHandle::new(passing_on));
+        Self::boxed_open(config, options).await
+    }
+
+    /// The body of an `async fn` is compiled in each crate that awaits it; a box, and the tasks that begin in it, in this one.
+    fn boxed_open(
+        config: Config,
+        options: PostgresOptions,
+    ) -> BoxFuture<'static, Result<Self, StoreError>> {
+        async move {
+            let database = Database::new(config.clone());
+            database.migrate(schema::COMPONENT, schema::STEPS).await?;
+            let sessions = Sessions::of(&database).await?;
+            let connections = Arc::new(Connections::new(database, options.connections, sessions));
+            // One that waits for the disk delays no reader.
+            let appending = Connections::new(Database::new(config.clone()), 1, sessions);
+            let appending = Arc::new(appending);
+            let row = connections
+                .row("SELECT tidings_notify_channel()", &[])
+                .await?;
+            let wakes = WakeSender::new(WAKES);
+            let announcer = Announcer::new(wakes.clone());
+            let patience = config.reply_limit();
+            let listening = listen::keep_listening(
+                config,
+                log::get(&row, 0)?,
+                wakes.clone(),
+                announcer.sender(),
+            );
+            let (commit, committing) =
+                group_commit::group_commit(appending.clone(), announcer.clone(), patience);
+            let heard = options.channel.as_ref().map(|channel| channel.wakes());
+            let announcing = announcer
+                .clone()
+                .run(connections.clone(), options.channel, patience);
+            let mut tasks = vec![
+                AbortOnDropHandle::new(tokio::spawn(announcing.boxed())),
+                AbortOnDropHandle::new(tokio::spawn(listening.boxed())),
+            ];
+            if let Some(heard) = heard {
+                let passing_on = tokio::spawn(pass_on(heard, wakes.clone()).boxed());
+                tasks.push(AbortOnDropHandle::new(passing_on));
+            }
+            Ok(Self {
+                shared: Arc::new(Shared {
+                    connections,
+                    appending,
+                    commit,
+                    announcer,
+                    wakes,
+                    retention: options.retention,
+                    patience,
+                    tasks: Mutex::new(tasks),
+                    _committing: AbortOnDropHandle::new(tokio::spawn(committing.boxed())),
+                }),
+            })
         }
-        Ok(Self {
-            shared: Arc::new(Shared {
-                connections,
-                appending,
-                commit,
-                announcer,
-                wakes,
-                retention: options.retention,
-                patience,
-                tasks: Mutex::new(tasks),
-                _committing: AbortOnDropHandle::new(tokio::spawn(committing)),
-            }),
-        })
+        .boxed()
     }
 
     /// Has the screens of these users woken that other processes have: after the commit of a transaction

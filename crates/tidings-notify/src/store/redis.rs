@@ -61,6 +61,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use jiff::Timestamp;
 pub use tidings_redis::Config;
 use tidings_redis::Server;
@@ -152,7 +153,7 @@ impl RedisStore {
                 wakes,
                 closing: CancellationToken::new(),
                 running: TaskTracker::new(),
-                listening: AbortOnDropHandle::new(tokio::spawn(listening)),
+                listening: AbortOnDropHandle::new(tokio::spawn(listening.boxed())),
             }),
         })
     }

@@ -22,6 +22,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use tidings_import::Starting;
 use tidings_notify::Presence;
 use tidings_notify::postgres::{self as logs, PostgresStore};
@@ -71,7 +72,7 @@ const TAKE_TURN: &str = "
 pub(super) async fn open(url: &PostgresUrl, redis: Option<Redis>) -> Result<Storage, StorageError> {
     let config = Config::new(url.expose())?;
     let starting = Starting::begin(&config).await?;
-    let starting = AbortOnDropHandle::new(tokio::spawn(keep_imports_out(starting)));
+    let starting = AbortOnDropHandle::new(tokio::spawn(keep_imports_out(starting).boxed()));
     let storage = open_in(config, redis).await?;
     Ok(Storage {
         starting: Some(Arc::new(starting)),
@@ -126,7 +127,7 @@ pub(super) async fn open_in(config: Config, redis: Option<Redis>) -> Result<Stor
             unconfirmed: Unconfirmed::default(),
         }),
         closing: tokio_util::sync::CancellationToken::new(),
-        _accepting: AbortOnDropHandle::new(tokio::spawn(accepting)),
+        _accepting: AbortOnDropHandle::new(tokio::spawn(accepting.boxed())),
     });
     Ok(Storage {
         logs: Arc::new(logs),

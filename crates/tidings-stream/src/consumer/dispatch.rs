@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tidings_reconnect::Trouble;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -61,7 +62,7 @@ pub(crate) async fn run<H: BatchHandler>(
         running: TaskTracker::new(),
     };
     // In a task of its own, so that it costs the one that claims nothing.
-    let keeping = tokio::spawn(overdue::keep(Arc::clone(&subscription)));
+    let keeping = tokio::spawn(overdue::keep(Arc::clone(&subscription)).boxed());
     let keeping = AbortOnDropHandle::new(keeping);
     let wait = subscription.options.shutdown_timeout;
     let mut closing_since = None;

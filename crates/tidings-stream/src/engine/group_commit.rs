@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tidings_group_commit::{Call, NotDone, Queue, Request};
 use tokio_util::task::AbortOnDropHandle;
@@ -160,7 +161,7 @@ impl<A: Append> GroupCommit<A> {
         );
         let entry = StreamQueue {
             queue: queue.clone(),
-            _task: AbortOnDropHandle::new(tokio::spawn(work)),
+            _task: AbortOnDropHandle::new(tokio::spawn(work.boxed())),
         };
         queues.insert(stream.clone(), entry);
         queue

@@ -57,6 +57,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 pub use tidings_postgres::{Config, tokio_postgres};
 use tidings_postgres::{Connections, Database, Error as DatabaseError, Sessions, params};
 use tokio::sync::Notify;
@@ -149,59 +151,74 @@ impl PostgresEngine {
     ///
     /// Outside of a Tokio runtime, which its tasks need.
     pub async fn open(config: Config, options: PostgresOptions) -> Result<Self> {
-        let database = Database::new(config.clone());
-        database.migrate(SCHEMA.0, &schema::STEPS).await?;
-        let mut sessions = Sessions::of(&database).await?;
-        if options.prepares {
-            sessions = sessions.with_prepared_statements();
-        }
-        let consuming = Connections::new(database, options.consume_connections, sessions);
-        let consuming = Arc::new(consuming);
-        let publishing = Arc::new(Connections::new(
-            Database::new(config.clone()),
-            options.publish_connections,
-            sessions,
-        ));
-        let channel = announce::channel(&consuming).await?;
+        Self::boxed_open(config, options).await
+    }
 
-        let held = Held::new(config.reply_limit(), options.consume_connections);
-        let wakes = Wakes::default();
-        let announcer = Announcer::new();
-        let outbox = Arc::<Notify>::default();
-        let announcing = announcer
-            .clone()
-            .run(Arc::clone(&consuming), channel.clone());
-        let sequencing = outbox::keep_emptying(
-            Arc::clone(&outbox),
-            Arc::clone(&publishing),
-            wakes.clone(),
-            announcer.clone(),
-        );
-        let listening = announce::keep_listening(
-            config,
-            channel,
-            wakes.clone(),
-            Arc::clone(&outbox),
-            announcer.sender(),
-        );
-        let appender = Appender::new(Arc::clone(&publishing), wakes.clone(), announcer.clone());
-        Ok(Self {
-            shared: Arc::new(Shared {
-                publishing,
-                consuming,
-                commit: GroupCommit::new(Arc::new(appender)),
-                wakes,
-                announcer,
-                outbox,
-                lost: LostClaims::default(),
-                held,
-                tasks: [
-                    AbortOnDropHandle::new(tokio::spawn(announcing)),
-                    AbortOnDropHandle::new(tokio::spawn(listening)),
-                    AbortOnDropHandle::new(tokio::spawn(sequencing)),
-                ],
-            }),
-        })
+    /// The body of an `async fn` is compiled in each crate that awaits it; a box, and the tasks that begin in it, in this one.
+    fn boxed_open(
+        config: Config,
+        PostgresOptions {
+            publish_connections,
+            consume_connections,
+            prepares,
+        }: PostgresOptions,
+    ) -> BoxFuture<'static, Result<Self>> {
+        async move {
+            let database = Database::new(config.clone());
+            database.migrate(SCHEMA.0, &schema::STEPS).await?;
+            let mut sessions = Sessions::of(&database).await?;
+            if prepares {
+                sessions = sessions.with_prepared_statements();
+            }
+            let consuming = Connections::new(database, consume_connections, sessions);
+            let consuming = Arc::new(consuming);
+            let publishing = Arc::new(Connections::new(
+                Database::new(config.clone()),
+                publish_connections,
+                sessions,
+            ));
+            let channel = announce::channel(&consuming).await?;
+
+            let held = Held::new(config.reply_limit(), consume_connections);
+            let wakes = Wakes::default();
+            let announcer = Announcer::new();
+            let outbox = Arc::<Notify>::default();
+            let announcing = announcer
+                .clone()
+                .run(Arc::clone(&consuming), channel.clone());
+            let sequencing = outbox::keep_emptying(
+                Arc::clone(&outbox),
+                Arc::clone(&publishing),
+                wakes.clone(),
+                announcer.clone(),
+            );
+            let listening = announce::keep_listening(
+                config,
+                channel,
+                wakes.clone(),
+                Arc::clone(&outbox),
+                announcer.sender(),
+            );
+            let appender = Appender::new(Arc::clone(&publishing), wakes.clone(), announcer.clone());
+            Ok(Self {
+                shared: Arc::new(Shared {
+                    publishing,
+                    consuming,
+                    commit: GroupCommit::new(Arc::new(appender)),
+                    wakes,
+                    announcer,
+                    outbox,
+                    lost: LostClaims::default(),
+                    held,
+                    tasks: [
+                        AbortOnDropHandle::new(tokio::spawn(announcing.boxed())),
+                        AbortOnDropHandle::new(tokio::spawn(listening.boxed())),
+                        AbortOnDropHandle::new(tokio::spawn(sequencing.boxed())),
+                    ],
+                }),
+            })
+        }
+        .boxed()
     }
 
     /// Refuses further calls with [`Error::Closed`], waits for those that are under way, and closes

@@ -68,6 +68,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 pub use tidings_redis::Config;
 use tidings_redis::Server;
 use tidings_redis::redis::{Value, cmd};
@@ -163,7 +164,7 @@ impl RedisEngine {
                 commit: GroupCommit::new(Arc::new(appender)),
                 listener,
                 lost: LostClaims::default(),
-                _listening: AbortOnDropHandle::new(tokio::spawn(listening)),
+                _listening: AbortOnDropHandle::new(tokio::spawn(listening.boxed())),
             }),
         })
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use tidings_redis::redis::aio::MultiplexedConnection;
 use tidings_redis::redis::{RedisError, pipe};
 use tidings_redis::{Config, Error};
@@ -55,7 +56,10 @@ impl RedisWakes {
     ///
     /// Outside of a Tokio runtime, which its task needs.
     pub fn new(config: Config, channel: impl Into<String>) -> Self {
-        let channel = channel.into();
+        Self::on(config, channel.into())
+    }
+
+    fn on(config: Config, channel: String) -> Self {
         let sender = message::sender();
         let wakes = WakeSender::new(WAKES);
         let (connected, connection) = watch::channel(None);
@@ -68,7 +72,7 @@ impl RedisWakes {
                 sender,
                 connection,
                 wakes,
-                _listening: AbortOnDropHandle::new(tokio::spawn(listening)),
+                _listening: AbortOnDropHandle::new(tokio::spawn(listening.boxed())),
             }),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde::Deserialize;
 use tidings_notify::wire::{BYE, SSE_PREFIX};
 use tokio::sync::oneshot;
@@ -160,7 +161,7 @@ pub(super) async fn open(run: &Arc<Run>, streams: usize) -> Result<Arrivals, Com
                 shared: Arc::clone(&shared),
                 request: client.get(url.clone()),
             };
-            readers.spawn(reader.read(opened));
+            readers.spawn(reader.read(opened).boxed());
         }
     }
     for opening in openings {
