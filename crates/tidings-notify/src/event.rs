@@ -1,7 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
+use arcstr::ArcStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -149,7 +149,7 @@ const RESERVED_PREFIX: &str = "tidings.";
 /// those of the control events of a stream, and refused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct EventType(Arc<str>);
+pub struct EventType(ArcStr);
 
 impl EventType {
     /// Checks and takes a type's name.
@@ -196,7 +196,7 @@ impl TryFrom<String> for EventType {
 
 impl From<EventType> for String {
     fn from(event_type: EventType) -> Self {
-        event_type.0.as_ref().to_owned()
+        event_type.as_str().to_owned()
     }
 }
 

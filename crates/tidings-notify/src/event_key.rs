@@ -1,7 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
+use arcstr::ArcStr;
 use serde::{Deserialize, Serialize};
 
 use crate::InvalidName;
@@ -14,7 +14,7 @@ use crate::user::check_name;
 /// An event with a key archives the user's earlier events with that key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct EventKey(Arc<str>);
+pub struct EventKey(ArcStr);
 
 impl EventKey {
     /// Checks and takes a key.
@@ -56,6 +56,6 @@ impl TryFrom<String> for EventKey {
 
 impl From<EventKey> for String {
     fn from(key: EventKey) -> Self {
-        key.0.as_ref().to_owned()
+        key.as_str().to_owned()
     }
 }

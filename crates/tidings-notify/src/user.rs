@@ -1,8 +1,8 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
+use arcstr::ArcStr;
 use serde::{Deserialize, Serialize};
 
 /// Longest [`UserId`] and [`EventType`](crate::EventType), in bytes.
@@ -16,7 +16,7 @@ pub const MAX_NAME_BYTES: usize = 255;
 /// direction of the text. Clones share the text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct UserId(Arc<str>);
+pub struct UserId(ArcStr);
 
 impl UserId {
     /// Checks and takes a user's id.
@@ -81,7 +81,7 @@ fn changes_direction(character: char) -> bool {
     )
 }
 
-pub(crate) fn check_name(text: &str) -> Result<Arc<str>, InvalidName> {
+pub(crate) fn check_name(text: &str) -> Result<ArcStr, InvalidName> {
     if text.is_empty() {
         Err(InvalidName::Empty)
     } else if text.len() > MAX_NAME_BYTES {
@@ -117,7 +117,7 @@ impl TryFrom<String> for UserId {
 
 impl From<UserId> for String {
     fn from(user: UserId) -> Self {
-        user.0.as_ref().to_owned()
+        user.as_str().to_owned()
     }
 }
 
