@@ -19,9 +19,8 @@ pub struct MemoryPresence {
 
 #[derive(Debug)]
 struct Shared {
+    /// One of each tracker, and in most cases that is one.
     leases: HashMap<LeaseId, Held>,
-    /// The leases of each user who has any: in most cases one.
-    users: HashMap<UserId, Vec<LeaseId>>,
     log: VecDeque<Transition>,
     kept: usize,
     /// The number of the last transition.
@@ -41,7 +40,6 @@ impl Default for Shared {
     fn default() -> Self {
         Self {
             leases: HashMap::new(),
-            users: HashMap::new(),
             log: VecDeque::new(),
             kept: DEFAULT_KEPT_TRANSITIONS,
             last: 0,
@@ -79,35 +77,34 @@ impl MemoryPresence {
 }
 
 impl Shared {
+    fn has(&self, user: &UserId) -> bool {
+        self.leases.values().any(|held| held.users.contains(user))
+    }
+
     /// Adds a user to a lease that there is.
     fn add(&mut self, user: &UserId, lease: LeaseId) {
-        let leases = self.users.entry(user.clone()).or_default();
-        if leases.is_empty() {
-            self.log.push_back(Transition {
-                user: user.clone(),
-                is_online: true,
-            });
-            self.last += 1;
+        if !self.has(user) {
+            self.log(user, true);
         }
-        if !leases.contains(&lease) {
-            leases.reserve_exact(1);
-            leases.push(lease);
+        if let Some(held) = self.leases.get_mut(&lease) {
+            held.users.insert(user.clone());
         }
     }
 
     fn remove(&mut self, user: &UserId, lease: LeaseId) {
-        let Some(leases) = self.users.get_mut(user) else {
-            return;
-        };
-        leases.retain(|held| *held != lease);
-        if leases.is_empty() {
-            self.users.remove(user);
-            self.log.push_back(Transition {
-                user: user.clone(),
-                is_online: false,
-            });
-            self.last += 1;
+        let held = self.leases.get_mut(&lease);
+        let was_there = held.is_some_and(|held| held.users.remove(user));
+        if was_there && !self.has(user) {
+            self.log(user, false);
         }
+    }
+
+    fn log(&mut self, user: &UserId, is_online: bool) {
+        self.log.push_back(Transition {
+            user: user.clone(),
+            is_online,
+        });
+        self.last += 1;
     }
 
     /// Removes the leases that have ended.
@@ -118,7 +115,9 @@ impl Shared {
         for lease in ended {
             let held = self.leases.remove(&lease);
             for user in held.iter().flat_map(|held| &held.users) {
-                self.remove(user, lease);
+                if !self.has(user) {
+                    self.log(user, false);
+                }
             }
         }
         self.forget();
@@ -132,10 +131,8 @@ impl Shared {
     /// The leases of a user that have not ended.
     fn alive(&self, user: &UserId) -> impl Iterator<Item = &Held> {
         let now = Instant::now();
-        let leases = self.users.get(user).into_iter().flatten();
-        leases
-            .filter_map(|lease| self.leases.get(lease))
-            .filter(move |held| now < held.until)
+        let leases = self.leases.values();
+        leases.filter(move |held| now < held.until && held.users.contains(user))
     }
 }
 
@@ -155,10 +152,6 @@ impl Presence for MemoryPresence {
         });
         held.version = update.version;
         held.until = Instant::now() + lease.lasts();
-        held.users.extend(update.came.iter().cloned());
-        for user in &update.left {
-            held.users.remove(user);
-        }
         for user in &update.came {
             shared.add(user, lease.id);
         }

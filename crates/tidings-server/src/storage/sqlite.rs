@@ -86,8 +86,8 @@ pub(super) async fn open_in(database: Database) -> Result<Storage, StorageError>
         logs: Arc::new(logs),
         streams,
         webhooks: Arc::new(webhooks),
-        // A file belongs to one server, and its presence ends with it.
-        presence: Arc::new(MemoryPresence::new()),
+        // A file belongs to one server, its presence ends with it, and the server watches no transitions.
+        presence: Arc::new(MemoryPresence::new().with_kept_transitions(0)),
         api_keys: Arc::clone(&records) as Arc<dyn ApiKeyStore>,
         requests: Arc::clone(&records) as Arc<dyn Requests>,
         records,

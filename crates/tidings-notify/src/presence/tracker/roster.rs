@@ -26,7 +26,7 @@ pub(super) struct Roster {
 
 #[derive(Debug)]
 struct Entry {
-    connections: usize,
+    connections: u32,
     /// Whether the store had the user after the last write that has succeeded.
     was_stored: bool,
     /// A later write may have changed that: its outcome is not known, or not yet.
