@@ -39,7 +39,7 @@ use self::handover::Handover;
 pub(crate) use self::handover::Leaving;
 use self::head_timer::HeadTimer;
 pub(crate) use self::idle_socket::IdleSocket;
-use self::progress::Progress;
+pub(crate) use self::progress::Progress;
 pub(crate) use self::reuse::has_option;
 use self::slots::Slots;
 pub(crate) use self::stream_socket::{Framing, StreamSocket};
@@ -73,27 +73,28 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// client that has stopped reading.
 const STALLED_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a client may block a write while the server stops.
-const STALLED_STOP_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Wait before connections are accepted again after a failure: closing connections frees
 /// descriptors.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// One client's connection, as its handlers see it. It counts against the limit until the last clone
-/// is dropped, and a WebSocket keeps one.
+/// One client's connection, as its handlers see it.
 #[derive(Debug, Clone)]
 pub(crate) struct ClientConnection {
-    inner: Arc<Inner>,
+    counted: Counted,
+    /// Ends with the connection, whatever waits in it.
+    handover: Weak<Handover>,
+}
+
+/// A connection among those that are counted: against the limit until the last clone is dropped. A stream keeps one.
+#[derive(Debug, Clone)]
+pub(crate) struct Counted {
+    _open: Arc<Open>,
     /// Among those of the client's address, if they are counted: of the connection, or of one request through a proxy.
     place: Option<Arc<Place>>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    progress: Arc<Progress>,
-    /// Ends with the connection, whatever waits in it.
-    handover: Weak<Handover>,
+struct Open {
     _permit: OwnedSemaphorePermit,
     _counted: OpenConnection,
 }
@@ -115,22 +116,20 @@ impl ClientConnection {
         let rest = Box::new(move |transport, unread| {
             rest(StreamSocket::new(transport, framing, unread));
         });
-        Leaving::new(opening, Weak::clone(&self.inner.handover), rest)
+        Leaving::new(opening, Weak::clone(&self.handover), rest)
+    }
+
+    /// What a stream keeps of it.
+    pub(crate) fn into_counted(self) -> Counted {
+        self.counted
     }
 
     /// The connection, if it may do more than be refused.
     fn admitted(self) -> Result<Self, Refused> {
-        match self.place {
+        match self.counted.place {
             Some(place) if place.is_beyond() => Err(Refused::at(place)),
             _ => Ok(self),
         }
-    }
-
-    /// Waits until the server stops and the client has blocked a write for a moment since. Such a
-    /// connection is not worth waiting for.
-    pub(crate) async fn stalls_the_stop(&self, stopping: &CancellationToken) {
-        stopping.cancelled().await;
-        self.inner.progress.stalled(STALLED_STOP_TIMEOUT).await;
     }
 }
 
@@ -258,13 +257,14 @@ async fn serve(
     let progress = Arc::new(Progress::default());
     let handover = Arc::new(Handover::default());
     let connection = ClientConnection {
-        inner: Arc::new(Inner {
-            progress: Arc::clone(&progress),
-            handover: Arc::downgrade(&handover),
-            _permit: permit,
-            _counted: OpenConnection::new(),
-        }),
-        place: place.map(Arc::new),
+        counted: Counted {
+            _open: Arc::new(Open {
+                _permit: permit,
+                _counted: OpenConnection::new(),
+            }),
+            place: place.map(Arc::new),
+        },
+        handover: Arc::downgrade(&handover),
     };
     let of_requests = connection.clone();
     let unread = Unread::default();
@@ -301,7 +301,7 @@ async fn serve(
     });
     let transport = Transport::new(stream, Arc::clone(&progress), Arc::clone(&handover));
     let mut http = http1::Builder::new()
-        .timer(HeadTimer::new(progress, keep_alive))
+        .timer(HeadTimer::new(Arc::clone(&progress), keep_alive))
         // Counts from the opening of the connection, so a silent one is closed too. Between requests
         // the timer waits for `keep_alive`.
         .header_read_timeout(HEAD_TIMEOUT)
@@ -332,11 +332,11 @@ async fn serve(
                 std::pin::Pin::new(&mut http).graceful_shutdown();
                 is_ending = true;
             }
-            () = connection.stalls_the_stop(&stopping), if is_ending => {
+            () = progress.stalls_the_stop(&stopping), if is_ending => {
                 tracing::info!("closed a connection whose client does not read");
                 return;
             }
-            () = connection.inner.progress.fell_behind(read_period) => {
+            () = progress.fell_behind(read_period) => {
                 tracing::info!("closed a connection whose client reads a response too slowly");
                 return;
             }
@@ -383,8 +383,11 @@ impl Proxy {
             .take(client)
             .map_err(|NoPlace| Refused::without_place())?;
         let connection = ClientConnection {
-            inner: Arc::clone(&connection.inner),
-            place: place.map(Arc::new),
+            counted: Counted {
+                place: place.map(Arc::new),
+                ..connection.counted.clone()
+            },
+            handover: Weak::clone(&connection.handover),
         };
         connection.admitted()
     }

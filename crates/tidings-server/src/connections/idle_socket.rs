@@ -5,7 +5,6 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::ClientConnection;
 use super::transport::Transport;
 
 /// The connection of a stream while nothing of the runtime waits for it. Calls do not block.
@@ -43,17 +42,14 @@ impl IdleSocket {
         matches!(arrived(self.0.peek(&mut [0])), Poll::Ready(Ok(0) | Err(_)))
     }
 
-    /// The connection as one that the runtime can wait for. It is that of `connection`.
+    /// The connection as one that the runtime can wait for.
     ///
     /// # Errors
     ///
     /// The runtime cannot watch it.
-    pub(crate) fn activate(self, connection: &ClientConnection) -> io::Result<Transport> {
+    pub(crate) fn activate(self) -> io::Result<Transport> {
         let socket = tokio::net::TcpStream::from_std(self.0)?;
-        Ok(Transport::left(
-            socket,
-            Arc::clone(&connection.inner.progress),
-        ))
+        Ok(Transport::left(socket, Arc::default()))
     }
 }
 

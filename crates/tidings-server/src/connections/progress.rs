@@ -4,14 +4,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 /// Bytes of a response that its client must read in each period, until there are fewer. So a client with 70 kbit/s can read
 /// responses of any size, and a large one is not in memory for as long as its client likes.
 const READ_BYTES: usize = 512 << 10;
 
+/// How long a client may block a write while the server stops.
+const STALLED_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What has been read from a connection, whether a write waits for its client, and how fast the client reads.
 #[derive(Debug, Default)]
-pub(super) struct Progress(Mutex<State>);
+pub(crate) struct Progress(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -31,9 +35,12 @@ struct Unfinished {
 }
 
 impl Progress {
-    /// Waits until the client has not read for as long as `limit` while a write waits for it.
-    pub(super) async fn stalled(&self, limit: Duration) {
-        self.lasts(limit, |state| state.blocked_since).await;
+    /// Waits until the server stops and the client has blocked a write for a moment. Such a connection is not worth
+    /// waiting for.
+    pub(crate) async fn stalls_the_stop(&self, stopping: &CancellationToken) {
+        stopping.cancelled().await;
+        self.lasts(STALLED_STOP_TIMEOUT, |state| state.blocked_since)
+            .await;
     }
 
     /// Waits until the client has read less than it must in a period.

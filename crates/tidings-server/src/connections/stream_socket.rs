@@ -7,7 +7,7 @@ use tokio::io::Interest;
 
 use super::transport::Transport;
 use super::unread::Unread;
-use super::{ClientConnection, IdleSocket};
+use super::{IdleSocket, Progress};
 
 /// Bytes around a chunk: its size, and two ends of lines.
 const MAX_CHUNK_FRAME: usize = 2 * size_of::<usize>() + 4;
@@ -63,16 +63,13 @@ impl StreamSocket<IdleSocket> {
         &self.socket
     }
 
-    /// The connection as one that can be waited for. It is that of `connection`.
+    /// The connection as one that can be waited for.
     ///
     /// # Errors
     ///
     /// The runtime cannot watch it.
-    pub(crate) fn activate(
-        self,
-        connection: &ClientConnection,
-    ) -> io::Result<StreamSocket<Transport>> {
-        self.with(|socket| socket.activate(connection))
+    pub(crate) fn activate(self) -> io::Result<StreamSocket<Transport>> {
+        self.with(IdleSocket::activate)
     }
 }
 
@@ -83,6 +80,10 @@ impl StreamSocket<Transport> {
             framing,
             unread: unread.is_some().then_some(unread),
         }
+    }
+
+    pub(crate) fn progress(&self) -> &Progress {
+        self.socket.progress()
     }
 
     /// Writes the bytes. Returns when the operating system has taken them.

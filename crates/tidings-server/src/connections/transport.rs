@@ -49,6 +49,10 @@ impl Transport {
         Self::left(self.socket, self.progress)
     }
 
+    pub(crate) fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
     /// How many bytes were read since the connection left.
     pub(crate) fn received(&self) -> u64 {
         self.received

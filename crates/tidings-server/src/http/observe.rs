@@ -39,7 +39,7 @@ where
         "request",
         http.request.method = request.method().as_str(),
         http.route = route,
-        request_id = id.as_str(),
+        request_id = %id,
         { CALLER } = Empty,
         otel.kind = Empty,
         otel.name = Empty,
@@ -61,7 +61,7 @@ where
             if is_event_source {
                 response = sse::refusal_of(&error, response);
             } else {
-                error.request_id = Some(id.as_str().to_owned());
+                error.request_id = Some(id.to_string());
                 *response.body_mut() = Json(ErrorBody { error }).into_response().into_body();
             }
         }

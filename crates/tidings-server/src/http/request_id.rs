@@ -1,5 +1,6 @@
 //! What a request is called in the log and in its response.
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -14,7 +15,11 @@ const MAX_LENGTH: usize = 128;
 
 /// The id of a request: that of its caller, or a new one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RequestId(Arc<str>);
+pub(super) enum RequestId {
+    Sent(Arc<str>),
+    /// A stream keeps it, so it is not a text.
+    New([u8; 16]),
+}
 
 impl RequestId {
     /// The id that was sent if it is one, of 1 to 128 visible ASCII characters; otherwise a new one. A caller that
@@ -29,25 +34,30 @@ impl RequestId {
             (1..=MAX_LENGTH).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
         };
         match only.filter(is_usable) {
-            Some(id) => Self(id.into()),
-            None => Self(format!("{:032x}", fastrand::u128(..)).into()),
+            Some(id) => Self::Sent(id.into()),
+            None => Self::New(fastrand::u128(..).to_ne_bytes()),
         }
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
     }
 
     /// The span of what a stream does after the response to its request. A stream lasts, and the id takes less memory
     /// than the span of the request.
     pub(super) fn stream_span(&self) -> Span {
-        tracing::error_span!(STREAM, request_id = self.as_str())
+        tracing::error_span!(STREAM, request_id = %self)
     }
 
     pub(super) fn put_into(&self, headers: &mut HeaderMap) {
         // Every visible ASCII character may stand in a header.
-        if let Ok(value) = HeaderValue::try_from(self.as_str()) {
+        if let Ok(value) = HeaderValue::try_from(self.to_string()) {
             headers.insert(NAME, value);
+        }
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sent(id) => formatter.write_str(id),
+            Self::New(id) => write!(formatter, "{:032x}", u128::from_ne_bytes(*id)),
         }
     }
 }
@@ -61,7 +71,7 @@ mod tests {
         for id in sent {
             headers.append(NAME, HeaderValue::from_bytes(id).unwrap());
         }
-        RequestId::of(&headers).as_str().to_owned()
+        RequestId::of(&headers).to_string()
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The server's half of a WebSocket.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -10,7 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpC
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as Violation, Message};
 
-use crate::connections::{IdleSocket, Transport};
+use crate::connections::{IdleSocket, Progress, Transport};
 
 /// Largest frame that a client may send: an acknowledgement is under a hundred bytes.
 const MAX_FRAME_BYTES: usize = 4096;
@@ -68,6 +69,10 @@ impl Socket {
     /// frames, counts as not given for ever.
     pub(crate) fn is_settled(&self) -> bool {
         self.before + self.inner.get_ref().received() == self.given
+    }
+
+    pub(crate) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(self.inner.get_ref().progress())
     }
 
     /// Writes a message, and all before it.

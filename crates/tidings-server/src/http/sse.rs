@@ -25,7 +25,9 @@ use super::last_encoded::LastEncoded;
 use super::request_id::RequestId;
 use crate::access::Caller;
 use crate::app::SharedApp;
-use crate::connections::{ClientConnection, Framing, IdleSocket, StreamSocket, Transport};
+use crate::connections::{
+    ClientConnection, Counted, Framing, IdleSocket, Progress, StreamSocket, Transport,
+};
 use crate::header_list::elements;
 use crate::wire::ErrorDescription;
 use crate::wire::code::Code;
@@ -73,12 +75,12 @@ pub(crate) async fn events(
         app.farewell.group(),
         caller.validity(),
     );
-    let of_stream = connection.clone();
+    let counted = connection.clone().into_counted();
     let rest = move |socket| {
         let stream = EventStream {
             feed,
             naming,
-            connection: of_stream,
+            counted,
             token: app.tasks.token(),
             app,
             id,
@@ -169,7 +171,8 @@ enum StreamError {
 struct EventStream {
     feed: Feed,
     naming: EventNaming,
-    connection: ClientConnection,
+    #[expect(dead_code, reason = "it counts while it is there")]
+    counted: Counted,
     /// A stop waits for it.
     #[expect(dead_code, reason = "it counts while it is there")]
     token: TaskTrackerToken,
@@ -229,7 +232,7 @@ impl Waiting for IdleStream {
         if let Leave::Failed(error) = why {
             return stream.report(&error.into());
         }
-        match socket.activate(&stream.connection) {
+        match socket.activate() {
             Ok(socket) => drop(tokio::spawn(stream.go_on(socket, why))),
             Err(error) => stream.report(&error.into()),
         }
@@ -313,7 +316,8 @@ impl EventStream {
         if !is_last {
             return Ok(Outcome::Waits);
         }
-        self.unless_stalled(socket.finish()).await?;
+        self.unless_stalled(socket.progress(), socket.finish())
+            .await?;
         Ok(Outcome::Ended)
     }
 
@@ -323,18 +327,20 @@ impl EventStream {
         socket: &StreamSocket<Transport>,
         bytes: &[u8],
     ) -> Result<(), StreamError> {
-        self.unless_stalled(socket.write(bytes)).await
+        self.unless_stalled(socket.progress(), socket.write(bytes))
+            .await
     }
 
     /// The result, unless the client does not read while the server stops, or after the end of its permission.
     async fn unless_stalled(
         &self,
+        progress: &Progress,
         write: impl Future<Output = io::Result<()>>,
     ) -> Result<(), StreamError> {
         tokio::select! {
             written = write => Ok(written?),
             () = self.feed.outlasted() => Err(StreamError::Over),
-            () = self.connection.stalls_the_stop(&self.app.stopping) => Err(StreamError::Stalled),
+            () = progress.stalls_the_stop(&self.app.stopping) => Err(StreamError::Stalled),
             () = self.app.cutting_off.cancelled() => Err(StreamError::Stalled),
         }
     }

@@ -17,7 +17,7 @@ use super::extract::header_once;
 use super::request_id::RequestId;
 use super::socket::Socket;
 use crate::app::App;
-use crate::connections::{ClientConnection, Transport, has_option};
+use crate::connections::{ClientConnection, Counted, Transport, has_option};
 use crate::wire::code::Code;
 
 /// The subprotocol that is confirmed to clients that offer it. Browsers fail a connection if none of
@@ -27,7 +27,7 @@ const PROTOCOL: HeaderValue = HeaderValue::from_static("tidings.v1");
 /// A request to upgrade to a WebSocket, and the connection that becomes one.
 #[derive(Debug)]
 pub(crate) struct Upgrade {
-    pub(crate) connection: ClientConnection,
+    pub(crate) counted: Counted,
     pub(super) request_id: RequestId,
     upgraded: OnUpgrade,
     accept_key: HeaderValue,
@@ -54,8 +54,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
             .to_str()
             .is_ok_and(|name| asks(header::SEC_WEBSOCKET_PROTOCOL, name));
         let not_here = || upgrade_required("this connection cannot be upgraded");
+        let connection = parts.extensions.get::<ClientConnection>().cloned();
         Ok(Self {
-            connection: parts.extensions.get().cloned().ok_or_else(not_here)?,
+            counted: connection.ok_or_else(not_here)?.into_counted(),
             request_id: parts.extensions.get().cloned().ok_or_else(not_here)?,
             upgraded: parts.extensions.remove().ok_or_else(not_here)?,
             accept_key,

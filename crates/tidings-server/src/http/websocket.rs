@@ -36,7 +36,7 @@ use super::unversioned;
 use super::upgrade::Upgrade;
 use crate::access::Caller;
 use crate::app::SharedApp;
-use crate::connections::{ClientConnection, IdleSocket, Transport};
+use crate::connections::{Counted, IdleSocket, Progress, Transport};
 use crate::wire::code::Code;
 
 /// How long a client may take to agree to a close.
@@ -148,7 +148,7 @@ pub(crate) async fn open(
         }
         Err(full) => Err(full),
     };
-    let connection = upgrade.connection.clone();
+    let counted = upgrade.counted.clone();
     let (upgraded_by, caller) = (upgrade.request_id.clone(), caller.clone());
     let accepting = Arc::clone(&app);
     Ok(upgrade.accept(&accepting, async move |mut socket| {
@@ -167,7 +167,7 @@ pub(crate) async fn open(
             upgraded_by,
             caller,
             feed,
-            connection,
+            counted,
             form,
             pings_without_pong: 0,
         };
@@ -204,7 +204,8 @@ struct Session {
     upgraded_by: RequestId,
     caller: Caller,
     feed: Feed,
-    connection: ClientConnection,
+    #[expect(dead_code, reason = "it counts while it is there")]
+    counted: Counted,
     /// A stop waits for it.
     #[expect(dead_code, reason = "it counts while it is there")]
     token: TaskTrackerToken,
@@ -266,7 +267,7 @@ impl Waiting for IdleSession {
             return session.report(&error.into());
         }
         let cutting_off = session.app.cutting_off.clone();
-        match socket.activate(&session.connection) {
+        match socket.activate() {
             Ok(transport) => {
                 let task = session.go_on(transport, why);
                 tokio::spawn(task.with_cancellation_token_owned(cutting_off));
@@ -292,7 +293,8 @@ impl Session {
             self.app.config.ping_interval,
         );
         let hello = self.form.control(Control::Hello(hello))?;
-        self.unless_stalled(send(socket, hello)).await
+        let progress = socket.progress();
+        self.unless_stalled(&progress, send(socket, hello)).await
     }
 
     /// Waits in an event loop.
@@ -313,7 +315,7 @@ impl Session {
         match why {
             Leave::Unsent(frames) => {
                 let write = async { Ok(transport.write_all(&frames).await?) };
-                match self.unless_stalled(write).await {
+                match self.unless_stalled(transport.progress(), write).await {
                     Ok(()) => {
                         self.feed.confirm_written();
                         self.wait(IdleSocket::new(transport));
@@ -359,7 +361,7 @@ impl Session {
         socket: &mut Socket,
         mut first: Option<Step>,
     ) -> Result<Outcome, SocketError> {
-        let (connection, app) = (self.connection.clone(), Arc::clone(&self.app));
+        let (progress, app) = (socket.progress(), Arc::clone(&self.app));
         // Whether the client has sent something since the last step.
         let mut is_active = false;
         loop {
@@ -382,7 +384,7 @@ impl Session {
             let is_over = tokio::select! {
                 is_over = self.take(socket, next) => is_over?,
                 () = outlasted => return Err(SocketError::Over),
-                () = connection.stalls_the_stop(&app.stopping) => return Err(SocketError::Stalled),
+                () = progress.stalls_the_stop(&app.stopping) => return Err(SocketError::Stalled),
             };
             if is_over {
                 return Ok(Outcome::Ended);
@@ -397,12 +399,13 @@ impl Session {
     /// The result, unless the client does not read while the server stops, or after the end of its permission.
     async fn unless_stalled(
         &self,
+        progress: &Progress,
         write: impl Future<Output = Result<(), SocketError>>,
     ) -> Result<(), SocketError> {
         tokio::select! {
             written = write => written,
             () = self.feed.outlasted() => Err(SocketError::Over),
-            () = self.connection.stalls_the_stop(&self.app.stopping) => Err(SocketError::Stalled),
+            () = progress.stalls_the_stop(&self.app.stopping) => Err(SocketError::Stalled),
         }
     }
 
@@ -522,7 +525,7 @@ impl Session {
         };
         let mut error = error.into_description();
         if error.code.status().is_server_error() {
-            error.request_id = Some(self.upgraded_by.as_str().to_owned());
+            error.request_id = Some(self.upgraded_by.to_string());
         }
         let frame = WebSocketFrame::error(error);
         send(socket, Some(frame.to_text()?)).await
