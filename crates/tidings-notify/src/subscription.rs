@@ -62,19 +62,19 @@ pub struct Subscription {
     /// Keeps the sweep running for as long as there is a stream.
     _tasks: Arc<Tasks>,
     channel: Arc<Channel>,
+    /// Its place at the channel.
+    place: usize,
     user: UserId,
-    hello: Hello,
+    /// Until it is taken.
+    hello: Option<Box<Hello>>,
     /// The last event that the reader was given.
     cursor: EventId,
-    /// To be given first. Few streams have one, so it is kept apart.
-    gap: Option<Box<Gap>>,
-    stored: Stored,
+    /// Nothing while it waits.
+    stored: Option<Box<Stored>>,
     /// The number at which the backlog ends, until [`Item::CaughtUp`] has been given.
     backlog_end: Option<u64>,
     /// How many of the channel's changes of the inbox the reader has been given.
     changes_heard: u64,
-    /// Completes when the channel changes after the last look at it; not while there is none to wait for.
-    woken: Option<ReusableBoxFuture<'static, ()>>,
     gaps: u64,
     /// It counts as a stream of the channel.
     is_open: bool,
@@ -85,7 +85,9 @@ pub struct Subscription {
 /// What a stream has of the events that it takes from the store.
 #[derive(Debug)]
 enum Stored {
-    /// The rest of the last page: at most a page, and only of the backlog.
+    /// Some of them are missing.
+    Gap(Gap),
+    /// The rest of the last page, which is not empty: at most a page, and only of the backlog.
     Page(VecDeque<Arc<Event>>),
     /// A read that is under way. It continues when the caller drops the future that began it.
     Reading {
@@ -95,25 +97,6 @@ enum Stored {
     },
     /// The store failed, and may be asked again at this time.
     Failed { retry_at: Instant },
-}
-
-impl Stored {
-    const NOTHING: Self = Self::Page(VecDeque::new());
-
-    /// The next event of the page.
-    fn next(&self) -> Option<&Arc<Event>> {
-        match self {
-            Self::Page(page) => page.front(),
-            Self::Reading { .. } | Self::Failed { .. } => None,
-        }
-    }
-
-    /// Steps over the next event, if it is of the page.
-    fn advance(&mut self) {
-        if let Self::Page(page) = self {
-            page.pop_front();
-        }
-    }
 }
 
 /// What the reader can be given at this moment.
@@ -139,19 +122,13 @@ impl Subscription {
             changes_heard: channel.changes_end(),
             instance,
             _tasks: tasks,
+            place: channel.enter(),
             channel,
             user,
-            hello: Hello {
-                cursor: EventId::ORIGIN,
-                top: EventId::ORIGIN,
-                unread: 0,
-                unseen: 0,
-            },
+            hello: None,
             cursor: EventId::ORIGIN,
-            gap: None,
-            stored: Stored::NOTHING,
+            stored: None,
             backlog_end: None,
-            woken: None,
             gaps: 0,
             is_open: true,
             has_ended: false,
@@ -169,7 +146,7 @@ impl Subscription {
         self.channel.observe((&head).into(), asked);
         self.cursor = start.cursor;
         self.backlog_end = Some(head.top_seq);
-        self.hello = Hello {
+        self.hello = Some(Box::new(Hello {
             cursor: match start.gap {
                 Some(gap) => gap.from.unwrap_or(EventId::ORIGIN),
                 None => start.cursor,
@@ -177,14 +154,15 @@ impl Subscription {
             top: head.top(),
             unread: head.unread,
             unseen: head.unseen,
-        };
-        self.gap = start.gap.map(Box::new);
+        }));
+        self.stored = start.gap.map(|gap| Box::new(Stored::Gap(gap)));
         Ok(())
     }
 
-    /// Where the stream began.
-    pub fn hello(&self) -> Hello {
-        self.hello
+    /// Takes where the stream began: `None` after the first time. A stream may last, and what is said once need not be
+    /// kept.
+    pub fn take_hello(&mut self) -> Option<Hello> {
+        self.hello.take().map(|hello| *hello)
     }
 
     /// The user whose events these are.
@@ -204,14 +182,15 @@ impl Subscription {
 
     /// Whether the stream reads the store, or is about to.
     pub fn is_reading(&self) -> bool {
-        matches!(self.stored, Stored::Reading { .. } | Stored::Failed { .. })
+        matches!(
+            self.stored.as_deref(),
+            Some(Stored::Reading { .. } | Stored::Failed { .. })
+        )
     }
 
     /// Whether the stream has given everything that is known here: it waits for something new.
     pub fn is_caught_up(&self) -> bool {
-        let has_nothing = matches!(&self.stored, Stored::Page(events) if events.is_empty());
-        has_nothing
-            && self.gap.is_none()
+        self.stored.is_none()
             && self.backlog_end.is_none()
             && matches!(self.channel.view().after(self.cursor), AfterCursor::Nothing)
     }
@@ -268,32 +247,17 @@ impl Subscription {
             if ready!(self.poll_reading(context)).is_err() {
                 break;
             }
-            // Registered before looking, so that what changes in between wakes it.
-            let woken = self.poll_woken(context);
+            // Before looking, so that what changes in between wakes it.
+            self.channel.wake_later(self.place, context.waker());
             match self.step(max, max_bytes) {
                 Step::Items(items) => return Poll::Ready(Ok(items)),
                 Step::AskStore { known } => self.begin_reading(max, known),
-                Step::Wait => ready!(woken),
+                Step::Wait => return Poll::Pending,
                 Step::End => break,
             }
         }
         self.has_ended = true;
         Poll::Ready(Err(Closed))
-    }
-
-    /// Ready if the channel has changed since the last look at it. Otherwise the task is woken when it does.
-    fn poll_woken(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(woken) = &mut self.woken else {
-            let woken = ReusableBoxFuture::new(self.channel.woken());
-            return self.woken.insert(woken).poll(context);
-        };
-        let polled = woken.poll(context);
-        if polled.is_ready() {
-            woken.set(self.channel.woken());
-            // It is ready for the change before; this one is for the next.
-            let _next = woken.poll(context);
-        }
-        polled
     }
 
     /// Records that the client has been sent everything up to this event, so that
@@ -314,8 +278,8 @@ impl Subscription {
         if self.is_open {
             self.is_open = false;
             self.has_ended = true;
-            self.stored = Stored::NOTHING;
-            self.woken = None;
+            self.stored = None;
+            self.channel.leave(self.place);
             self.instance.hub.leave(&self.user);
             self.instance.stats.stream_closed();
             self.instance.delivered.flush_soon();
@@ -330,9 +294,10 @@ impl Subscription {
         let mut budget = Budget::new(max_bytes);
         let mut ask_store = false;
         while items.len() < max {
-            if let Some(gap) = self.gap.take() {
-                self.gaps += 1;
+            if let Some(Stored::Gap(gap)) = self.stored.as_deref() {
                 items.push(Item::Gap(*gap));
+                self.gaps += 1;
+                self.stored = None;
             } else if self.backlog_end.is_some_and(|end| self.cursor.seq >= end) {
                 self.backlog_end = None;
                 items.push(Item::CaughtUp {
@@ -343,7 +308,7 @@ impl Subscription {
                 self.changes_heard = heard;
                 items.push(Item::Changed(change));
             } else {
-                let event = match self.stored.next() {
+                let event = match self.next_stored() {
                     Some(event) => event.clone(),
                     None => match view.after(self.cursor) {
                         AfterCursor::Event(event) => event,
@@ -357,7 +322,7 @@ impl Subscription {
                 if !budget.admit(cost(&event)) {
                     break;
                 }
-                self.stored.advance();
+                self.advance();
                 self.cursor = event.id;
                 items.push(Item::Event(event));
             }
@@ -376,13 +341,32 @@ impl Subscription {
         }
     }
 
+    /// The next event of the page.
+    fn next_stored(&self) -> Option<&Arc<Event>> {
+        match self.stored.as_deref() {
+            Some(Stored::Page(page)) => page.front(),
+            _ => None,
+        }
+    }
+
+    /// Steps over the next event, if it is of the page.
+    fn advance(&mut self) {
+        self.stored.take_if(|stored| match &mut **stored {
+            Stored::Page(page) => {
+                page.pop_front();
+                page.is_empty()
+            }
+            _ => false,
+        });
+    }
+
     fn begin_reading(&mut self, max: usize, known: Asked) {
         let limit = max.max(self.instance.page_size).min(MAX_PAGE);
         let (store, user) = (self.instance.store.clone(), self.user.clone());
         let after = self.cursor.seq;
-        let retry_at = match self.stored {
-            Stored::Failed { retry_at } => Some(retry_at),
-            Stored::Page(_) | Stored::Reading { .. } => None,
+        let retry_at = match self.stored.as_deref() {
+            Some(Stored::Failed { retry_at }) => Some(*retry_at),
+            _ => None,
         };
         let reply = ReusableBoxFuture::new(async move {
             if let Some(at) = retry_at {
@@ -390,16 +374,16 @@ impl Subscription {
             }
             store.read(&user, after, limit).await
         });
-        self.stored = Stored::Reading { known, reply };
+        self.stored = Some(Box::new(Stored::Reading { known, reply }));
     }
 
     fn poll_reading(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Closed>> {
-        let Stored::Reading { known, reply } = &mut self.stored else {
+        let Some(Stored::Reading { known, reply }) = self.stored.as_deref_mut() else {
             return Poll::Ready(Ok(()));
         };
         let known = *known;
         let reply = ready!(reply.poll(context));
-        self.stored = Stored::NOTHING;
+        self.stored = None;
         Poll::Ready(self.finish_reading(known, reply))
     }
 
@@ -432,9 +416,8 @@ impl Subscription {
     }
 
     fn retry_later(&mut self) {
-        self.stored = Stored::Failed {
-            retry_at: Instant::now() + RETRY_DELAY,
-        };
+        let retry_at = Instant::now() + RETRY_DELAY;
+        self.stored = Some(Box::new(Stored::Failed { retry_at }));
     }
 
     /// Takes in a page of the store. Returns `true` if it begins with a gap.
@@ -445,11 +428,12 @@ impl Subscription {
             let from = Some(self.cursor);
             self.cursor = to;
             self.backlog_end = self.backlog_end.map(|_| head.top_seq);
-            self.gap = Some(Box::new(Gap { from, to, reason }));
+            self.stored = Some(Box::new(Stored::Gap(Gap { from, to, reason })));
             true
         } else {
             self.cursor.epoch = head.epoch;
-            self.stored = Stored::Page(page.events.into_iter().map(Arc::new).collect());
+            let events: VecDeque<_> = page.events.into_iter().map(Arc::new).collect();
+            self.stored = (!events.is_empty()).then(|| Box::new(Stored::Page(events)));
             false
         }
     }

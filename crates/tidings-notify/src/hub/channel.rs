@@ -2,10 +2,10 @@
 mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
 use jiff::Timestamp;
-use tokio::sync::Notify;
-use tokio::sync::futures::OwnedNotified;
+use slab::Slab;
 
 use super::inbox::{Counts, Inbox};
 use super::ring::Ring;
@@ -19,10 +19,7 @@ use crate::{Epoch, Event, EventId};
 /// Streams are correct without it. The ring saves reads from the store, and the position saves asking
 /// the store whether there is anything new.
 #[derive(Debug)]
-pub(crate) struct Channel {
-    state: Mutex<State>,
-    wake: Arc<Notify>,
-}
+pub(crate) struct Channel(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -33,6 +30,8 @@ struct State {
     /// How often the inbox was forgotten.
     forgotten: u64,
     closing: bool,
+    /// The streams, each in its place, and whom to wake of those that wait.
+    readers: Slab<Option<Waker>>,
 }
 
 /// How far a log goes, as far as this instance knows: everything up to there is in the store.
@@ -80,23 +79,38 @@ pub(crate) enum AfterCursor {
 
 impl Channel {
     pub(super) fn new(capacity: usize) -> Self {
-        let state = State {
+        Self(Mutex::new(State {
             position: Position::UNKNOWN,
             ring: Ring::new(capacity),
             inbox: Inbox::new(capacity),
             forgotten: 0,
             closing: false,
-        };
-        Self {
-            state: Mutex::new(state),
-            wake: Arc::default(),
-        }
+            // Most users have one stream.
+            readers: Slab::with_capacity(1),
+        }))
     }
 
-    /// Completes at the next change after it was first polled. A reader polls it before looking, and
-    /// therefore misses no change.
-    pub(crate) fn woken(&self) -> OwnedNotified {
-        self.wake.clone().notified_owned()
+    /// A place for one more stream, to be [left](Self::leave) once.
+    pub(crate) fn enter(&self) -> usize {
+        self.state().readers.insert(None)
+    }
+
+    /// Frees the place of a stream.
+    pub(crate) fn leave(&self, place: usize) {
+        let waker = self.state().readers.try_remove(place);
+        // Without the lock, as it is the caller's.
+        drop(waker);
+    }
+
+    /// Has the stream in this place woken at the next change. A reader calls it before looking, and therefore misses
+    /// no change.
+    pub(crate) fn wake_later(&self, place: usize, waker: &Waker) {
+        let mut waker = Some(waker.clone());
+        if let Some(reader) = self.state().readers.get_mut(place) {
+            std::mem::swap(reader, &mut waker);
+        }
+        // Without the lock, as it is the caller's.
+        drop(waker);
     }
 
     /// What is known, to be passed on with what the store is asked for.
@@ -111,16 +125,13 @@ impl Channel {
 
     /// Takes in events that are in the store, in any order, again or for the first time.
     pub(crate) fn offer(&self, events: &[Arc<Event>]) {
-        let mut state = self.state();
-        let before = state.position;
-        for event in events {
-            state.offer(event);
-        }
-        let moved = state.position != before;
-        drop(state);
-        if moved {
-            self.wake.notify_waiters();
-        }
+        self.update(|state| {
+            let before = state.position;
+            for event in events {
+                state.offer(event);
+            }
+            state.position != before
+        });
     }
 
     /// Takes in a result of the store, which was asked when so much was known.
@@ -128,29 +139,20 @@ impl Channel {
     /// The store sees everything that was written before it is asked. So a result behind `asked`
     /// means that the log was rewound, and one behind what is known now only that the result is old.
     pub(crate) fn observe(&self, seen: Seen, asked: Asked) {
-        let mut state = self.state();
-        let changed = state.observe(seen, asked);
-        drop(state);
-        if changed {
-            self.wake.notify_waiters();
-        }
+        self.update(|state| state.observe(seen, asked));
     }
 
     /// Takes in the events after the position of `asked`, and where the log stood with them.
     pub(crate) fn take_in(&self, page: Page, asked: Asked) {
         let seen = (&page.head).into();
         let events: Vec<_> = page.events.into_iter().map(Arc::new).collect();
-        let mut state = self.state();
-        let before = state.position;
-        for event in &events {
-            state.offer(event);
-        }
-        let changed = state.observe(seen, asked);
-        let moved = state.position != before;
-        drop(state);
-        if changed || moved {
-            self.wake.notify_waiters();
-        }
+        self.update(|state| {
+            let before = state.position;
+            for event in &events {
+                state.offer(event);
+            }
+            state.observe(seen, asked) || state.position != before
+        });
     }
 
     /// Whether a result that the store returned some time ago has nothing new. If it has, or if it
@@ -163,10 +165,10 @@ impl Channel {
 
     /// Takes in a change of the inbox that was made through this instance at the time `at`.
     pub(crate) fn change(&self, update: &InboxUpdate, at: Timestamp) {
-        let mut state = self.state();
-        state.change(update, at);
-        drop(state);
-        self.wake.notify_waiters();
+        self.update(|state| {
+            state.change(update, at);
+            true
+        });
     }
 
     /// Forgets the inbox: the store was rewound, and may have given a revision that is known to another change. Only
@@ -180,8 +182,10 @@ impl Channel {
 
     /// Ends the streams, once each has delivered what is known.
     pub(super) fn close(&self) {
-        self.state().closing = true;
-        self.wake.notify_waiters();
+        self.update(|state| {
+            state.closing = true;
+            true
+        });
     }
 
     /// Locks the channel for a reader to look at.
@@ -189,9 +193,21 @@ impl Channel {
         View(self.state())
     }
 
+    /// Changes the state, and wakes the streams that wait if the change returns `true`.
+    fn update(&self, change: impl FnOnce(&mut State) -> bool) {
+        let mut state = self.state();
+        if !change(&mut state) {
+            return;
+        }
+        let readers = state.readers.iter_mut();
+        let waiting: Vec<_> = readers.filter_map(|(_, waker)| waker.take()).collect();
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics half-way through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,4 +1,4 @@
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::budget::cost;
@@ -10,13 +10,19 @@ pub(super) const MAX_BYTES: usize = 1024 * 1024;
 /// The newest events of one user, without holes: bounded in number and in bytes.
 #[derive(Debug)]
 pub(super) struct Ring {
-    slots: VecDeque<Slot>,
     capacity: usize,
+    /// Nothing before the first event, for which most users who are connected wait for long.
+    kept: Option<Box<Kept>>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    slots: VecDeque<Slot>,
     /// What the events cost together.
     bytes: usize,
     /// The number of the newest event of each key: the event that a later one with this key replaces is
     /// found without a scan.
-    newest_of_key: HashMap<EventKey, u64>,
+    newest_of_key: BTreeMap<EventKey, u64>,
 }
 
 #[derive(Debug)]
@@ -30,75 +36,70 @@ struct Slot {
 impl Ring {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
-            slots: VecDeque::new(),
             capacity,
-            bytes: 0,
-            newest_of_key: HashMap::new(),
+            kept: None,
         }
     }
 
     pub(super) fn clear(&mut self) {
-        self.slots.clear();
-        self.newest_of_key.clear();
-        self.bytes = 0;
+        self.kept = None;
     }
 
     /// The number of the oldest event, if there is one.
     pub(super) fn first_seq(&self) -> Option<u64> {
-        Some(self.slots.front()?.event.id.seq)
+        self.kept.as_ref()?.first_seq()
     }
 
     /// Adds the event after the newest, and removes the oldest as needed. An event too large for the
     /// whole ring leaves it empty.
     pub(super) fn push_newest(&mut self, event: Arc<Event>) {
+        let kept = self.kept.get_or_insert_default();
         if let Some(key) = &event.key
-            && let Some(replaced) = self.newest_of_key.insert(key.clone(), event.id.seq)
-            && let Some(slot) = self.index(replaced).and_then(|at| self.slots.get_mut(at))
+            && let Some(replaced) = kept.newest_of_key.insert(key.clone(), event.id.seq)
+            && let Some(slot) = kept.index(replaced).and_then(|at| kept.slots.get_mut(at))
         {
             slot.is_replaced = true;
         }
-        self.bytes += cost(&event);
-        self.slots.push_back(Slot {
+        kept.bytes += cost(&event);
+        kept.slots.push_back(Slot {
             event,
             is_replaced: false,
         });
-        while (self.slots.len() > self.capacity || self.bytes > MAX_BYTES)
-            && let Some(oldest) = self.slots.pop_front()
+        while (kept.slots.len() > self.capacity || kept.bytes > MAX_BYTES)
+            && let Some(oldest) = kept.slots.pop_front()
         {
-            self.bytes -= cost(&oldest.event);
+            kept.bytes -= cost(&oldest.event);
             if let Some(key) = &oldest.event.key
                 && !oldest.is_replaced
             {
-                self.newest_of_key.remove(key);
+                kept.newest_of_key.remove(key);
             }
         }
     }
 
     /// Adds the event before the oldest, if there is room.
     pub(super) fn push_oldest(&mut self, event: Arc<Event>) {
-        let bytes = self.bytes + cost(&event);
-        if self.slots.len() < self.capacity && bytes <= MAX_BYTES {
-            self.bytes = bytes;
+        let kept = self.kept.get_or_insert_default();
+        let bytes = kept.bytes + cost(&event);
+        if kept.slots.len() < self.capacity && bytes <= MAX_BYTES {
+            kept.bytes = bytes;
             let is_replaced = match &event.key {
-                Some(key) if self.newest_of_key.contains_key(key) => true,
+                Some(key) if kept.newest_of_key.contains_key(key) => true,
                 Some(key) => {
-                    self.newest_of_key.insert(key.clone(), event.id.seq);
+                    kept.newest_of_key.insert(key.clone(), event.id.seq);
                     false
                 }
                 None => false,
             };
-            self.slots.push_front(Slot { event, is_replaced });
+            kept.slots.push_front(Slot { event, is_replaced });
         }
     }
 
     /// The event after a number, if the ring reaches back so far and has the state that the event has now.
     pub(super) fn after(&self, seq: u64) -> Option<&Arc<Event>> {
-        let slot = self.slots.get(self.index(seq.checked_add(1)?)?)?;
+        let kept = self.kept.as_ref()?;
+        let slot = kept.slots.get(kept.index(seq.checked_add(1)?)?)?;
         (!slot.is_replaced).then_some(&slot.event)
-    }
-
-    fn index(&self, seq: u64) -> Option<usize> {
-        usize::try_from(seq.checked_sub(self.first_seq()?)?).ok()
     }
 
     /// How many of the events after one number up to another have a key, if all of them are here.
@@ -106,18 +107,30 @@ impl Ring {
         if after >= last {
             return Some(0);
         }
-        let (first, newest) = (self.first_seq()?, self.slots.back()?.event.id.seq);
+        let slots = &self.kept.as_ref()?.slots;
+        let (first, newest) = (self.first_seq()?, slots.back()?.event.id.seq);
         if first > after + 1 || newest < last {
             return None;
         }
         let between = |event: &&Arc<Event>| event.id.seq > after && event.id.seq <= last;
-        let events = self.slots.iter().map(|slot| &slot.event);
+        let events = slots.iter().map(|slot| &slot.event);
         let keyed = events.rev().filter(between);
         Some(keyed.filter(|event| event.key.is_some()).count() as u64)
     }
 
     /// The events, to change anything but their payloads.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Arc<Event>> {
-        self.slots.iter_mut().map(|slot| &mut slot.event)
+        let slots = self.kept.iter_mut().flat_map(|kept| &mut kept.slots);
+        slots.map(|slot| &mut slot.event)
+    }
+}
+
+impl Kept {
+    fn first_seq(&self) -> Option<u64> {
+        Some(self.slots.front()?.event.id.seq)
+    }
+
+    fn index(&self, seq: u64) -> Option<usize> {
+        usize::try_from(seq.checked_sub(self.first_seq()?)?).ok()
     }
 }

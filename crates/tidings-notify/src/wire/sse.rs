@@ -152,7 +152,7 @@ pub fn server_sent_events(
         subscription,
         naming,
         ping_interval,
-        state: State::Opening,
+        has_ended: false,
         has_unsent: false,
     };
     stream::unfold(body, async |mut body| {
@@ -165,33 +165,24 @@ struct Body {
     subscription: Subscription,
     naming: EventNaming,
     ping_interval: Duration,
-    state: State,
+    has_ended: bool,
     /// Events were handed over that are not marked as sent.
     has_unsent: bool,
 }
 
-enum State {
-    Opening,
-    Open,
-    Ended,
-}
-
 impl Body {
     async fn next(&mut self) -> Option<serde_json::Result<String>> {
-        let mut writer = SseWriter::default();
-        let written = match self.state {
-            State::Ended => return None,
-            State::Opening => {
-                self.state = State::Open;
-                let start = self.subscription.hello();
-                let user = self.subscription.user();
-                writer.hello(Hello::new(user, start, self.ping_interval))
-            }
-            State::Open => self.write_next(&mut writer).await,
-        };
-        if written.is_err() {
-            self.state = State::Ended;
+        if self.has_ended {
+            return None;
         }
+        let mut writer = SseWriter::default();
+        let written = if let Some(start) = self.subscription.take_hello() {
+            let user = self.subscription.user();
+            writer.hello(Hello::new(user, start, self.ping_interval))
+        } else {
+            self.write_next(&mut writer).await
+        };
+        self.has_ended |= written.is_err();
         Some(written.map(|()| writer.into_string()))
     }
 
@@ -209,7 +200,7 @@ impl Body {
                     .try_for_each(|item| writer.item(item, self.naming))
             }
             Ok(Err(_closed)) => {
-                self.state = State::Ended;
+                self.has_ended = true;
                 writer.bye(Bye::stopping())
             }
             Err(_silence) => {

@@ -71,8 +71,11 @@ fn regression_no_event_can_pass_for_a_control_event() {
 #[tokio::test]
 async fn regression_every_event_and_every_hello_has_an_id_that_is_not_empty() {
     let notifier = without_sweep(MemoryStore::new()).build().unwrap();
-    let stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
-    assert_eq!(stream.hello().cursor.to_string(), "0000000000000000-0");
+    let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
+    assert_eq!(
+        stream.take_hello().unwrap().cursor.to_string(),
+        "0000000000000000-0"
+    );
     for event in push_numbers(&notifier, 0..2).await {
         assert_eq!(event.id.to_string().parse(), Ok(event.id));
     }

@@ -51,7 +51,7 @@ async fn resuming_after_the_first_of_three_gives_exactly_the_next_two() {
         let events = push_numbers(&notifier, 0..3).await;
         let since = Since::After(events[0].id);
         let mut stream = notifier.subscribe(ann(), since).await.unwrap();
-        assert_eq!(stream.hello().cursor, events[0].id);
+        assert_eq!(stream.take_hello().unwrap().cursor, events[0].id);
         assert_eq!(numbers(&mut stream, 2).await, [1, 2], "{name}");
         let cursor = events[2].id;
         let caught_up = stream.next().await.unwrap();
@@ -68,7 +68,7 @@ async fn regression_a_stream_without_a_cursor_gets_new_events_only() {
         let notifier = notifier(store);
         let events = push_numbers(&notifier, 0..3).await;
         let mut stream = notifier.subscribe(ann(), Since::default()).await.unwrap();
-        assert_eq!(stream.hello().cursor, events[2].id);
+        assert_eq!(stream.take_hello().unwrap().cursor, events[2].id);
         push_numbers(&notifier, 3..4).await;
         assert_eq!(numbers(&mut stream, 1).await, [3], "{name}");
     })

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_notify::{
-    Changed, EventId, EventKey, InboxAction, InboxChange, Item, MemoryStore, Notifier, Since,
-    Store, Subscription,
+    Changed, EventId, EventKey, Hello, InboxAction, InboxChange, Item, MemoryStore, Notifier,
+    Since, Store, Subscription,
 };
 
 use crate::support::{ann, draft, event_numbers, items_at_hand, push_numbers, without_sweep};
@@ -149,8 +149,11 @@ async fn the_hello_and_the_changes_after_it_add_up_to_the_exact_count() {
         .await
         .unwrap();
     let mut screen = notifier.subscribe(ann(), Since::Now).await.unwrap();
-    let mut unread = screen.hello().unread;
-    let mut cursor = screen.hello().top;
+    let Hello {
+        mut unread,
+        top: mut cursor,
+        ..
+    } = screen.take_hello().unwrap();
     push_numbers(&notifier, 5..8).await;
     notifier
         .change(&ann(), &InboxAction::ReadUpTo(events[3].id))

@@ -45,7 +45,7 @@ async fn first_gap(stream: &mut Subscription) -> Gap {
 async fn a_user_without_a_log_starts_at_the_origin_and_can_come_back_with_it() {
     let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
-    assert_eq!(stream.hello().cursor, EventId::ORIGIN);
+    assert_eq!(stream.take_hello().unwrap().cursor, EventId::ORIGIN);
     assert_eq!(
         stream.next().await.unwrap(),
         Item::CaughtUp {
@@ -95,7 +95,7 @@ async fn regression_a_cursor_of_another_log_makes_a_gap_then_the_oldest_kept() {
         .await
         .unwrap();
     // Until it has heard of the gap, a client must come back with what it had.
-    assert_eq!(stream.hello().cursor, foreign);
+    assert_eq!(stream.take_hello().unwrap().cursor, foreign);
     let expected = Gap {
         from: Some(foreign),
         to: events[2].id,
@@ -149,7 +149,7 @@ async fn regression_a_cursor_ahead_of_the_top_makes_a_gap_then_the_oldest_kept()
 async fn start_gives_all_that_is_kept() {
     let (notifier, events) = trimmed().await;
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
-    assert_eq!(stream.hello().cursor, events[2].id);
+    assert_eq!(stream.take_hello().unwrap().cursor, events[2].id);
     assert_eq!(event_numbers(&items_at_hand(&mut stream)), [3, 4, 5]);
 }
 

@@ -63,9 +63,11 @@ async fn caught_up_comes_once_after_the_backlog() {
     let notifier = without_sweep(MemoryStore::new()).build().unwrap();
     let events = push_numbers(&notifier, 0..3).await;
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
-    assert_eq!(stream.hello().top, events[2].id);
-    assert_eq!(stream.hello().cursor.seq, 0);
-    assert_eq!(stream.hello().unread, 3);
+    let hello = stream.take_hello().unwrap();
+    assert_eq!(hello.top, events[2].id);
+    assert_eq!(hello.cursor.seq, 0);
+    assert_eq!(hello.unread, 3);
+    assert_eq!(stream.take_hello(), None);
     push_numbers(&notifier, 3..5).await;
     let items = items_at_hand(&mut stream);
     assert_eq!(event_numbers(&items), [0, 1, 2, 3, 4]);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tidings_notify::presence::Registration;
 use tidings_notify::wire::{Bye, MAX_BATCH, MAX_BATCH_BYTES};
-use tidings_notify::{EventId, Item, Subscription};
+use tidings_notify::{EventId, Hello, Item, Subscription};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -131,6 +131,11 @@ impl Feed {
 
     pub(crate) fn subscription(&self) -> &Subscription {
         &self.subscription
+    }
+
+    /// Takes where the stream began.
+    pub(crate) fn take_hello(&mut self) -> Option<Hello> {
+        self.subscription.take_hello()
     }
 
     /// Pings from now on at another pace, and at once.

@@ -61,11 +61,12 @@ pub(crate) async fn events(
     };
     let since = cursor::since(&headers, &parameters)?;
     let turn = app.openings.turn().await;
-    let subscription = app.notifier.subscribe(user.clone(), since).await?;
+    let mut subscription = app.notifier.subscribe(user.clone(), since).await?;
     drop(turn);
-    let start = subscription.hello();
     let mut opening = SseWriter::default();
-    opening.hello(Hello::new(&user, start, app.config.ping_interval))?;
+    if let Some(start) = subscription.take_hello() {
+        opening.hello(Hello::new(&user, start, app.config.ping_interval))?;
+    }
     let feed = Feed::new(
         subscription,
         permit,
@@ -433,5 +434,12 @@ mod tests {
         ] {
             assert!(!accepts(Method::GET, values), "{values:?}");
         }
+    }
+
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn a_stream_that_waits_is_small() {
+        // The size of an allocation.
+        assert!(size_of::<IdleStream>() <= 320);
     }
 }

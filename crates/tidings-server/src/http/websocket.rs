@@ -287,11 +287,10 @@ impl Session {
     }
 
     async fn say_hello(&mut self, socket: &mut Socket) -> Result<(), SocketError> {
-        let hello = Hello::new(
-            self.user(),
-            self.feed.subscription().hello(),
-            self.app.config.ping_interval,
-        );
+        let Some(start) = self.feed.take_hello() else {
+            return Ok(());
+        };
+        let hello = Hello::new(self.user(), start, self.app.config.ping_interval);
         let hello = self.form.control(Control::Hello(hello))?;
         let progress = socket.progress();
         self.unless_stalled(&progress, send(socket, hello)).await
@@ -697,5 +696,12 @@ mod tests {
             lines.len() == 1 && lines[0].contains("stream-1"),
             "{lines:?}"
         );
+    }
+
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn a_socket_that_waits_is_small() {
+        // The size of an allocation.
+        assert!(size_of::<IdleSession>() <= 320);
     }
 }

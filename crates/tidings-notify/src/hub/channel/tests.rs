@@ -1,3 +1,5 @@
+use std::task::Wake;
+
 use super::super::ring::MAX_BYTES;
 use super::*;
 use crate::{Draft, EventKey, EventType, Payload, UserId};
@@ -398,4 +400,73 @@ fn regression_a_stream_that_begins_before_the_first_known_state_is_told_of_chang
     channel.observe((&Head::EMPTY).into(), asked);
     let (change, _) = channel.view().change_after(0, top).unwrap();
     assert_eq!((change.what, change.cursor), (Changed::Unknown, top));
+}
+
+/// Notes what becomes of it, and whether the channel was locked then.
+struct Notes {
+    name: &'static str,
+    channel: Arc<Channel>,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Notes {
+    fn note(&self, what: &str) {
+        let is_locked = self.channel.0.try_lock().is_err();
+        let lock = if is_locked { " under the lock" } else { "" };
+        let seen = format!("{} {what}{lock}", self.name);
+        self.seen.lock().unwrap().push(seen);
+    }
+}
+
+impl Wake for Notes {
+    fn wake(self: Arc<Self>) {
+        self.note("woken");
+    }
+}
+
+impl Drop for Notes {
+    fn drop(&mut self) {
+        self.note("dropped");
+    }
+}
+
+#[test]
+fn who_waits_is_woken_once_and_no_waker_is_used_under_the_lock() {
+    let (channel, seen) = (Arc::new(Channel::new(8)), Arc::default());
+    let wait = |place, name| {
+        let (channel, seen) = (Arc::clone(&channel), Arc::clone(&seen));
+        let notes = Notes {
+            name,
+            channel: Arc::clone(&channel),
+            seen,
+        };
+        channel.wake_later(place, &Arc::new(notes).into());
+    };
+    let [anna, ben, cid] = [(); 3].map(|()| channel.enter());
+    wait(anna, "the first of anna");
+    wait(anna, "anna");
+    wait(ben, "ben");
+    wait(cid, "cid");
+    channel.leave(cid);
+    // The place is free, and the next stream in it does not wait yet.
+    assert_eq!(channel.enter(), cid);
+    channel.offer(&[event(EPOCH, 1)]);
+    channel.offer(&[event(EPOCH, 2)]);
+    let expected = [
+        "the first of anna dropped",
+        "cid dropped",
+        "anna woken",
+        "anna dropped",
+        "ben woken",
+        "ben dropped",
+    ];
+    assert_eq!(*seen.lock().unwrap(), expected);
+}
+
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn what_a_user_with_streams_takes_is_small() {
+    // With its two counts: the size of an allocation.
+    assert!(size_of::<Channel>() + 16 <= 224);
+    assert_eq!(size_of::<UserId>(), 8);
 }
