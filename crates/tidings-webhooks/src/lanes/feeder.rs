@@ -3,6 +3,7 @@
 //! While the lane has all that is due, the fan-out hands it what it makes, and the store is not looked at.
 
 use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,8 +93,12 @@ pub(super) async fn feed(shared: Arc<Shared>, lane: Arc<Lane>) {
 /// has their deliveries: no task waits for one of them. The others get feeders.
 pub(super) async fn feed_at_once(shared: Arc<Shared>, lanes: Vec<Arc<Lane>>) {
     for lane in lanes {
-        let span = lane.span();
-        if !span.in_scope(|| Feeder::new(&shared, &lane).feed_at_once()) {
+        let feed = || {
+            lane.span()
+                .in_scope(|| Feeder::new(&shared, &lane).feed_at_once())
+        };
+        // A panic of a tracing layer or a recorder, which are the program's, must not keep the others from being fed.
+        if !catch_unwind(AssertUnwindSafe(feed)).unwrap_or(false) {
             shared.start_feeder(lane);
         }
         consume_budget().await;

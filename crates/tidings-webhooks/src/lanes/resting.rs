@@ -132,12 +132,13 @@ impl Shared {
             next_due,
         };
         lanes.resting.insert(lane.endpoint, resting);
-        let lacks_room = lanes.lacks_room;
+        // With a request under way it cannot be given back yet.
+        let has_room = lanes.lacks_room && lane.is_quiet();
         drop(lanes);
         if is_first || is_earlier {
             self.rested.notify_one();
         }
-        if lacks_room {
+        if has_room {
             self.look.notify_one();
         }
         Ok(())

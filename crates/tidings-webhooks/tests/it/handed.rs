@@ -276,6 +276,41 @@ async fn an_instance_that_is_full_gives_a_lane_back_when_its_request_has_ended()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_instance_does_not_look_for_room_at_each_delivery_of_a_busy_lane() {
+    let gate = Gate::new();
+    let script = Script::sequence([Reply::ok(), Reply::ok().after(gate.clone())], Reply::ok());
+    let (busy, other) = (receiver_of(script).await, receiver_of(Reply::ok()).await);
+    let place = Place::new();
+    let counts = Arc::<Counts>::default();
+    let options = schedule(&[0])
+        .with_max_lanes(1)
+        .with_poll_interval(Duration::from_secs(3600));
+    let app = start(&place.file(), options, |store| {
+        Watched::count_and_hold(store, &counts, &without_looks())
+    })
+    .await;
+    let endpoint = app.endpoint(busy.url("/")).await;
+    app.accept(0..1).await;
+    app.until(endpoint, DeliveryState::Delivered, 1).await;
+    app.accept(1..2).await;
+    soon(busy.request(2)).await;
+    let mut settings = EndpointSettings::new(other.url("/"));
+    settings.event_types = vec!["none.*".parse().unwrap()];
+    let (waiting, _) = app.create(settings).await;
+    let looks = counts.leases.load(Ordering::Relaxed);
+    app.webhooks.send_test(waiting.id).await.unwrap();
+    reaches(&counts.leases, looks + 1).await;
+    for number in 2..12 {
+        app.accept(number..number + 1).await;
+        app.until(endpoint, DeliveryState::Delivered, number).await;
+    }
+    assert_eq!(counts.leases.load(Ordering::Relaxed), looks + 1);
+    gate.open();
+    soon(other.request(1)).await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_waits_for_the_request_of_a_lane_that_rests() {
     let gate = Gate::new();
     let script = Script::sequence([Reply::ok()], Reply::ok().after(gate.clone()));
@@ -287,11 +322,11 @@ async fn a_stop_waits_for_the_request_of_a_lane_that_rests() {
     app.until(endpoint, DeliveryState::Delivered, 1).await;
     app.accept(1..2).await;
     soon(receiver.request(2)).await;
-    let stop = app.webhooks.stop_within(Duration::from_secs(60));
-    let (report, ()) = tokio::join!(stop, async {
-        tokio::task::yield_now().await;
-        gate.open();
-    });
+    let mut stop = std::pin::pin!(app.webhooks.stop_within(Duration::from_secs(60)));
+    let early = tokio::time::timeout(Duration::from_millis(200), stop.as_mut()).await;
+    early.unwrap_err();
+    gate.open();
+    let report = stop.await;
     assert_eq!(
         (report.abandoned_attempts, report.unwritten_outcomes),
         (0, 0)
