@@ -13,7 +13,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) fn namespace() -> Namespace {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let number = LAST.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{}-{number}", std::process::id());
+    // All are as long as each other.
+    let name = format!("{}-{number:06}", std::process::id());
     Namespace::new("conformance", name).expect("a valid name")
 }
 
