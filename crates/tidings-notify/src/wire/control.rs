@@ -97,7 +97,7 @@ pub struct Hello<'a> {
 }
 
 impl<'a> Hello<'a> {
-    /// The hello of a stream of this user that [starts](crate::Subscription::hello) here.
+    /// The hello of a stream of this user that [starts](crate::Subscription::take_hello) here.
     pub fn new(user_id: &'a UserId, start: subscription::Hello, ping_interval: Duration) -> Self {
         Self {
             user_id,

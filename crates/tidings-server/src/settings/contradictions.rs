@@ -98,10 +98,44 @@ pub(crate) fn contradictions(settings: &Settings) -> Vec<Contradiction> {
         let expected = format!("expected 1 to {MAX_ATTEMPTS} waiting times");
         add("webhook-schedule", &[], false, expected);
     }
-    if settings.otlp_endpoint.is_some()
-        && let Some(why) = traces::MISSING
-    {
-        add("otlp-endpoint", &[], false, why.to_owned());
-    }
+    found.extend(unsent_traces(settings, traces::MISSING));
     found
+}
+
+/// A collector whose operator would wait for traces in vain.
+fn unsent_traces(settings: &Settings, missing: Option<&str>) -> Option<Contradiction> {
+    settings.otlp_endpoint.as_ref()?;
+    Some(Contradiction {
+        setting: "otlp-endpoint",
+        others: &[],
+        is_lack: false,
+        expected: missing?.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command, FromArgMatches};
+
+    use super::*;
+
+    #[test]
+    fn a_binary_without_traces_refuses_a_collector() {
+        let settings = |arguments: &[&str]| {
+            let command = Settings::augment_args(Command::new("serve"));
+            let matches = command.get_matches_from([&["serve", "--dev"], arguments].concat());
+            Settings::from_arg_matches(&matches).unwrap()
+        };
+        let collector = settings(&["--otlp-endpoint", "http://127.0.0.1:4318"]);
+        let refused = unsent_traces(&collector, Some(traces::REFUSAL)).unwrap();
+        assert_eq!(refused.setting, "otlp-endpoint");
+        assert!(
+            refused
+                .expected
+                .ends_with("build it with `--features otlp`")
+        );
+        for (settings, missing) in [(&collector, None), (&settings(&[]), Some(traces::REFUSAL))] {
+            assert!(unsent_traces(settings, missing).is_none());
+        }
+    }
 }

@@ -53,5 +53,3 @@ mod traces;
 mod unversioned;
 mod webhooks;
 mod websocket;
-#[cfg(not(feature = "otlp"))]
-mod without_traces;

@@ -25,9 +25,6 @@ use url::Url;
 
 use super::STREAM;
 
-/// Why this binary cannot send traces: it can.
-pub(crate) const MISSING: Option<&str> = None;
-
 /// How long the collector may take for one batch.
 const TIMEOUT: Duration = Duration::from_secs(10);
 

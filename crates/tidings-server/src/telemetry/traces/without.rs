@@ -1,5 +1,4 @@
-//! What takes the place of traces in a binary without the feature `otlp`, which refuses the address of a collector: an
-//! operator would wait for traces in vain.
+//! What takes the place of traces in a binary without the feature `otlp`.
 
 use std::future::Ready;
 
@@ -8,12 +7,7 @@ use tracing::Span;
 use tracing_subscriber::layer::Identity;
 use url::Url;
 
-/// What the address of a collector is refused with.
-const REFUSAL: &str = "this binary cannot send traces, because it was built without the feature `otlp`; \
-                       build it with `--features otlp`";
-
-/// Why this binary cannot send traces.
-pub(crate) const MISSING: Option<&str> = Some(REFUSAL);
+use super::REFUSAL;
 
 /// What sends spans: there is none.
 #[derive(Debug)]
