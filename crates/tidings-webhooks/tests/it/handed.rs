@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tidings::LaneConfig;
-use tidings_test_support::{Gate, Reply, Schema, Script};
+use tidings_test_support::{Gate, Receiver, Reply, Schema, Script};
 use tidings_webhooks::store::Addressed;
-use tidings_webhooks::{DeliveryState, EndpointSettings, Options};
+use tidings_webhooks::{DeliveryState, EndpointId, EndpointSettings, Options};
 use tokio::time::Instant;
 
 use crate::support::{
@@ -245,12 +245,11 @@ async fn what_fails_in_a_lane_that_rests_is_tried_again() {
     app.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_is_full_gives_a_lane_back_when_its_request_has_ended() {
-    let gate = Gate::new();
-    let script = Script::sequence([Reply::ok(), Reply::ok().after(gate.clone())], Reply::ok());
-    let (busy, other) = (receiver_of(script).await, receiver_of(Reply::ok()).await);
-    let place = Place::new();
+/// An instance that has room for one lane, and the second request of that lane under way.
+async fn full_with_a_request_under_way(
+    place: &Place,
+    busy: &Receiver,
+) -> (App, Arc<Counts>, EndpointId) {
     let counts = Arc::<Counts>::default();
     let options = schedule(&[0])
         .with_max_lanes(1)
@@ -264,6 +263,15 @@ async fn an_instance_that_is_full_gives_a_lane_back_when_its_request_has_ended()
     app.until(endpoint, DeliveryState::Delivered, 1).await;
     app.accept(1..2).await;
     soon(busy.request(2)).await;
+    (app, counts, endpoint)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_full_gives_a_lane_back_when_its_request_has_ended() {
+    let (place, gate) = (Place::new(), Gate::new());
+    let script = Script::sequence([Reply::ok(), Reply::ok().after(gate.clone())], Reply::ok());
+    let (busy, other) = (receiver_of(script).await, receiver_of(Reply::ok()).await);
+    let (app, counts, endpoint) = full_with_a_request_under_way(&place, &busy).await;
     app.endpoint(other.url("/")).await;
     let looks = counts.leases.load(Ordering::Relaxed);
     app.accept(2..3).await;
@@ -277,23 +285,10 @@ async fn an_instance_that_is_full_gives_a_lane_back_when_its_request_has_ended()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_instance_does_not_look_for_room_at_each_delivery_of_a_busy_lane() {
-    let gate = Gate::new();
+    let (place, gate) = (Place::new(), Gate::new());
     let script = Script::sequence([Reply::ok(), Reply::ok().after(gate.clone())], Reply::ok());
     let (busy, other) = (receiver_of(script).await, receiver_of(Reply::ok()).await);
-    let place = Place::new();
-    let counts = Arc::<Counts>::default();
-    let options = schedule(&[0])
-        .with_max_lanes(1)
-        .with_poll_interval(Duration::from_secs(3600));
-    let app = start(&place.file(), options, |store| {
-        Watched::count_and_hold(store, &counts, &without_looks())
-    })
-    .await;
-    let endpoint = app.endpoint(busy.url("/")).await;
-    app.accept(0..1).await;
-    app.until(endpoint, DeliveryState::Delivered, 1).await;
-    app.accept(1..2).await;
-    soon(busy.request(2)).await;
+    let (app, counts, endpoint) = full_with_a_request_under_way(&place, &busy).await;
     let mut settings = EndpointSettings::new(other.url("/"));
     settings.event_types = vec!["none.*".parse().unwrap()];
     let (waiting, _) = app.create(settings).await;
