@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tidings_reconnect::Trouble;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::instance::Instance;
 use crate::{ChangeMark, Changes, StoreError, UserId};
@@ -19,13 +19,13 @@ const HEADS_PER_QUERY: usize = 512;
 /// Logs read at a time.
 const CONCURRENT_READS: usize = 8;
 
-/// Asks the store at every interval which logs changed, until the store is closed.
+/// Asks the store at once and at every interval which logs changed, until the store is closed.
 ///
 /// One query serves all streams of the instance, and costs what has changed, not how many streams
 /// or users there are. A log that has streams here is then read once for all of them. One that cannot be
 /// read holds up no other: it is read again in the next sweep.
 pub(crate) async fn run(instance: &Instance, poll_interval: Duration) {
-    let mut ticks = interval(poll_interval);
+    let mut ticks = interval_at(Instant::now() + poll_interval, poll_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweeper = Sweeper {
         instance,
@@ -35,10 +35,6 @@ pub(crate) async fn run(instance: &Instance, poll_interval: Duration) {
     };
     let mut trouble = Trouble::new();
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = instance.hints.sweep_wanted() => {}
-        }
         sweeper.must_check_all |= instance.hints.take_all_wanted();
         match sweeper.sweep().await {
             Ok(()) => {
@@ -59,6 +55,10 @@ pub(crate) async fn run(instance: &Instance, poll_interval: Duration) {
                     );
                 }
             }
+        }
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = instance.hints.sweep_wanted() => {}
         }
     }
 }

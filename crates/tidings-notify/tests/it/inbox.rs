@@ -8,7 +8,9 @@ use tidings_notify::{
     Since, Store, Subscription,
 };
 
-use crate::support::{ann, draft, event_numbers, items_at_hand, push_numbers, without_sweep};
+use crate::support::{
+    ann, draft, event_numbers, first_sweep, items_at_hand, push_numbers, without_sweep,
+};
 
 fn changes(items: &[Item]) -> Vec<&InboxChange> {
     let changes = items.iter().filter_map(|item| match item {
@@ -351,6 +353,7 @@ async fn changes_over_a_second_notifier_arrive_after_a_hint() {
     let store = MemoryStore::new();
     let here = without_sweep(store.clone()).build().unwrap();
     let there = without_sweep(store).build().unwrap();
+    first_sweep().await;
     let mut screen = here.subscribe(ann(), Since::Now).await.unwrap();
     let event = there.push(keyed(1)).await.unwrap();
     here.hint(&ann());

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use tidings_notify::{Notifier, Since, Subscription, Wake};
 
-use crate::support::{Observed, ann, draft, numbers, user, without_sweep};
+use crate::support::{Observed, ann, draft, first_sweep, numbers, user, without_sweep};
 
 async fn screens(notifier: &Notifier, count: usize) -> Vec<Subscription> {
     let mut screens = Vec::new();
@@ -27,6 +27,7 @@ async fn stored_elsewhere(store: &Observed, count: u64) {
 async fn a_hint_reads_one_page_for_all_screens_of_the_user() {
     let store = Observed::default();
     let notifier = without_sweep(store.clone()).build().unwrap();
+    first_sweep().await;
     let mut screens = screens(&notifier, 20).await;
     // The user's log exists now, and is known here.
     notifier.push(draft(99)).await.unwrap();
