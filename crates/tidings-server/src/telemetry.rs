@@ -7,6 +7,7 @@
 //! The recorder may be one of the embedding program. If it panics, that costs a figure, and not what it is about.
 
 pub(crate) mod prometheus;
+mod recorded;
 pub(crate) mod traces;
 
 use std::collections::HashMap;

@@ -5,7 +5,6 @@ use std::io::Write;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory};
-use futures_util::FutureExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -57,7 +56,6 @@ impl Serve {
         let log = Log::start(&config, traces.as_ref())?;
         warn_of_unknown_variables();
         prometheus::install()?;
-        let _upkeep = AbortOnDropHandle::new(tokio::spawn(prometheus::run().boxed()));
         // Before the server starts, so that no signal is lost.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

@@ -13,9 +13,6 @@ use crate::app::SharedApp;
 use crate::telemetry::{self, prometheus};
 use crate::wire::code::Code;
 
-/// The text format of Prometheus.
-const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 /// How long the database may take to count what waits. The metrics are shown without it, because they are needed most
 /// when the database is slow.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -26,7 +23,9 @@ pub(crate) async fn show(State(app): State<SharedApp>) -> Result<Response, ApiEr
     lag.into_iter().for_each(telemetry::fan_out_lag);
     pending.into_iter().for_each(telemetry::deliveries_pending);
     match prometheus::render().await {
-        Some(Ok(text)) => Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()),
+        Some(Ok(text)) => {
+            Ok(([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response())
+        }
         Some(Err(error)) => Err(ApiError::internal(&error)),
         None => Err(ApiError::new(
             Code::NotFound,

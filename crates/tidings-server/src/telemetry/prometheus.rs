@@ -1,73 +1,43 @@
-//! The recorder of metrics, and its text for Prometheus.
+//! The recorder of this process, and its text for Prometheus.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics::SetRecorderError;
+use prometheus_client::encoding::prometheus_text;
+use prometheus_client::registry::Registry;
 use tokio::sync::Mutex;
 use tokio::task::JoinError;
 
-/// Upper bounds of what a caller waits for.
-const SECONDS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-];
+use super::recorded::Recorded;
 
-/// Upper bounds of deliveries, which are retried for days.
-const DAYS: &[f64] = &[
-    0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21_600.0, 86_400.0,
-    259_200.0,
-];
-
-/// Upper bounds of numbers of attempts.
-const ATTEMPTS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 20.0, 100.0];
-
-/// How often what was recorded is added up. Until then each duration takes eight bytes.
-const UPKEEP: Duration = Duration::from_secs(5);
+pub(crate) use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 
 /// The recorder of this process, of which there can be one.
-static RECORDER: OnceLock<Result<Recorder, BuildError>> = OnceLock::new();
+static RECORDER: OnceLock<Result<Recorder, SetRecorderError<Arc<Recorded>>>> = OnceLock::new();
 
 #[derive(Debug)]
 struct Recorder {
-    metrics: PrometheusHandle,
+    metrics: Arc<Registry>,
     /// Held while the text is made, so that many callers cost as much as one.
     turn: Arc<Mutex<()>>,
 }
 
 /// Makes the recorder, if the process has none. Gauges are recorded as changes, so the recorder must be there before
 /// a server starts.
-pub(crate) fn install() -> Result<(), &'static BuildError> {
+pub(crate) fn install() -> Result<(), &'static SetRecorderError<Arc<Recorded>>> {
     RECORDER.get_or_init(make).as_ref().map(|_| ())
 }
 
-fn make() -> Result<Recorder, BuildError> {
-    let of = |name: &str| Matcher::Full(name.to_owned());
-    let metrics = PrometheusBuilder::new()
-        .with_recommended_naming(true)
-        .set_buckets(SECONDS)?
-        .set_buckets_for_metric(of(tidings::telemetry::DELIVERY_DURATION), DAYS)?
-        .set_buckets_for_metric(of(tidings::telemetry::DELIVERY_ATTEMPTS), ATTEMPTS)?
-        .install_recorder()?;
+fn make() -> Result<Recorder, SetRecorderError<Arc<Recorded>>> {
+    let recorded = Arc::<Recorded>::default();
+    let mut metrics = Registry::default();
+    metrics.register_collector(Box::new(Arc::clone(&recorded)));
+    metrics::set_global_recorder(recorded)?;
     super::describe_metrics();
     Ok(Recorder {
-        metrics,
+        metrics: Arc::new(metrics),
         turn: Arc::default(),
     })
-}
-
-fn recorder() -> Option<&'static Recorder> {
-    RECORDER.get()?.as_ref().ok()
-}
-
-/// Adds up what was recorded, again and again. Never returns.
-pub(crate) async fn run() {
-    let mut ticks = tokio::time::interval(UPKEEP);
-    loop {
-        ticks.tick().await;
-        if let Some(recorder) = recorder() {
-            recorder.metrics.run_upkeep();
-        }
-    }
 }
 
 /// All metrics as text. `None` if this process has no recorder, or one of another program.
@@ -76,11 +46,13 @@ pub(crate) async fn run() {
 ///
 /// A dropped call continues, and the next one waits for it: there is never more than one.
 pub(crate) async fn render() -> Option<Result<String, JoinError>> {
-    let recorder = recorder()?;
+    let recorder = RECORDER.get()?.as_ref().ok()?;
     let turn = Arc::clone(&recorder.turn).lock_owned().await;
-    let metrics = recorder.metrics.clone();
+    let metrics = Arc::clone(&recorder.metrics);
     let text = tokio::task::spawn_blocking(move || {
-        let text = metrics.render();
+        let mut text = String::new();
+        // A string takes all there is, and nothing else fails.
+        let _written = prometheus_text::encode(&mut text, &metrics);
         drop(turn);
         text
     });
