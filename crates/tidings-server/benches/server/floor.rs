@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, Params, Transaction, params};
 use tidings_bench::number;
+use tokio::time::Instant;
 
 use crate::load::POSTERS;
 use crate::process::cpu_of_this_thread;
@@ -26,16 +27,24 @@ struct User {
     endpoint: i64,
 }
 
+/// What a webhook takes, in microseconds.
+pub(crate) struct Alone {
+    /// Processor time.
+    pub(crate) cpu: f64,
+    /// By the clock, with what the disk takes.
+    pub(crate) time: f64,
+}
+
 /// Writes so many webhooks into the file of a server that has ended, and has made the endpoints: one to each user in
 /// turn, by the server's statements, without its checks and its reads. A commit has three steps: events that are accepted,
 /// the deliveries of those of the commit before, and the outcomes of those before these. What is written once a commit is
-/// left out. Returns the processor time of each webhook, in microseconds.
-pub(crate) fn webhooks(file: &Path, users: usize, count: usize) -> f64 {
+/// left out.
+pub(crate) fn webhooks(file: &Path, users: usize, count: usize) -> Alone {
     let mut connection = Connection::open(file).unwrap();
     connection.execute_batch(PRAGMAS).unwrap();
     let users = read_users(&connection, users);
     let mut with_outcome = HashSet::new();
-    let before = cpu_of_this_thread();
+    let (began, before) = (Instant::now(), cpu_of_this_thread());
     for first in (0..count + 2 * EACH).step_by(EACH) {
         let of_commit = |earlier: usize| {
             let first = first.checked_sub(earlier * EACH);
@@ -54,7 +63,11 @@ pub(crate) fn webhooks(file: &Path, users: usize, count: usize) -> f64 {
         }
         writing.0.commit().unwrap();
     }
-    (cpu_of_this_thread() - before) * 1e6 / number(count)
+    let of_each = |seconds: f64| seconds * 1e6 / number(count);
+    Alone {
+        cpu: of_each(cpu_of_this_thread() - before),
+        time: of_each(began.elapsed().as_secs_f64()),
+    }
 }
 
 fn read_users(connection: &Connection, count: usize) -> Vec<User> {

@@ -89,10 +89,10 @@ pub(crate) async fn to_endpoints(
     }
 }
 
-/// What was sent to endpoints, and the processor time in which SQLite alone writes a webhook, in microseconds.
+/// What was sent to endpoints, and what a webhook takes SQLite alone.
 pub(crate) struct ToEndpoints {
     pub(crate) accepted: Accepted,
-    pub(crate) alone: f64,
+    pub(crate) alone: floor::Alone,
 }
 
 async fn with_endpoints(users: usize, of_each_user: bool, url: &str) -> Server {
