@@ -7,7 +7,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use metrics::{Counter, Gauge, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeGaugeValue, EncodeMetric, GaugeValueEncoder,
+};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -132,8 +134,9 @@ impl Recorder for Recorded {
 impl Collector for Recorded {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let counter = |it: &Arc<AtomicU64>| ConstCounter::new(it.load(Ordering::Relaxed));
-        let gauge =
-            |it: &Arc<AtomicU64>| ConstGauge::new(f64::from_bits(it.load(Ordering::Relaxed)));
+        let gauge = |it: &Arc<AtomicU64>| {
+            ConstGauge::new(Number(f64::from_bits(it.load(Ordering::Relaxed))))
+        };
         let histogram = |it: &Arc<Buckets>| it.0.clone();
         self.write(&mut encoder, self.counters.entries(), counter)?;
         self.write(&mut encoder, self.gauges.entries(), gauge)?;
@@ -169,6 +172,24 @@ impl Recorded {
     }
 }
 
+/// The value of a gauge, which the other clients of Prometheus write without a point if it is whole.
+#[derive(Debug)]
+struct Number(f64);
+
+impl EncodeGaugeValue for Number {
+    fn encode(&self, encoder: &mut GaugeValueEncoder<'_>) -> fmt::Result {
+        #[expect(clippy::cast_possible_truncation, reason = "it is less than 2^53")]
+        let whole = (self.0.fract() == 0.0 && self.0.abs() < MAX_WHOLE).then_some(self.0 as i64);
+        match whole {
+            Some(whole) => whole.encode(encoder),
+            None => self.0.encode(encoder),
+        }
+    }
+}
+
+/// From 2^53 on, not every whole number has a floating-point number of its own.
+const MAX_WHOLE: f64 = 9_007_199_254_740_992.0;
+
 /// How Prometheus writes the name of a metric or a label.
 fn shown(name: &str) -> String {
     name.replace('.', "_")
@@ -193,7 +214,8 @@ mod tests {
             counter!("a.sent").increment(1);
             let open = gauge!("a.open");
             open.increment(3.0);
-            gauge!("a.open").decrement(1.5);
+            gauge!("a.open").decrement(1.0);
+            gauge!("a.size").set(1.5);
             histogram!("a.sent.duration").record(0.002);
             histogram!("a.sent.duration").record(0.0025);
             histogram!("a.sent.duration").record(90.0);
@@ -209,7 +231,10 @@ mod tests {
             a_sent_total{error_type=\"say \\\"no\\\"\"} 2\n\
             # HELP a_open \n\
             # TYPE a_open gauge\n\
-            a_open 1.5\n";
+            a_open 2\n\
+            # HELP a_size \n\
+            # TYPE a_size gauge\n\
+            a_size 1.5\n";
         assert_eq!(families, expected);
         let lines: Vec<_> = buckets.lines().collect();
         assert_eq!(
