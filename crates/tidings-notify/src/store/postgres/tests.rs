@@ -109,6 +109,10 @@ fn list(query: &InboxQuery) -> String {
         })
 }
 
+/// Pages that a statement looks at besides because two indexes of a hundred times as many rows are a level deeper. Of a
+/// statement that looks at two pages, that is the twofold already.
+const DEEPER: u64 = 2;
+
 /// What a statement costs after another one, beside a thousand events that were replaced, and beside a hundred thousand, before and
 /// after the server has counted the rows.
 async fn assert_costs_the_same(earlier: &str, statement: &str) {
@@ -126,7 +130,7 @@ async fn assert_costs_the_same_beside(rows: &str, earlier: &str, statement: &str
         let many = many.pages_of(earlier, statement).await;
         assert!(few > 0);
         assert!(
-            many < 2 * few,
+            many < 2 * few || many <= few + DEEPER,
             "{before}: {few} pages, and {many} in the long log"
         );
     }
