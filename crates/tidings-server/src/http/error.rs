@@ -86,6 +86,15 @@ impl ApiError {
         Self::new(Code::InvalidField, expected).about(field)
     }
 
+    /// A field or a parameter that is not among those that are known.
+    pub(crate) fn unknown(kind: &'static str, name: impl Into<String>, known: &[&str]) -> Self {
+        let known = match known {
+            [] => "none".to_owned(),
+            known => known.join(", "),
+        };
+        Self::invalid(name, format!("unknown {kind}; expected {known}"))
+    }
+
     pub(crate) fn not_found(field: &'static str, message: impl Into<String>) -> Self {
         Self::new(Code::NotFound, message).about(field)
     }

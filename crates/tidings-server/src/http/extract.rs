@@ -297,7 +297,7 @@ impl<S: Send + Sync> FromRequest<S> for NoFields {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let Body(body) = Body::from_request(request, state).await?;
-        Fields::parse_optional(&body)?.allow(|_| false)?;
+        Fields::parse_optional(&body)?.allow(|_| false, Vec::new)?;
         Ok(Self {})
     }
 }

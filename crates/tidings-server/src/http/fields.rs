@@ -83,11 +83,15 @@ impl<'a> Fields<'a> {
         Ok(Some(value))
     }
 
-    /// Checks that there are no other fields than those that are known by name.
-    pub(crate) fn allow(&self, is_known: impl Fn(&str) -> bool) -> Result<(), ApiError> {
+    /// Checks that there are no other fields than those that are known by name. Their names are asked for if there are.
+    pub(crate) fn allow(
+        &self,
+        is_known: impl Fn(&str) -> bool,
+        names: impl FnOnce() -> Vec<&'static str>,
+    ) -> Result<(), ApiError> {
         match self.0.iter().find(|(name, _)| !is_known(name)) {
             None => Ok(()),
-            Some((name, _)) => Err(ApiError::invalid(name, "unknown field")),
+            Some((name, _)) => Err(ApiError::unknown("field", name, &names())),
         }
     }
 }
@@ -176,8 +180,13 @@ mod tests {
     #[tokio::test]
     async fn an_unknown_field_is_refused_by_name() {
         let fields = Fields::parse(br#"{"user_id":"a","paylod":1}"#).unwrap();
-        let error = text(fields.allow(|name| name == "user_id").unwrap_err()).await;
+        let names = || vec!["user_id", "payload"];
+        let refused = fields.allow(|name| names().contains(&name), names);
+        let error = text(refused.unwrap_err()).await;
         assert!(error.contains(r#""field":"paylod""#), "{error}");
+        assert!(error.contains("expected user_id, payload\""), "{error}");
+        let error = text(fields.allow(|_| false, Vec::new).unwrap_err()).await;
+        assert!(error.contains("expected none\""), "{error}");
     }
 
     #[tokio::test]

@@ -15,6 +15,6 @@ pub(super) fn check(known: &[&'static str], uri: &Uri) -> Result<(), ApiError> {
     let mut names = url::form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name);
     match names.find(|name| !is_known(name)) {
         None => Ok(()),
-        Some(name) => Err(ApiError::invalid(name, "unknown parameter")),
+        Some(name) => Err(ApiError::unknown("parameter", name, known)),
     }
 }

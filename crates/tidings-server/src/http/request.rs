@@ -11,12 +11,15 @@ pub(super) trait FromFields<'body>: Sized {
     /// Whether the request has a field with this name.
     fn has(name: &str) -> bool;
 
+    /// The names of all fields.
+    fn names() -> Vec<&'static str>;
+
     /// Takes the fields, and leaves others.
     fn take(fields: &mut Fields<'body>) -> Result<Self, ApiError>;
 
     /// Takes the fields. Others are refused first, so that a misspelt one is not reported as missing.
     fn read(mut fields: Fields<'body>) -> Result<Self, ApiError> {
-        fields.allow(Self::has)?;
+        fields.allow(Self::has, Self::names)?;
         Self::take(&mut fields)
     }
 }
@@ -78,6 +81,15 @@ macro_rules! request {
             fn has(name: &str) -> bool {
                 [$($json),*].contains(&name)
                     $(|| <$others_type as $crate::http::request::FromFields>::has(name))?
+            }
+
+            fn names() -> Vec<&'static str> {
+                let own = [$($json),*];
+                $(
+                    let others = <$others_type as $crate::http::request::FromFields>::names();
+                    let own = own.into_iter().chain(others);
+                )?
+                own.into_iter().collect()
             }
 
             fn take(

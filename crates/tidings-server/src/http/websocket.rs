@@ -647,7 +647,7 @@ fn unreadable(frame: &str) -> ApiError {
     let (message, field) = match (&*requests, &*others) {
         ([request], []) => ("expected the id of a notification", *request),
         ([first, rest @ ..], []) if rest.contains(first) => (GIVEN_TWICE, *first),
-        ([_, ..], [other, ..]) => ("unknown field", *other),
+        ([_, ..], [other, ..]) => ("unknown field; expected one field", *other),
         _ => return ApiError::new(Code::InvalidFrame, EXPECTED),
     };
     ApiError::new(Code::InvalidFrame, message).about(field)

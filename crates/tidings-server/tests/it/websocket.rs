@@ -151,7 +151,7 @@ async fn a_client_can_mark_as_read_and_wrong_frames_get_an_error() {
             r#"{"read":"x","foo":1}"#.to_owned(),
             "invalid_frame",
             "foo",
-            "unknown field",
+            "unknown field; expected one field",
         ),
         (
             r#"{"read":"x","read":"x"}"#.to_owned(),
