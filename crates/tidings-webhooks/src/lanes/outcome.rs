@@ -7,6 +7,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use tidings::retry::RetryPolicy;
 use tidings::{Attempt, AttemptError, ErrorKind};
+use tidings_reconnect::Obstacle;
 
 use crate::clock::later;
 use crate::store::AfterAttempt;
@@ -99,6 +100,24 @@ fn explain_redirect(location: &str) -> String {
     format!("it redirects to {place}, which is not followed: change the URL of the endpoint")
 }
 
+/// What is wrong with the TLS of a receiver, where the library names it for programmers.
+fn explain_tls(error: &AttemptError) -> Option<String> {
+    if error.kind() != ErrorKind::Tls {
+        return None;
+    }
+    let known = Obstacle::find(error)?;
+    match known {
+        Obstacle::OfAuthority => Some(
+            "the certificate of the server is that of an authority itself, as `openssl req -x509` makes it: let the \
+             authority sign another one for the server"
+                .to_owned(),
+        ),
+        // The library knows the names, or the fault.
+        Obstacle::WrongName | Obstacle::Certificate => None,
+        known => Some(known.to_string()),
+    }
+}
+
 /// Why there was no response, for the owner of the endpoint. The layers of libraries in between say
 /// nothing to them: the last cause does, such as an expired certificate, where the kind does not say
 /// everything already.
@@ -116,6 +135,9 @@ pub(super) fn explain(error: &AttemptError) -> String {
             | ErrorKind::BlockedAddress
             | ErrorKind::Local
     );
+    if let Some(fault) = explain_tls(error) {
+        return format!("{error}: {fault}");
+    }
     let sources = std::iter::successors(error.source(), |source| (*source).source());
     match sources.last() {
         Some(cause) if !is_whole => format!("{error}: {cause}"),
@@ -160,6 +182,41 @@ mod tests {
                 "it redirects to {place}, which is not followed: change the URL of the endpoint"
             );
             assert_eq!(said, expected);
+        }
+    }
+
+    #[test]
+    fn an_owner_reads_what_is_wrong_with_a_certificate() {
+        use rustls::{CertificateError, Error, InvalidMessage, OtherError};
+        let said = |error: Error| {
+            let layer = Layer(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
+            explain(&AttemptError::new(ErrorKind::Tls, layer))
+        };
+        let of_authority = OtherError(std::sync::Arc::new(webpki::Error::CaUsedAsEndEntity));
+        for (error, expected) in [
+            (
+                Error::InvalidCertificate(CertificateError::UnknownIssuer),
+                "the certificate of the server is not from an authority that is trusted",
+            ),
+            (
+                Error::InvalidCertificate(CertificateError::Other(of_authority)),
+                "the certificate of the server is that of an authority itself, as `openssl req -x509` makes it: let the \
+                 authority sign another one for the server",
+            ),
+            (
+                Error::InvalidCertificate(CertificateError::Expired),
+                "the certificate of the server has expired, or is not valid yet",
+            ),
+            (
+                InvalidMessage::InvalidContentType.into(),
+                "the server does not speak TLS at this port",
+            ),
+            (
+                Error::InvalidCertificate(CertificateError::BadSignature),
+                "invalid peer certificate: BadSignature",
+            ),
+        ] {
+            assert_eq!(said(error), format!("the TLS handshake failed: {expected}"));
         }
     }
 
