@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 
 use jiff::Timestamp;
 use serde_json::Value;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
@@ -16,6 +16,21 @@ use crate::Config;
 use crate::commands::CommandError;
 use crate::settings::LogFormat;
 use crate::telemetry::traces::Traces;
+
+/// Reports each certificate that it refuses as an error, without its host. The attempt of the webhook has the same.
+const VERIFIER: &str = "rustls_platform_verifier";
+
+/// What is logged. Endpoints with bad certificates must not fill the log with errors that say nothing, unless it is asked
+/// for them.
+fn filter(given: &str) -> Result<Targets, CommandError> {
+    let filter: Targets = given.parse()?;
+    let is_named = filter.iter().any(|(target, _)| target == VERIFIER);
+    Ok(if is_named {
+        filter
+    } else {
+        filter.with_target(VERIFIER, LevelFilter::OFF)
+    })
+}
 
 /// The log of this process.
 #[derive(Debug)]
@@ -28,7 +43,7 @@ impl Log {
     /// Starts the log, and the traces if there are some. The library crates only emit events and spans; the binary
     /// decides where they go.
     pub(super) fn start(config: &Config, traces: Option<&Traces>) -> Result<Self, CommandError> {
-        let (filter, handle) = reload::Layer::new(config.log.parse::<Targets>()?);
+        let (filter, handle) = reload::Layer::new(filter(&config.log)?);
         let lines = tracing_subscriber::fmt::layer()
             .with_timer(Now)
             .with_ansi(std::io::stderr().is_terminal())
@@ -51,7 +66,7 @@ impl Log {
 
     /// Logs by another filter from now on.
     pub(super) fn change(&self, filter: &str) -> Result<(), CommandError> {
-        Ok(self.filter.reload(filter.parse::<Targets>()?)?)
+        Ok(self.filter.reload(self::filter(filter)?)?)
     }
 
     /// Writes a line at every log level, in the format of the log. The server works on if the reader of the line
@@ -84,5 +99,23 @@ impl fmt::Display for Now {
 impl FormatTime for Now {
     fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
         write!(writer, "{self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn refused_certificates_are_logged_only_if_the_filter_names_them() {
+        let target = "rustls_platform_verifier::verification::others";
+        let is_logged = |given| filter(given).unwrap().would_enable(target, &Level::ERROR);
+        assert!(!is_logged("warn"));
+        assert!(!is_logged("trace,tidings=debug"));
+        assert!(is_logged("warn,rustls_platform_verifier=error"));
+        let others = filter("warn").unwrap();
+        assert!(others.would_enable("tidings_server", &Level::WARN));
     }
 }
