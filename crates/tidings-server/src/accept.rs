@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use tidings_notify::Notifier;
+use tidings_storage::{Accept, Accepted, Records, StorageError};
 use tidings_webhooks::Webhooks;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::storage::{Accept, Accepted, Records, StorageError};
 use crate::telemetry::Accepts;
 
 #[derive(Debug)]

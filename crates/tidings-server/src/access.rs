@@ -4,7 +4,6 @@
 //! |---|---|
 //! | `credential` | where a request has what proves who calls |
 //! | `api_keys`, `stored_keys`, `new_key` | the API keys: of the configuration, of the database, new ones |
-//! | `scope` | what a key must be allowed to do |
 //! | `token` | tokens of users: the rules |
 //! | `verification_keys` | the keys that verify tokens |
 //! | `key_file`, `key_set`, `jwks` | where they come from: PEM files, key sets, and how sets are loaded |
@@ -20,7 +19,6 @@ mod jwks;
 mod key_file;
 mod key_set;
 mod new_key;
-mod scope;
 mod stored_keys;
 mod token;
 mod validity;
@@ -28,6 +26,9 @@ mod verification_keys;
 
 use std::sync::Arc;
 
+use tidings_storage::{ApiKeyStore, StorageError};
+
+use crate::panics;
 use tidings_webhooks::encryption::{EncryptionKey, EncryptionKeys, InvalidKey};
 
 use self::api_keys::ApiKeys;
@@ -40,7 +41,6 @@ pub use self::key_file::KeyFileError;
 pub(crate) use self::key_file::read as read_public_keys;
 pub use self::key_set::{KeySetError, NameInSet};
 pub(crate) use self::new_key::new_key;
-pub(crate) use self::scope::{Scope, Scopes};
 use self::stored_keys::StoredKeys;
 #[cfg(test)]
 pub(crate) use self::token::Token;
@@ -50,9 +50,7 @@ pub(crate) use self::validity::{Due, Validity};
 pub use self::verification_keys::UnusableKey;
 use self::verification_keys::VerificationKey;
 use crate::config::Config;
-use crate::panics;
 use crate::settings::jwt::{JwksSource, JwtSettings, UnusableSecret};
-use crate::storage::{ApiKeyStore, StorageError};
 
 /// Finds out who calls.
 #[derive(Debug)]

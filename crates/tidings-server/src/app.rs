@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tidings_notify::Notifier;
 use tidings_notify::presence::Tracker;
+use tidings_storage::Storage;
 use tidings_webhooks::Webhooks;
 use tidings_webhooks::encryption::EncryptionKeys;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,6 @@ use crate::limits::Limits;
 use crate::openings::Openings;
 use crate::outage::Outage;
 use crate::permits::Permits;
-use crate::storage::Storage;
 
 /// The parts of a running server, as its handlers see them.
 #[derive(Debug)]

@@ -26,10 +26,10 @@ use std::io::{self, ErrorKind, StdoutLock, Write};
 use std::pin::Pin;
 
 use clap::{Parser, Subcommand};
+use tidings_storage::explain::said_by_system;
 
 use crate::Settings;
 use crate::config::{self, ConfigError};
-use crate::error::said_by_system;
 
 /// A command's failure: its text is for the person at the terminal.
 pub type CommandError = Box<dyn std::error::Error + Send + Sync>;

@@ -55,7 +55,7 @@ impl ConfigError {
         match self {
             Self::Mistakes(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
             Self::Flag(error) => vec![first_line(error)],
-            Self::File(_) => vec![crate::explain(self)],
+            Self::File(_) => vec![tidings_storage::explain::explain(self)],
         }
     }
 }
@@ -296,7 +296,7 @@ mod tests {
     }
 
     fn refused(flags: &[&str]) -> String {
-        crate::explain(&Config::from_flags(flags).unwrap_err())
+        tidings_storage::explain::explain(&Config::from_flags(flags).unwrap_err())
     }
 
     /// A file with this text, and the flag that names it.
@@ -423,11 +423,11 @@ mod tests {
         let text = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
         let path = text(b"--jwt-secret-file=/etc/caf\xe9");
         let flags = ["--dev".into(), "--max-streams=0".into(), path];
-        let refused = crate::explain(&Config::from_flags(flags).unwrap_err());
+        let refused = tidings_storage::explain::explain(&Config::from_flags(flags).unwrap_err());
         assert!(refused.contains("'--max-streams <COUNT>'"), "{refused}");
         assert!(!refused.contains("UTF-8"), "{refused}");
         let flags = ["--max-streams=0".into(), text(b"--listen=\xe9")];
-        let refused = crate::explain(&Config::from_flags(flags).unwrap_err());
+        let refused = tidings_storage::explain::explain(&Config::from_flags(flags).unwrap_err());
         let says = "the command line: --listen: expected text in UTF-8";
         assert!(refused.contains(says), "{refused}");
     }

@@ -20,6 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::panics;
 use axum::http::{HeaderMap, StatusCode, Version};
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -47,7 +48,6 @@ pub(crate) use self::transport::Transport;
 use self::unread::Unread;
 use crate::app::SharedApp;
 use crate::http;
-use crate::panics;
 use crate::settings::network::Network;
 use crate::telemetry::OpenConnection;
 

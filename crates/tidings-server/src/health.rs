@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::storage::{Records, StorageError};
+use tidings_storage::{Records, StorageError};
 
 /// How long a result is kept: the database is tried once in this time, for any number of requests.
 const FRESH: Duration = Duration::from_secs(1);
@@ -48,8 +48,9 @@ impl Readiness {
 
 #[cfg(test)]
 mod tests {
+    use tidings_storage::{Accept, Accepted, Change, Changed, Keep, Turn};
+
     use super::*;
-    use crate::storage::{Accept, Accepted, Change, Changed, Keep, Turn};
 
     /// A database whose disk has stalled.
     #[derive(Debug)]

@@ -21,14 +21,11 @@ mod bins;
 pub mod commands;
 pub mod config;
 mod connections;
-mod counted;
 mod error;
 mod farewell;
-mod finding;
 mod header_list;
 mod health;
 mod http;
-mod idempotency;
 mod limits;
 mod openings;
 mod outage;
@@ -40,11 +37,18 @@ mod same_redis;
 mod server;
 pub mod settings;
 mod small_file;
-pub mod storage;
 mod telemetry;
 mod wire;
 
 pub use config::Config;
-pub use error::{StartError, explain};
+pub use error::StartError;
 pub use server::{Leftovers, Server};
 pub use settings::Settings;
+pub use tidings_storage::explain::explain;
+
+/// Where a server keeps what it accepts.
+pub mod storage {
+    pub use tidings_storage::{
+        DatabaseUrl, InvalidDatabaseUrl, InvalidRedisUrl, PostgresUrl, RedisUrl, StorageError,
+    };
+}

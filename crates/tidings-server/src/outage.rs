@@ -17,7 +17,7 @@ pub(crate) struct Cause(Arc<str>);
 
 impl Cause {
     pub(crate) fn new(error: &(dyn std::error::Error + 'static)) -> Self {
-        Self(crate::explain(error).into())
+        Self(tidings_storage::explain::explain(error).into())
     }
 }
 

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use tokio::time::sleep;
 
 /// Time until work that panicked is begun again.
-pub(crate) const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Calls a function; `None` if it panicked.
 pub(crate) fn catch<T>(call: impl FnOnce() -> T) -> Option<T> {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use tidings_storage::{KeptResponse, NewResponse, Requests, StorageError, idempotency};
+
+use crate::panics::catch;
 use tidings_webhooks::encryption::{EncryptionKeys, SealError};
 
 use crate::app::App;
-use crate::idempotency;
-use crate::panics::catch;
-use crate::storage::{KeptResponse, NewResponse, Requests, StorageError};
 
 /// The pause after a failure of the database.
 const PAUSE: Duration = Duration::from_secs(5);

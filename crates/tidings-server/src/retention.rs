@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use tidings_storage::{CLEANED_AT_ONCE, Records, Storage, StorageError, Turn};
+
+use crate::panics::catch;
 use jiff::Timestamp;
 use tidings_webhooks::Webhooks;
 use tokio::time::{MissedTickBehavior, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::panics::catch;
-use crate::storage::{CLEANED_AT_ONCE, Records, Storage, StorageError, Turn};
 
 /// How often the server looks for old data.
 const INTERVAL: Duration = Duration::from_secs(10 * 60);
@@ -113,12 +114,13 @@ fn report<E: std::error::Error + 'static>(what: &str, result: Result<u64, E>) {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use tidings_storage::{Accept, Accepted, Change, Changed, DatabaseUrl, Keep};
+
     use super::*;
     use tidings_notify::{Draft, EventType, Payload, UserId};
     use tidings_webhooks::{DeliveryQuery, EndpointSettings, NewEndpoint, Options, Owner};
 
     use crate::same_redis::tests::Turns;
-    use crate::storage::{Accept, Accepted, Change, Changed, DatabaseUrl, Keep};
 
     const fn turn_of(instance: &str) -> Turn<'_> {
         Turn {

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
+use tidings_storage::{Records, Turn};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::Config;
-use crate::storage::{Records, Turn};
 
 /// What the turn is called.
 const WORK: &str = "redis";
@@ -78,10 +78,10 @@ impl SameRedis {
 pub(crate) mod tests {
     use std::sync::Mutex;
 
+    use tidings_storage::{Accept, Accepted, Change, Changed, Keep, StorageError};
     use tidings_test_support::Log;
 
     use super::*;
-    use crate::storage::{Accept, Accepted, Change, Changed, Keep, StorageError};
 
     const LENGTH: Duration = Duration::from_secs(60);
 

@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_storage::{DatabaseUrl, Redis, Storage};
+
+use crate::panics;
 use futures_util::FutureExt;
 use tidings::Sender;
 use tidings_notify::presence::{PresenceError, Tracker, TrackerOptions};
@@ -29,9 +32,8 @@ use crate::openings::Openings;
 use crate::outage::Outage;
 use crate::permits::Permits;
 use crate::same_redis::SameRedis;
-use crate::storage::{DatabaseUrl, Redis, Storage};
 use crate::telemetry::Accepts;
-use crate::{connections, panics, resealing, retention, telemetry};
+use crate::{connections, resealing, retention, telemetry};
 
 /// How long dropped connections and requests in the database may take to end, when time is over.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);

@@ -26,6 +26,7 @@ use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args};
 use jiff::{Span, SpanRelativeTo};
+use tidings_storage::{DatabaseUrl, RedisUrl};
 use tidings_webhooks::encryption::{EncryptionKey, InvalidKey};
 use tracing_subscriber::filter::Targets;
 use url::Url;
@@ -33,7 +34,6 @@ use url::Url;
 use self::jwt::JwtSettings;
 use self::limits::LimitSettings;
 use self::network::Network;
-use crate::storage::{DatabaseUrl, RedisUrl};
 
 pub(crate) const HOUR: u64 = 60 * 60;
 pub(crate) const DAY: u64 = 24 * HOUR;

@@ -14,17 +14,17 @@ use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use crate::panics::catch;
 use axum::http::{Method, StatusCode};
 use metrics::{
     Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
     histogram,
 };
 
+use tidings_storage::{Accepted, StorageError};
 use tidings_webhooks::FanOutLag;
 
-use crate::panics::catch;
 use crate::permits::Full;
-use crate::storage::{Accepted, StorageError};
 
 /// Histogram of requests, up to the head of the response.
 pub(crate) const REQUEST_DURATION: &str = "http.server.request.duration";

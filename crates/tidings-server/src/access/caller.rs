@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use tidings_notify::UserId;
+use tidings_storage::Scope;
 
-use super::scope::Scope;
 use super::stored_keys::KnownKey;
 use super::token::Token;
 use super::validity::Validity;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::panics;
 use reqwest::{Client, StatusCode};
 use tidings_reconnect::Obstacle;
 use tokio::sync::{Notify, watch};
@@ -10,7 +11,6 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::key_set::{self, KeySet, KeySetError, NameInSet};
 use super::verification_keys::VerificationKey;
-use crate::panics;
 use crate::settings::jwt::JwksSource;
 use crate::small_file;
 

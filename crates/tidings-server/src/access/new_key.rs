@@ -5,8 +5,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::Scopes;
-use crate::storage::StoredKey;
+use tidings_storage::{Scopes, StoredKey};
 
 /// What every key begins with, so that people and scanners recognise one.
 const PREFIX: &str = "tk_";
@@ -52,8 +51,9 @@ fn stored_time(at: Timestamp) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use tidings_storage::Scope;
+
     use super::*;
-    use crate::access::Scope;
 
     #[test]
     fn a_key_is_recognised_and_only_its_beginning_is_stored() {

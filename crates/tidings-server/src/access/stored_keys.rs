@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use tidings_storage::{AllKeys, ApiKeyStore, StorageError, StoredKey};
+
+use crate::panics;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
@@ -13,8 +16,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::new_key;
-use crate::panics;
-use crate::storage::{AllKeys, ApiKeyStore, StorageError, StoredKey};
 
 /// How often the keys are read: the time after which every instance knows of a change.
 const PERIOD: Duration = Duration::from_secs(2);

@@ -15,6 +15,7 @@ use clap::Args;
 use reqwest::{Client, Url};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tidings_storage::explain::explain;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,6 @@ use super::interrupts::Interrupts;
 use super::progress::Bar;
 use super::remote::Remote;
 use super::{CommandError, Reported, note};
-use crate::error::explain;
 use crate::settings::{HOUR, count, time};
 
 /// The type of the notifications.

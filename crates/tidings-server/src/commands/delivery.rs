@@ -5,12 +5,12 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tidings_storage::counted;
 use tidings_webhooks::{DeliveryId, DeliveryState, EndpointId};
 
 use super::document::Document;
 use super::remote::Remote;
 use super::{CommandError, print_done};
-use crate::counted::counted;
 use crate::settings::count;
 use crate::wire::Data;
 use crate::wire::webhook::{DEFAULT_PAGE, MAX_PAGE};

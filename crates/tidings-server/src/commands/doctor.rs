@@ -8,16 +8,16 @@ use std::ffi::OsString;
 use clap::Args;
 use clap::error::ErrorKind;
 use reqwest::Url;
+use tidings_storage::finding::Finding;
+use tidings_storage::inspection::{self, Secrets};
 use tidings_webhooks::encryption::EncryptionKeys;
 
 use self::report::Report;
 use super::CommandError;
 use super::remote::{Remote, server_url};
 use crate::config::ConfigError;
-use crate::finding::Finding;
 use crate::settings::Unshown;
 use crate::settings::origin::Resolved;
-use crate::storage::inspection::{self, Secrets};
 use crate::{Config, Settings};
 
 /// What a finding about the settings is about.

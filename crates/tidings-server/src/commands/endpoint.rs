@@ -11,13 +11,13 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 use tidings_notify::UserId;
+use tidings_storage::explain::said_by_system;
 use tidings_webhooks::EndpointId;
 
 use self::settings::{Changes, NewEndpoint};
 use super::document::Document;
 use super::remote::Remote;
 use super::{CommandError, note, print_done, print_secret};
-use crate::error::said_by_system;
 use crate::settings::{DAY, count, time};
 use crate::wire::Data;
 use crate::wire::webhook::{RotatedSecret, TestDelivery};

@@ -3,12 +3,11 @@ use std::str::FromStr;
 
 use clap::Args;
 use tidings_import::Progress;
+use tidings_storage::{DatabaseUrl, Imported, counted, import};
 
 use super::progress::Bar;
 use super::{CommandError, print_done};
-use crate::counted::counted;
 use crate::settings::Unshown;
-use crate::storage::{DatabaseUrl, Imported, import};
 
 /// Moves everything in a SQLite file to an empty PostgreSQL database.
 #[derive(Debug, Args)]
@@ -63,7 +62,7 @@ impl Import {
                  would send webhooks that the others send too"
             )?;
             if let Err(error) = marked {
-                let reason = crate::explain(&error);
+                let reason = tidings_storage::explain::explain(&error);
                 writeln!(
                     out,
                     "A server on the file will not warn of that, because the file cannot be written: {reason}"

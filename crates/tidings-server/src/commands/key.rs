@@ -5,11 +5,11 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::value::to_raw_value;
+use tidings_storage::explain::said_by_system;
+use tidings_storage::{Scope, Scopes};
 
 use super::remote::Remote;
 use super::{CommandError, note, print_secret};
-use crate::access::{Scope, Scopes};
-use crate::error::said_by_system;
 use crate::settings::{DAY, time};
 use crate::wire::Data;
 use crate::wire::api_key::{ApiKey, CreatedApiKey, NewApiKey};

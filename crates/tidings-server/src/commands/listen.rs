@@ -11,13 +11,13 @@ use axum::http::StatusCode;
 use clap::Args;
 use jiff::Timestamp;
 use tidings::signing::{Secret, Verifier};
+use tidings_storage::explain::said_by_system;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::interrupts::Interrupts;
 use super::{CommandError, MAX_COUNT, receiving};
-use crate::error::said_by_system;
 use crate::settings::{Unshown, count};
 use crate::wire::notification::MAX_NOTIFICATION_BYTES;
 use crate::wire::webhook::SECRET_RULE;

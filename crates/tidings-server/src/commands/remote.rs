@@ -11,11 +11,11 @@ use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, StatusCod
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 use tidings_reconnect::Obstacle;
+use tidings_storage::explain::{explain, said_by_system};
+use tidings_storage::idempotency::NAME;
 use tokio::time::Instant;
 
 use super::CommandError;
-use crate::error::{explain, said_by_system};
-use crate::idempotency::NAME;
 use crate::settings::Unshown;
 use crate::wire::{ErrorBody, ReadError};
 

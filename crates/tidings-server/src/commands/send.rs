@@ -4,11 +4,11 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use tidings_notify::UserId;
+use tidings_storage::idempotency::IdempotencyKey;
 
 use super::document::Document;
 use super::remote::{Remote, Unknown, new_key};
 use super::{CommandError, note, print_done};
-use crate::idempotency::IdempotencyKey;
 use crate::wire::Data;
 use crate::wire::notification::MessagePayload;
 

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory};
+use tidings_storage::explain::explain;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -16,7 +17,7 @@ use crate::settings::given::GivenSettings;
 use crate::settings::{LogFormat, environment};
 use crate::telemetry::prometheus;
 use crate::telemetry::traces::Traces;
-use crate::{Config, Server, explain};
+use crate::{Config, Server};
 
 /// Runs the server.
 #[derive(Debug, Args)]

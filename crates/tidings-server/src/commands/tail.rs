@@ -7,13 +7,13 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::Deserialize;
 use tidings_notify::wire::{BYE, GAP, SSE_PREFIX};
 use tidings_notify::{GapReason, UserId};
+use tidings_storage::explain::explain;
 
 use super::document::Document;
 use super::notification::NotificationLine;
 use super::remote::{NOT_OURS, Refusal, Remote, lost};
 use super::sse::{LineTooLong, SseEvent, SseReader};
 use super::{CommandError, MAX_COUNT};
-use crate::error::explain;
 use crate::settings::count;
 
 /// Wait before connecting again, unless the server says how long.

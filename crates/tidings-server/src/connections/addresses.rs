@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::panics;
+
 use crate::limits::Limits;
-use crate::{panics, telemetry};
+use crate::telemetry;
 
 /// The connections that are open, by address. An IPv6 address counts with all others of its network of 64
 /// bits, which mostly belongs to one customer.

@@ -5,6 +5,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use tidings_storage::idempotency::Once;
+use tidings_storage::{Change, Scope, Scopes};
 
 use super::body::Body;
 use super::error::ApiError;
@@ -13,10 +15,8 @@ use super::extract::{InPath, NoFields, NoIdempotencyKey, SentKey};
 use super::fields::Fields;
 use super::repeatable::{Made, Repeatable};
 use super::request::{FromFields, request};
-use crate::access::{Scope, Scopes, new_key};
+use crate::access::new_key;
 use crate::app::SharedApp;
-use crate::idempotency::Once;
-use crate::storage::Change;
 use crate::wire::Data;
 use crate::wire::api_key::{ApiKey, CreatedApiKey};
 

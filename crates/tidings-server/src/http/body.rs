@@ -9,12 +9,12 @@ use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError};
+use tidings_storage::explain::find;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 use crate::access::Caller;
 use crate::app::App;
-use crate::error::find;
 use crate::wire::code::Code;
 
 /// How long a body may take to arrive, the wait for room included.

@@ -5,14 +5,14 @@ use axum::extract::{FromRequestParts, State};
 use axum::http::header;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use tidings_storage::Change;
+use tidings_storage::idempotency::Once;
 use tidings_webhooks::{Delivery, DeliveryId, DeliveryQuery, DeliveryState, EndpointId, Owner};
 
 use super::error::ApiError;
 use super::extract::{InPath, NoFields, OwnerInPath, Parameters, SentKey};
 use super::repeatable::{Made, Repeatable};
 use crate::app::SharedApp;
-use crate::idempotency::Once;
-use crate::storage::Change;
 use crate::wire::webhook::{DEFAULT_PAGE, MAX_PAGE, SentMessage};
 use crate::wire::{Data, Page};
 

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde::ser::Error as _;
 use tidings::signing::Secret;
 use tidings_notify::UserId;
+use tidings_storage::idempotency::{IdempotencyKey, Once};
 use tidings_webhooks::{
     Delivery, Endpoint, EndpointId, EndpointSettings, NewEndpoint, Owner, Replay, SetEnabled,
 };
@@ -27,8 +28,6 @@ use super::fields::{Change, Fields};
 use super::repeatable::{Made, Repeatable};
 use super::request::FromFields;
 use crate::app::SharedApp;
-use crate::idempotency::{IdempotencyKey, Once};
-use crate::storage;
 use crate::wire::Data;
 use crate::wire::webhook::{
     CreatedEndpoint, EndpointWithHealth, RotatedSecret, SECRET_RULE, TestDelivery,
@@ -79,7 +78,7 @@ pub(super) async fn create(
         endpoint: prepared.endpoint().clone(),
         secret: prepared.secret().expose().to_string(),
     })?;
-    let change = storage::Change::CreateEndpoint(prepared.into());
+    let change = tidings_storage::Change::CreateEndpoint(prepared.into());
     match request.make(change, move |_| Ok(created.clone())).await? {
         Made::Response(response) => Ok(json(StatusCode::CREATED, response)),
         Made::TooMany { limit } if is_of_a_user => {
@@ -197,7 +196,7 @@ pub(super) async fn rotate_secret(
         let rotation = app.webhooks.prepare_rotation(id, secret.clone(), overlap);
         let rotation = rotation.await?.ok_or_else(unknown_endpoint)?;
         let rotated = rotated.clone();
-        let change = storage::Change::Operate(rotation);
+        let change = tidings_storage::Change::Operate(rotation);
         if let Made::Response(response) = request.make(change, move |_| Ok(rotated.clone())).await?
         {
             return Ok(json(StatusCode::OK, response));
@@ -217,7 +216,7 @@ pub(super) async fn send_test(
     }
     let id = target.find(&app).await?;
     let test = app.webhooks.prepare_test(id).await?;
-    let test = storage::Change::Operate(test.ok_or_else(ApiError::endpoint_disabled)?);
+    let test = tidings_storage::Change::Operate(test.ok_or_else(ApiError::endpoint_disabled)?);
     let respond = |delivery: Option<&Delivery>| {
         let missing = || serde_json::Error::custom("a test without a delivery");
         let delivery_id = delivery.ok_or_else(missing)?.id;
@@ -253,7 +252,7 @@ pub(super) async fn replay(
     if let Some(per_second) = per_second {
         replay = replay.with_rate(per_second.get());
     }
-    let replay = storage::Change::Operate(app.webhooks.prepare_replay(id, replay).await?);
+    let replay = tidings_storage::Change::Operate(app.webhooks.prepare_replay(id, replay).await?);
     match request.make(replay, |_| Ok(String::new())).await? {
         Made::Response(_empty) => Ok(StatusCode::ACCEPTED),
         _ => Err(ApiError::endpoint_disabled()),

@@ -7,11 +7,9 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use tidings_notify::StoreError;
 use tidings_notify::presence::PresenceError;
+use tidings_storage::{StorageError, counted, idempotency, redis};
 
-use crate::counted::counted;
-use crate::idempotency;
 use crate::outage::Cause;
-use crate::storage::{StorageError, redis};
 use crate::wire::code::Code;
 use crate::wire::{ErrorBody, ErrorDescription};
 

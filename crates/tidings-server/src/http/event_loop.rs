@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::panics;
 use bytes::Bytes;
 use futures_util::task::{ArcWake, waker_ref};
 use mio::event::Event;
@@ -38,7 +39,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::feed::Step;
-use crate::panics;
 
 /// Streams that are served before other tasks have their turn.
 const TURN: usize = 32;

@@ -10,11 +10,11 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use tidings_notify::wire::parse_time;
 use tidings_notify::{EventKey, EventType, InvalidPayload, Payload, UserId};
+use tidings_storage::Scope;
 use tidings_webhooks::{EventPattern, Format, SignatureScheme};
 
 use super::entries::Entries;
 use super::extract::GIVEN_TWICE;
-use crate::access::Scope;
 
 /// A time in RFC 3339.
 #[derive(Debug, Clone, Copy)]

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, Version, header};
 use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
 use tidings_notify::UserId;
+use tidings_storage::idempotency::{IdempotencyKey, NAME};
 use tidings_webhooks::Owner;
 use url::form_urlencoded;
 
@@ -18,7 +19,6 @@ use super::body::Body;
 use super::error::ApiError;
 use super::fields::Fields;
 use crate::access::Caller;
-use crate::idempotency::{IdempotencyKey, NAME};
 
 /// A named part of the path.
 #[derive(Debug)]

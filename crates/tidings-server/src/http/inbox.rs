@@ -7,6 +7,7 @@ use tidings_notify::{
     DEFAULT_INBOX_LIMIT, EventId, EventType, InboxAction, InboxQuery, MAX_INBOX_LIMIT, StoreError,
     UserId,
 };
+use tidings_storage::idempotency;
 
 use super::body::Body;
 use super::error::ApiError;
@@ -14,7 +15,6 @@ use super::extract::{InPath, Parameters, SentKey};
 use super::fields::Fields;
 use super::request::{FromFields, request};
 use crate::app::SharedApp;
-use crate::idempotency;
 use crate::wire::notification::Inbox;
 
 pub(crate) async fn list(

@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tidings_notify::{Draft, Event, EventKey, EventType, MAX_DRAFTS, Payload, UserId};
+use tidings_storage::idempotency::Once;
+use tidings_storage::{Accept, Accepted, StorageError};
 
 use super::body::Body;
 use super::error::ApiError;
@@ -19,8 +21,6 @@ use super::fields::{Fields, elements};
 use super::rate_limit::take_notifications;
 use super::request::{FromFields, Raw, request};
 use crate::app::SharedApp;
-use crate::idempotency::Once;
-use crate::storage::{Accept, Accepted, StorageError};
 use crate::wire::Data;
 use crate::wire::notification::{self, MAX_STORED_BYTES, MessagePayload};
 

@@ -13,12 +13,12 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 use tidings_notify::{EventId, UserId};
+use tidings_storage::idempotency;
 use tidings_webhooks::{DeliveryId, DeliveryState, EndpointId};
 
 use self::components::{Failure, headers, rate_limit_headers, request_id_header, security_schemes};
 use super::operation::{Content, Group, Parameter, Reply};
 use super::routes::{self, Demand, Route};
-use crate::idempotency;
 use crate::wire::code::Code;
 use crate::wire::{ErrorBody, ErrorDescription};
 

@@ -10,12 +10,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use tidings_notify::UserId;
 use tidings_notify::wire::Bye;
+use tidings_storage::counted;
 
 use super::error::{ApiError, whole_seconds};
 use super::sse;
 use crate::access::Caller;
 use crate::connections::Refused;
-use crate::counted::counted;
 use crate::limits::rate::Exceeded;
 use crate::limits::{Limits, Taken};
 use crate::wire::code::Code;

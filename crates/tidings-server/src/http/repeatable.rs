@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use tidings_storage::idempotency::Once;
+use tidings_storage::{Change, Changed, Keep, StorageError};
 use tidings_webhooks::Delivery;
 use tidings_webhooks::encryption::{EncryptionKeys, SealError};
 use tracing::Instrument;
 
 use super::error::ApiError;
 use crate::app::{App, SharedApp};
-use crate::idempotency::Once;
-use crate::storage::{Change, Changed, Keep, StorageError};
 
 /// A request to change something, which can be repeated if it has an idempotency key.
 #[derive(Debug)]

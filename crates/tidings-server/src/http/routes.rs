@@ -10,6 +10,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{self, MethodFilter, MethodRouter};
 use schemars::json_schema;
 use tidings_notify::{InboxAction, UserId};
+use tidings_storage::Scope;
 
 use super::access::{self, Gate};
 use super::any_handler::{AnyHandler, Function};
@@ -22,7 +23,7 @@ use super::{
     api_keys, asyncapi, bins, client, console, deliveries, endpoints, health, inbox, metrics,
     notifications, openapi, presence, reference, sse, unversioned, websocket, whoami,
 };
-use crate::access::{Access, Scope};
+use crate::access::Access;
 use crate::app::SharedApp;
 use crate::limits::Limits;
 

@@ -2,9 +2,9 @@
 
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
+use tidings_storage::Scope;
 
 use super::routes::Route;
-use crate::access::Scope;
 use crate::telemetry::prometheus;
 use crate::{Config, Server};
 

@@ -7,6 +7,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tidings_notify::{Draft, Epoch, InboxAction, Item, Since, UserId};
+use tidings_storage::Accept;
+use tidings_storage::idempotency::Once;
 
 use super::body::Body;
 use super::error::ApiError;
@@ -20,8 +22,6 @@ use super::upgrade::Upgrade;
 use super::websocket::{self, Form};
 use crate::access::Caller;
 use crate::app::SharedApp;
-use crate::idempotency::Once;
-use crate::storage::Accept;
 use crate::wire::unversioned::Notification;
 
 /// Notifications that one step of the list reads.

@@ -1,9 +1,10 @@
 //! What is wrong with settings although each value alone is allowed.
 
+use tidings_storage::DatabaseUrl;
+
 use super::Settings;
 use super::mistakes::Mistake;
 use super::origin::Origins;
-use crate::storage::DatabaseUrl;
 use crate::telemetry::traces;
 
 /// The settings of keys for tokens.

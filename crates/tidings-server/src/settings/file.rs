@@ -101,7 +101,11 @@ impl FromFile {
 
     /// A file that cannot be read, or is not TOML.
     pub(crate) fn unusable(error: &FileError) -> Self {
-        let mistake = Mistake::new("config", Origin::File, crate::explain(error));
+        let mistake = Mistake::new(
+            "config",
+            Origin::File,
+            tidings_storage::explain::explain(error),
+        );
         Self {
             values: Vec::new(),
             mistakes: vec![mistake],

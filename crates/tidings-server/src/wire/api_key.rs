@@ -4,8 +4,7 @@ use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::access::Scopes;
-use crate::storage::StoredKey;
+use tidings_storage::{Scopes, StoredKey};
 
 /// An API key, as it is listed.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]

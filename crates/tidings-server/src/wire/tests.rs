@@ -11,6 +11,7 @@ use tidings_notify::{
     Changed, Draft, Epoch, Event, EventId, EventType, Gap, GapReason, InboxChange, Item, Payload,
     UserId,
 };
+use tidings_storage::{DatabaseUrl, Scope, Scopes, Storage};
 use tidings_webhooks::{
     AttemptRecord, DeliveryQuery, EndpointSettings, EventPattern, NewEndpoint, Options, Owner,
     Webhooks,
@@ -25,8 +26,7 @@ use super::webhook::{
 };
 use super::whoami::WhoAmI;
 use super::{Data, ErrorBody, ErrorDescription, Page, unversioned};
-use crate::access::{Caller, Scope, Scopes, new_key};
-use crate::storage::{DatabaseUrl, Storage};
+use crate::access::{Caller, new_key};
 
 const DOCUMENT: &str = concat!(
     include_str!("../../../../docs/http.md"),

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidings_notify::UserId;
+use tidings_storage::Scope;
 
-use crate::access::{Caller, Scope};
+use crate::access::Caller;
 
 /// Who calls, and what they may do.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]

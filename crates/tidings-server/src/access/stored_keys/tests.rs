@@ -2,12 +2,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use tidings_storage::{Scope, Scopes};
 use tidings_test_support::{Log, Panics};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::*;
 use crate::Config;
-use crate::access::{Access, Scope, Scopes};
+use crate::access::Access;
 
 /// A store in memory that counts how often it is read, and fails on demand.
 #[derive(Debug, Default)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use serde::Deserialize;
 use tidings_notify::wire::{BYE, SSE_PREFIX};
+use tidings_storage::explain::explain;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval};
@@ -19,7 +20,6 @@ use crate::commands::progress::Bar;
 use crate::commands::remote::lost;
 use crate::commands::sse::SseReader;
 use crate::commands::tail::reason;
-use crate::error::explain;
 
 /// A notification that has arrived.
 #[derive(Deserialize)]

@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
+use tidings_storage::explain::{explain, said_by_system};
 use tidings_webhooks::EndpointId;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -21,7 +22,6 @@ use super::{INTERRUPTED, Run, TYPE};
 use crate::commands::CommandError;
 use crate::commands::interrupts::Interrupts;
 use crate::commands::receiving;
-use crate::error::{explain, said_by_system};
 
 /// What is needed of a webhook's body.
 #[derive(Deserialize)]

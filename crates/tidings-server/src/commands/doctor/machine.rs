@@ -4,14 +4,14 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 
 use clap::CommandFactory;
+use tidings_storage::counted;
+use tidings_storage::explain::{explain, said_by_system};
+use tidings_storage::finding::Finding;
 
 use super::SETTINGS;
 use crate::Config;
 use crate::access::{count_keys_in_set, read_public_keys};
 use crate::commands::CommandLine;
-use crate::counted::counted;
-use crate::error::{explain, said_by_system};
-use crate::finding::Finding;
 use crate::settings::environment;
 use crate::settings::jwt::JwksSource;
 

@@ -1,9 +1,9 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
+use tidings_storage::finding::{Finding, Status};
 
 use super::{CommandError, SETTINGS};
-use crate::finding::{Finding, Status};
 use crate::settings::origin::{Origin, Setting};
 
 /// Prints each finding when it is there, and knows whether one of them is an error.

@@ -8,13 +8,13 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap};
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
+use tidings_storage::finding::Finding;
+use tidings_storage::inspection::compare_clocks;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::report::Report;
 use super::{CommandError, sockets};
 use crate::commands::remote::{Refusal, Remote};
-use crate::finding::Finding;
-use crate::storage::inspection::compare_clocks;
 
 const HEALTH: &str = "health";
 const KEEP_ALIVE: &str = "keep-alive";

@@ -10,6 +10,7 @@ use reqwest::header::{
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 use tidings_notify::wire::{BYE, HELLO, SSE_PREFIX};
+use tidings_storage::finding::Finding;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
@@ -20,7 +21,6 @@ use super::server;
 use crate::commands::CommandError;
 use crate::commands::remote::{Refusal, Remote, lost};
 use crate::commands::sse::SseReader;
-use crate::finding::Finding;
 
 const STREAM: &str = "sse";
 const WEBSOCKET: &str = "websocket";

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
+use tidings_storage::explain::said_by_system;
 use tidings_webhooks::{Format, MAX_RATE_LIMIT, SignatureScheme};
 
 use super::{Body, CommandError};
-use crate::error::said_by_system;
 use crate::settings::{count, parse_duration};
 use crate::small_file;
 

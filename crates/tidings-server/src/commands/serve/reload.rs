@@ -6,6 +6,7 @@ use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tidings_storage::explain::explain;
 use tokio::signal::unix::Signal;
 use tokio::time::timeout;
 
@@ -13,7 +14,7 @@ use super::log::Log;
 use super::{CommandError, CommandLine, fit_into_file_limit};
 use crate::config::{self, ConfigError};
 use crate::settings::given::Given;
-use crate::{Config, Server, explain};
+use crate::{Config, Server};
 
 /// How long the settings may take to be read before the log says so.
 const NOTICE: Duration = Duration::from_secs(10);

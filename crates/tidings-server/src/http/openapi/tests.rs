@@ -231,7 +231,7 @@ impl Filled {
             .ids
             .push(("/v1/users/{user}/deliveries", text(&test, "delivery_id")));
         filled.ids.push(("/console/", "main.js".to_owned()));
-        let (key, _) = filled.running.new_key(crate::access::Scope::Read).await;
+        let (key, _) = filled.running.new_key(tidings_storage::Scope::Read).await;
         filled.ids.push(("/v1/keys", key));
         let bin = text(&filled.post("/v1/bins", json!({})).await, "id");
         for path in ["/v1/bins", "/bins"] {

@@ -1,9 +1,9 @@
 use jsonwebtoken::{EncodingKey, Header};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
+use tidings_storage::Scope;
 
 use super::{Demand, all};
-use crate::access::Scope;
 use crate::http::running::{KEY, Running, SECRET};
 
 fn token(user: &str, seconds: i64, more: &Value) -> String {

@@ -176,7 +176,7 @@ impl Client {
             Ok(response) => format!("the collector replied {}", response.status()),
             Err(error) => {
                 let error: &(dyn StdError + 'static) = &**error;
-                crate::explain(error)
+                tidings_storage::explain::explain(error)
             }
         };
         if trouble().failed() {
