@@ -7,7 +7,7 @@ use std::{env, io};
 
 /// What the linker is asked for.
 const ARGUMENTS: [&str; 2] = [
-    // A bit for most addresses that are adjusted when the program starts, instead of 24 bytes (RELR): a fifteenth of
+    // A bit for most addresses that are adjusted when the program starts, instead of 24 bytes (RELR): a thirteenth of
     // the program. The GNU C library reads them from version 2.36 on.
     "-Wl,-z,pack-relative-relocs",
     // Functions with equal instructions once. Nothing here compares the addresses of functions.
